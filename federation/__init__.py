@@ -1,0 +1,1 @@
+"""The whole federation from one terminal."""

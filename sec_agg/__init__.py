@@ -1,0 +1,1 @@
+"""The secure aggregator: adds masked updates that it cannot read."""

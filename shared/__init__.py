@@ -1,0 +1,1 @@
+"""What two parties must agree on: messages, arithmetic, masks, settings, and the shell of every web app."""

@@ -1,0 +1,93 @@
+"""The errors that reach a person, and their RFC 9457 problem-details form. Every party uses them.
+
+    DoorbellError
+    ├── SettingsError       500  the environment does not describe a service that could run
+    ├── DatasetError        422  a picture folder that cannot be learned from
+    ├── InvalidMessage      400  bytes from a peer that are not what the protocol says
+    ├── NotFound            404  no such detector, version or page
+    ├── OutOfOrder          409  a step before its time
+    ├── TrainingFailed      500  the training child gave up, was killed, or ran out of memory
+    └── PeerUnreachable     503  another service did not answer, or not as a service of ours would
+
+Each says three things: what happened, what was kept, and what to do next.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+
+class DoorbellError(Exception):
+    """An error with a message that is written for the person who reads it.
+
+    Args:
+        happened: What happened, one sentence.
+        kept: What was kept or left unchanged, one sentence.
+        todo: What to do next, one sentence; may be empty where the sentence before already says it.
+    """
+
+    status: int = HTTPStatus.INTERNAL_SERVER_ERROR
+    slug: str = "failed"
+
+    def __init__(self, happened: str, *, kept: str = "Nothing was changed.", todo: str = "") -> None:
+        super().__init__(happened, kept, todo)
+        self.happened, self.kept, self.todo = happened, kept, todo
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (self.happened, self.kept, self.todo) if part)
+
+    def problem(self) -> dict[str, object]:
+        """Return the RFC 9457 members: type, title, status, detail."""
+        return {
+            "type": f"urn:doorbell:problem:{self.slug}",
+            "title": self.happened,
+            "status": int(self.status),
+            "detail": str(self),
+        }
+
+
+class SettingsError(DoorbellError):
+    """The environment does not describe a service that could run."""
+
+    slug = "settings"
+
+
+class DatasetError(DoorbellError):
+    """A picture folder that cannot be learned from."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    slug = "dataset"
+
+
+class InvalidMessage(DoorbellError):
+    """Bytes from a peer that are not what the protocol says."""
+
+    status = HTTPStatus.BAD_REQUEST
+    slug = "invalid-message"
+
+
+class NotFound(DoorbellError):
+    """No such detector, version or page."""
+
+    status = HTTPStatus.NOT_FOUND
+    slug = "not-found"
+
+
+class OutOfOrder(DoorbellError):
+    """A step before its time."""
+
+    status = HTTPStatus.CONFLICT
+    slug = "out-of-order"
+
+
+class TrainingFailed(DoorbellError):
+    """The training child gave up, was killed, or ran out of memory."""
+
+    slug = "training-failed"
+
+
+class PeerUnreachable(DoorbellError):
+    """Another service did not answer, or not as a service of ours would."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    slug = "peer-unreachable"
