@@ -5,7 +5,19 @@ A round's settings travel as one frozen object, so no party can mix the settings
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import base64
+import binascii
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Literal
+
+from shared.errors import InvalidMessage
+from shared.names import checked_name, checked_version
+
+Topology = Literal["secure", "direct"]
+MAX_COORDINATES = 2**28
 
 
 @dataclass(frozen=True)
@@ -21,3 +33,119 @@ class LocalWork:
     epochs: int
     batch_size: int
     learning_rate: float
+
+
+@dataclass(frozen=True)
+class RoundSettings:
+    """One round of one detector, step by step the same for every device.
+
+    Attributes:
+        federation: Name of the federation; part of the context of every mask.
+        detector: What the model tells apart.
+        round: Number of the round, from 1.
+        base_version: Version of the global model that the round starts from.
+        architecture: Name of the model's architecture.
+        size: Number d of trainable parameters.
+        topology: "secure" (masked updates to the aggregator) or "direct" (plain updates to the main server).
+        epochs: See `LocalWork`.
+        batch_size: See `LocalWork`.
+        learning_rate: See `LocalWork`.
+        clipping_norm: Largest L2 norm of a delta, or None for no clipping.
+        value_range: Largest magnitude of one coordinate of a delta; larger ones are clamped and counted.
+        weight_cap: Largest weight (number of training pictures) that a device may claim.
+        cohort_cap: Largest number of devices in the cohort.
+        min_cohort: Smallest number of devices whose sum may be taken.
+        sealing_key: The main server's HPKE public key, base64; empty in the direct topology.
+    """
+
+    federation: str
+    detector: str
+    round: int
+    base_version: str
+    architecture: str
+    size: int
+    topology: Topology
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    clipping_norm: float | None
+    value_range: float
+    weight_cap: int
+    cohort_cap: int
+    min_cohort: int
+    sealing_key: str
+
+    @property
+    def work(self) -> LocalWork:
+        """The part that the training needs."""
+        return LocalWork(self.epochs, self.batch_size, self.learning_rate)
+
+    @property
+    def sealing_key_bytes(self) -> bytes:
+        """The main server's HPKE public key."""
+        return base64.b64decode(self.sealing_key)
+
+    def context(self, device: str) -> bytes:
+        """Return what binds a mask and its sealed seed to this device, round, version and format."""
+        parts = ["doorbell-update/1", self.federation, self.detector, self.round, self.base_version, device]
+        return json.dumps(parts, separators=(",", ":")).encode()
+
+    def to_json(self) -> dict[str, object]:
+        """Return the form that travels."""
+        return asdict(self)
+
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "round": (1, 2**31),
+    "size": (1, MAX_COORDINATES),
+    "epochs": (1, 100),
+    "batch_size": (1, 1024),
+    "learning_rate": (1e-9, 1.0),
+    "clipping_norm": (1e-9, 1e9),
+    "value_range": (1e-9, 1e9),
+    "weight_cap": (1, 2**20),
+    "cohort_cap": (2, 2**20),
+    "min_cohort": (2, 2**20),
+}
+_FRACTIONS = {"learning_rate", "clipping_norm", "value_range"}
+
+
+def _number(name: str, value: object) -> float:
+    low, high = _RANGES[name]
+    kinds = (int, float) if name in _FRACTIONS else (int,)
+    if isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high:
+        return value
+    raise InvalidMessage(f"The round settings hold no usable {name}.", todo=f"It lies between {low} and {high}.")
+
+
+def _base64(value: object) -> str:
+    try:
+        if isinstance(value, str) and len(value) <= 4096 and base64.b64decode(value, validate=True) is not None:
+            return value
+    except binascii.Error:
+        pass
+    raise InvalidMessage("The round settings hold no usable sealing_key.")
+
+
+def parse_round_settings(message: object) -> RoundSettings:
+    """Return the round settings in a decoded JSON message.
+
+    Raises:
+        InvalidMessage: A member is missing, unknown, of the wrong type or out of range, or sums could wrap.
+    """
+    names = {field.name for field in fields(RoundSettings)}
+    if not isinstance(message, Mapping) or set(message) != names:
+        raise InvalidMessage("These are not round settings.", todo="Run the same version of every service.")
+    optional = {"clipping_norm"} if message["clipping_norm"] is None else set()
+    checked: dict[str, object] = {n: _number(n, message[n]) for n in _RANGES if n not in optional}
+    checked |= dict.fromkeys(optional)
+    checked |= {n: checked_name(message[n], n) for n in ("federation", "detector", "architecture")}
+    checked["base_version"] = checked_version(message["base_version"])
+    checked["sealing_key"] = _base64(message["sealing_key"])
+    checked["topology"] = message["topology"]
+    if message["topology"] not in ("secure", "direct"):
+        raise InvalidMessage("The round settings name an unknown topology.", todo="It is 'secure' or 'direct'.")
+    settings = RoundSettings(**checked)  # type: ignore[arg-type]  # each member was checked above
+    if settings.size * settings.cohort_cap >= 2**32 or settings.weight_cap * settings.cohort_cap >= 2**31:
+        raise InvalidMessage("With these round settings a sum could wrap around.", todo="Lower the cohort_cap.")
+    return settings

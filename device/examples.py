@@ -1,0 +1,44 @@
+"""From picture folders to what a model looks at: pixels, or the features of the frozen body. The child runs it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from dataset import folders
+from device.body import ensure_exported
+from device.embedding import Embedder, embed_cached
+from device.training import Examples
+from shared.architectures import Architecture
+
+
+class Pictures:
+    """Reads splits, keeping decoded pictures and features on disk, and the loaded body in memory.
+
+    Args:
+        cache: The device's own folder for what is derived from its pictures.
+        machine_cache: Folder for the exported body, shared by every device on the machine.
+    """
+
+    def __init__(self, cache: Path, machine_cache: Path) -> None:
+        self._cache, self._machine_cache = cache, machine_cache
+        self._embedder: Embedder | None = None
+
+    def load(
+        self, architecture: Architecture, root: Path, detector: str, client: str, split: str
+    ) -> tuple[Examples, dict[str, int]]:
+        """Load one split as inputs of an architecture, and count what was left out, by reason.
+
+        Raises:
+            DatasetError: The split has no usable pictures of a class.
+        """
+        self._cache.mkdir(parents=True, exist_ok=True)
+        loaded = folders.load(root, detector, client, split, architecture.input_px, cache=self._cache)
+        left_out = dict(Counter(file.reason for file in loaded.left_out))
+        if architecture.body is None:
+            return Examples(loaded.images, loaded.labels), left_out
+        if self._embedder is None:
+            self._machine_cache.mkdir(parents=True, exist_ok=True)
+            self._embedder = Embedder(ensure_exported(self._machine_cache))
+        kept = self._cache / f"features-{detector}-{client}-{split}.npz"
+        return Examples(embed_cached(self._embedder, loaded.images, loaded.content_ids, kept), loaded.labels), left_out

@@ -1,0 +1,271 @@
+"""The device's half of a round, top to bottom, in the order of docs/protocol.md.
+
+    announce      tell the main server what this device takes part in; hear which rounds are open   (step 2)
+    train         fetch the newest global model, train on local pictures, keep the result           (step 1)
+    send          delta, clip, encode, mask, seal; to the aggregator, once                          (step 3)
+    install       take a new global model that was pushed or fetched                                (step 6)
+    performance   local model and global model side by side on the local test split                 (step 7)
+
+No picture, and in the secure topology no readable parameter, leaves the device by any of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from dataset import folders
+from device.context import Device
+from device.store import Held, Training
+from device.update import delta_of, masked_update, plain_update
+from shared.architectures import architecture
+from shared.containers import parse_model, version_of
+from shared.errors import InvalidMessage, NotFound, OutOfOrder, PeerUnreachable
+from shared.round_settings import RoundSettings, parse_round_settings
+from shared.steps import Done
+
+
+def detectors(device: Device) -> tuple[str, ...]:
+    """Return what this device can learn: the detectors it has a picture folder for."""
+    return folders.detectors(device.settings.data, device.settings.client)
+
+
+def announce(device: Device) -> dict[str, RoundSettings]:
+    """Tell the main server that this device is there, and return the open round of each of its detectors.
+
+    Raises:
+        PeerUnreachable: The main server does not answer.
+        InvalidMessage: It answers something else than rounds.
+    """
+    trained = {name: device.store.newest_training(name) for name in detectors(device)}
+    message = {
+        "device": device.settings.name,
+        "address": device.settings.url,
+        "detectors": {name: training.round if training else None for name, training in trained.items()},
+    }
+    reply = device.http.post_json(f"{device.settings.main_url}/clientstatus", message).json
+    if (
+        not isinstance(reply, dict)
+        or not isinstance(rounds := reply.get("rounds"), dict)
+        or set(rounds) != set(trained)
+    ):
+        raise InvalidMessage("The main server did not name the open rounds.")
+    settings = {name: parse_round_settings(described) for name, described in rounds.items()}
+    for current in settings.values():
+        device.store.remember_round(current)
+    return settings
+
+
+def send_status(device: Device, detector: str, rounds: dict[str, RoundSettings]) -> Done:
+    """Say how far this device is in the open round of one detector (after `announce`)."""
+    current, training = _round_of(rounds, detector), device.store.newest_training(detector)
+    if training is None or training.round != current.round:
+        return Done(f"registered for round {current.round}; not trained for it yet.", {"round": current.round})
+    return Done(f"registered, trained, ready for round {current.round}.", {"round": current.round})
+
+
+def train(device: Device, detector: str) -> Done:
+    """Train one detector from the newest global model, and keep params, history and plot.
+
+    Raises:
+        NotFound: This device has no pictures for that detector.
+        DatasetError: It has, but they cannot be learned from.
+        OutOfOrder: It is training already.
+        PeerUnreachable: The main server does not answer and no global model is here yet.
+        TrainingFailed: The training process gave up or was killed.
+    """
+    _require_pictures(device, detector)
+    current, base, bytes_down, note = _newest_model(device, detector)
+    with TemporaryDirectory(prefix="training-", dir=device.settings.folder) as folder:
+        local_model, plot = Path(folder) / "model.safetensors", Path(folder) / "plot.png"
+        result = device.trainer.run(
+            _job(device, "train", detector)
+            | {
+                "client": device.settings.client,
+                "model": str(device.blobs.path(base.version)),
+                "round": current.round,
+                "base_version": base.version,
+                "work": asdict(current.work),
+                "seed": _seed(device, current),
+                "local_model": str(local_model),
+                "plot": str(plot),
+            }
+        )
+        training = {
+            "detector": detector,
+            "round": current.round,
+            "base_version": base.version,
+            "local_model": device.blobs.put(local_model.read_bytes()),
+            "plot": device.blobs.put(plot.read_bytes()),
+            "weight": result["weight"],
+            "history": result["history"],
+            "finished_at": device.clock(),
+        }
+    device.store.add_training(training)
+    return _trained(current, result, bytes_down, note)
+
+
+def send(device: Device, detector: str, rounds: dict[str, RoundSettings]) -> Done:
+    """Send the update of the newest training; repeated, it sends the same bytes again.
+
+    Args:
+        device: The device.
+        detector: Whose update.
+        rounds: The open rounds, from `announce`.
+
+    Raises:
+        OutOfOrder: Nothing is trained, or for another round; or the cohort is frozen already.
+        PeerUnreachable: The aggregator does not answer; the update is kept and will be the same next time.
+    """
+    current, training = _round_of(rounds, detector), device.store.newest_training(detector)
+    if training is None:
+        raise OutOfOrder(f"No trained {detector} model is here to send.", todo="Open /modeltrain on this device first.")
+    if (training.round, training.base_version) != (current.round, current.base_version):
+        raise OutOfOrder(
+            f"This device is trained for round {training.round}, and round {current.round} is open now.",
+            kept="The trained model is kept.",
+            todo="Open /modeltrain again: it starts from the newest model.",
+        )
+    update = device.blobs.get(_update_of(device, training, current))
+    secure = current.topology == "secure"
+    receiver = device.settings.aggregator_url if secure else device.settings.main_url
+    reply = device.http.post(f"{receiver}/cmodel", update)
+    device.store.note_sent(training)
+    what = "The masked update" if secure else "The plain update"
+    whom = "secure aggregator" if secure else "main server"
+    said = f"{what} for round {current.round} is sent to the {whom} ({reply.bytes_up:,} bytes)."
+    return Done(said, {"round": current.round, "bytes_up": reply.bytes_up})
+
+
+def install(device: Device, body: bytes) -> Done:
+    """Take a global model, if it is one, of a detector that is here, and not older than the one that is held.
+
+    Raises:
+        InvalidMessage: It is no model.
+        NotFound: This device has no pictures for its detector.
+        OutOfOrder: It is older than what the device has.
+    """
+    model = parse_model(body)
+    _require_pictures(device, model.detector)
+    version = device.blobs.put(body)
+    if not device.store.hold(Held(model.detector, version, model.round)):
+        held = device.store.held(model.detector)
+        raise OutOfOrder(
+            f"The model of round {model.round} is older than the one of round {held.round if held else '?'} held here.",
+            kept="The newer model is kept.",
+        )
+    return Done(f"The {model.detector} model of round {model.round} is installed.", {"version": version})
+
+
+def performance(device: Device, detector: str) -> Done:
+    """Measure the local and the global model on the test split.
+
+    Raises:
+        OutOfOrder: Neither a training nor a global model is here; or a training is running.
+        DatasetError: The test split cannot be used.
+    """
+    _require_pictures(device, detector)
+    training, held = device.store.newest_training(detector), device.store.held(detector)
+    if training is None or held is None:
+        raise OutOfOrder("There is nothing to compare yet.", todo="Open /modeltrain on this device first.")
+    models = {"local": str(device.blobs.path(training.local_model)), "global": str(device.blobs.path(held.version))}
+    job = _job(device, "score", detector) | {"clients": [device.settings.client], "split": "test", "models": models}
+    measured = device.trainer.run(job)["models"]
+    said = " ".join(_in_words(name, measured[name]) for name in ("local", "global"))
+    said = f"On {measured['local']['pictures']} test pictures: {said} (local: round {training.round}, "
+    said += f"global: the model of round {held.round})"
+    return Done(said, measured | {"local_round": training.round, "global_round": held.round})
+
+
+def _require_pictures(device: Device, detector: str) -> None:
+    if detector not in detectors(device):
+        raise NotFound(
+            f"This device has no pictures for {detector}.",
+            todo=f"Make a folder {device.settings.data / detector / device.settings.client}, or pick another detector.",
+        )
+
+
+def _round_of(rounds: dict[str, RoundSettings], detector: str) -> RoundSettings:
+    if detector not in rounds:
+        raise NotFound(f"This device does not take part in {detector}.", todo="Pick another detector.")
+    return rounds[detector]
+
+
+def _newest_model(device: Device, detector: str) -> tuple[RoundSettings, Held, int, str]:
+    """Return the open round, its base model, the bytes that came down, and a note if main could not be asked."""
+    try:
+        current = _round_of(announce(device), detector)
+    except PeerUnreachable as error:
+        known, held = device.store.newest_round(detector), device.store.held(detector)
+        if known is None or held is None or known.base_version != held.version:
+            raise PeerUnreachable(
+                "The main server does not answer, and this device has no model to start from yet.",
+                todo="Start the main server (port 8000), then train again.",
+            ) from error
+        return known, held, 0, " The main server did not answer, so this starts from the newest model held here."
+    held = device.store.held(detector)
+    if held is not None and held.version == current.base_version:
+        return current, held, 0, ""
+    reply = device.http.get(f"{device.settings.main_url}/model/{current.base_version}")
+    if version_of(reply.body) != current.base_version:
+        raise InvalidMessage("The model that the main server sent is not the one it named.", todo="Train again.")
+    install(device, reply.body)
+    held = device.store.held(detector)
+    if held is None or held.version != current.base_version:
+        raise OutOfOrder("A newer model arrived meanwhile.", todo="Train again.")
+    return current, held, reply.bytes_down, ""
+
+
+def _update_of(device: Device, training: Training, current: RoundSettings) -> str:
+    """Return the digest of the one update of a training; made, masked and kept on first use."""
+    if training.update is not None:
+        return training.update
+    spec = architecture(current.architecture)
+    trained = parse_model(device.blobs.get(training.local_model)).params
+    delta = delta_of(spec, trained, parse_model(device.blobs.get(training.base_version)).params)
+    if current.topology == "secure":
+        body = masked_update(delta, training.weight, current, device.settings.name, device.rng).to_bytes()
+    else:
+        body = plain_update(delta, training.weight, current, device.settings.name).to_bytes()
+    return device.store.keep_update(training, device.blobs.put(body))
+
+
+def _job(device: Device, verb: str, detector: str) -> dict[str, Any]:
+    settings = device.settings
+    return {
+        "do": verb,
+        "detector": detector,
+        "data": str(settings.data),
+        "cache": str(settings.folder / "pictures-cache"),
+        "machine_cache": str(settings.cache),
+    }
+
+
+def _seed(device: Device, current: RoundSettings) -> int:
+    """Return the training's seed: the same device, round and base train the same."""
+    return int.from_bytes(hashlib.sha256(current.context(device.settings.name)).digest()[:4], "little")
+
+
+def _trained(current: RoundSettings, result: dict[str, Any], bytes_down: int, note: str) -> Done:
+    last = result["history"][-1]
+    seconds = sum(epoch["seconds"] for epoch in result["history"])
+    said = (
+        f"Trained for round {current.round} on {result['weight']} pictures in {seconds:.1f} s: "
+        f"accuracy {last['accuracy']:.1%}, on validation pictures {last['val_accuracy']:.1%}."
+    )
+    if result["left_out"]:
+        reasons = ", ".join(f"{count} x {reason}" for reason, count in sorted(result["left_out"].items()))
+        said += f" Left out: {reasons}."
+    figures = {"round": current.round, "weight": result["weight"], "history": result["history"]}
+    return Done(said + note, figures | {"left_out": result["left_out"], "seconds": seconds, "bytes_down": bytes_down})
+
+
+def _in_words(name: str, measured: dict[str, Any]) -> str:
+    auc = "no AUC" if measured["roc_auc"] is None else f"AUC {measured['roc_auc']:.3f}"
+    return (
+        f"{name} model accuracy {measured['accuracy']:.1%}, precision {measured['precision']:.1%}, "
+        f"recall {measured['recall']:.1%}, F1 {measured['f1']:.3f}, {auc};"
+    )

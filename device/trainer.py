@@ -1,0 +1,143 @@
+"""The web process's handle on the training child: starts it, gives it jobs, hears its progress, replaces it.
+
+The child (`device/training_child.py`) is the only process in the house with TensorFlow. It is started afresh, never
+forked from the web process, at the first training; stays warm between rounds; and goes when this process goes,
+however that ends, because its standard input closes. Jobs and events are lines of JSON; params lie in files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from typing import IO, Any
+
+from shared.errors import DatasetError, DoorbellError, OutOfOrder, TrainingFailed
+
+_CHILD = (sys.executable, "-m", "device.training_child")
+_ERRORS: dict[str, type[DoorbellError]] = {DatasetError.slug: DatasetError, TrainingFailed.slug: TrainingFailed}
+
+
+class Trainer:
+    """One training child, one job at a time; `progress` may be read from any thread.
+
+    Args:
+        max_mb: Resident size past which the child is replaced after a job, in MB.
+        command: What to start; tests may start something else.
+    """
+
+    def __init__(self, max_mb: int = 2048, command: Sequence[str] = _CHILD) -> None:
+        self._max_mb, self._command = max_mb, command
+        self._busy = threading.Lock()
+        self._child: subprocess.Popen[str] | None = None
+        self._progress: Mapping[str, Any] | None = None
+
+    @property
+    def progress(self) -> Mapping[str, Any] | None:
+        """What the child is doing: detector, epoch, batch, loss, ...; None while it has no job."""
+        return self._progress
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child, or None if there is none."""
+        return None if self._child is None or self._child.poll() is not None else self._child.pid
+
+    def run(self, job: Mapping[str, object]) -> dict[str, Any]:
+        """Have the child do a job, and return its result.
+
+        Args:
+            job: `do` names it; the rest are its arguments. See `device/training_child.py`.
+
+        Raises:
+            OutOfOrder: It is busy with another.
+            DatasetError: The pictures cannot be learned from.
+            TrainingFailed: It gave up, was killed, or ran out of memory.
+        """
+        if not self._busy.acquire(blocking=False):
+            raise OutOfOrder(
+                f"This device is busy: {describe(self._progress)}.", todo="Wait until that is done, then try again."
+            )
+        try:
+            self._progress = {"do": job["do"], "detector": job["detector"]}
+            return self._converse(job)
+        finally:
+            self._progress = None
+            self._busy.release()
+
+    def close(self) -> None:
+        """End the child, if there is one."""
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
+            self._child = None
+
+    def _converse(self, job: Mapping[str, object]) -> dict[str, Any]:
+        child = self._started()
+        try:
+            _write_line(child.stdin, job)
+        except BrokenPipeError:  # it died while it was idle: a fresh one can do the job
+            self.close()
+            child = self._started()
+            _write_line(child.stdin, job)
+        for line in child.stdout or ():
+            message = json.loads(line)
+            if "progress" in message:
+                self._progress = {"do": job["do"], "detector": job["detector"]} | message["progress"]
+            elif "error" in message:
+                kind = _ERRORS.get(message["error"], TrainingFailed)
+                raise kind(message["happened"], kept=message["kept"], todo=message["todo"])
+            else:
+                self._replace_if_large(message["resident_mb"])
+                return dict(message["result"])
+        raise self._died(child)
+
+    def _started(self) -> subprocess.Popen[str]:
+        if self.pid is None:
+            environment = os.environ | {
+                "TF_CPP_MIN_LOG_LEVEL": "2",
+                "TF_ENABLE_ONEDNN_OPTS": "0",
+                "PYTHONUNBUFFERED": "1",
+            }
+            self._child = subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            )
+        assert self._child is not None  # pid is None otherwise
+        return self._child
+
+    def _replace_if_large(self, resident_mb: float) -> None:
+        if resident_mb > self._max_mb:
+            self.close()
+
+    def _died(self, child: subprocess.Popen[str]) -> TrainingFailed:
+        code = child.wait()
+        self.close()
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return TrainingFailed(
+            f"The training process {how}.",
+            kept="The models and earlier trainings are kept, and this device goes on.",
+            todo="Train again; if it happens again, the machine may be short of memory.",
+        )
+
+
+def describe(progress: Mapping[str, Any] | None) -> str:
+    """Return what a device is doing, in words."""
+    if progress is None:
+        return "idle"
+    doing = {"train": "training", "score": "measuring"}.get(progress["do"], progress["do"])
+    if "epoch" not in progress:
+        return f"{doing} {progress['detector']}, reading the pictures"
+    return (
+        f"{doing} {progress['detector']}, epoch {progress['epoch']} of {progress['epochs']}, "
+        f"batch {progress['batch']} of {progress['batches']}"
+    )
+
+
+def _write_line(pipe: IO[str] | None, message: Mapping[str, object]) -> None:
+    if pipe is None:
+        raise BrokenPipeError
+    pipe.write(json.dumps(message) + "\n")
+    pipe.flush()

@@ -1,0 +1,132 @@
+"""The training child: `python -m device.training_child`. The only process of the project that imports TensorFlow.
+
+It reads jobs from standard input, one JSON object a line, and writes events as lines of JSON: `progress` any number
+of times, then `result` or `error`. It ends when standard input closes, in the middle of a job too.
+
+    train   params + pictures → trained params, history, plot
+    score   several models side by side on one split of one or several clients
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from shared.errors import DoorbellError
+
+Emit = Callable[[dict[str, Any]], None]
+
+
+def main() -> None:
+    """Do jobs until standard input closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the web process, which then closes our input
+    wire = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever a library prints goes to the log, not into the conversation
+    emit: Emit = lambda message: print(json.dumps(message), file=wire, flush=True)  # noqa: E731 - the wire
+    jobs = _listen()
+    bench = _Bench()
+    while True:
+        emit(_do(bench, jobs.get(), emit))
+
+
+def _listen() -> queue.Queue[dict[str, Any]]:
+    jobs: queue.Queue[dict[str, Any]] = queue.Queue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            jobs.put(json.loads(line))
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    return jobs
+
+
+def _do(bench: _Bench, job: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    verbs = {"train": bench.train, "score": bench.score}
+    try:
+        result = verbs[job["do"]](job, lambda progress: emit({"progress": progress}))
+    except DoorbellError as error:
+        return {"error": error.slug, "happened": error.happened, "kept": error.kept, "todo": error.todo}
+    except Exception as error:  # whatever a framework throws must become a sentence, and the child goes on
+        traceback.print_exc()
+        happened = f"The training gave up: {type(error).__name__}."
+        todo = "The device's log says more; try again."
+        return {"error": "training-failed", "happened": happened, "kept": "What was stored is kept.", "todo": todo}
+    return {"result": result, "resident_mb": psutil.Process().memory_info().rss / 1e6}
+
+
+class _Bench:
+    """What stays warm between jobs: compiled models and the loaded body."""
+
+    def __init__(self) -> None:
+        self._learners: dict[str, Any] = {}
+        self._pictures: Any = None
+
+    def train(self, job: dict[str, Any], on_progress: Emit) -> dict[str, Any]:
+        """Train, write the trained model and the plot, and return weight, history and what was left out."""
+        from device.plot import training_plot  # noqa: PLC0415 - matplotlib, too, is loaded on the first job alone
+        from shared.containers import Model, parse_model  # noqa: PLC0415
+        from shared.round_settings import LocalWork  # noqa: PLC0415
+
+        base = parse_model(Path(job["model"]).read_bytes())
+        train, left_out = self._examples(job, base.architecture, job["client"], "train")
+        valid, _ = self._examples(job, base.architecture, job["client"], "valid")
+        learner = self._learner(base.architecture)
+        params, history = learner.train(
+            base.params, train, valid, LocalWork(**job["work"]), job["seed"], lambda p: on_progress(asdict(p))
+        )
+        local = Model(base.detector, job["round"], job["base_version"], base.architecture, params)
+        Path(job["local_model"]).write_bytes(local.to_bytes())
+        epochs = [asdict(epoch) for epoch in history]
+        Path(job["plot"]).write_bytes(training_plot(job["detector"], epochs))
+        return {"weight": len(train.labels), "history": epochs, "left_out": left_out}
+
+    def score(self, job: dict[str, Any], _on_progress: Emit) -> dict[str, Any]:
+        """Score several models on one split, of one client or of several together."""
+        import numpy as np  # noqa: PLC0415
+
+        from device.metrics import measure  # noqa: PLC0415 - scikit-learn takes a second to load
+        from shared.containers import parse_model  # noqa: PLC0415
+
+        results = {}
+        for name, path in job["models"].items():
+            model = parse_model(Path(path).read_bytes())
+            parts = [self._examples(job, model.architecture, client, job["split"])[0] for client in job["clients"]]
+            learner = self._learner(model.architecture)
+            scores = np.concatenate([learner.scores(model.params, part.inputs) for part in parts])
+            results[name] = measure(np.concatenate([part.labels for part in parts]), scores)
+        return {"models": results}
+
+    def _learner(self, name: str) -> Any:
+        from device.training import Learner  # noqa: PLC0415 - imports TensorFlow
+        from shared.architectures import architecture  # noqa: PLC0415
+
+        if name not in self._learners:
+            self._learners[name] = Learner(architecture(name))
+        return self._learners[name]
+
+    def _examples(self, job: dict[str, Any], name: str, client: str, split: str) -> tuple[Any, dict[str, int]]:
+        from device.examples import Pictures  # noqa: PLC0415
+        from shared.architectures import architecture  # noqa: PLC0415
+
+        if self._pictures is None:
+            self._pictures = Pictures(Path(job["cache"]), Path(job["machine_cache"]))
+        loaded: tuple[Any, dict[str, int]] = self._pictures.load(
+            architecture(name), Path(job["data"]), job["detector"], client, split
+        )
+        return loaded
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""The main server's web app. Importing it imports no machine-learning framework."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flask import Flask
+
+from main_server.context import MainServer
+from main_server.routes import add_routes
+from shared.settings import MainSettings
+from shared.web import make_app
+
+
+def create_app(settings: MainSettings | None = None) -> Flask:
+    """Make the main server's app from its settings, or from the environment."""
+    settings = settings or MainSettings.read()
+    server = MainServer.open(settings)
+
+    def page() -> dict[str, object]:
+        names = server.store.detectors()
+        return {
+            "topology": settings.topology,
+            "detectors": names,
+            "rounds": [(server.store.newest_round(name), server.store.newest_version(name)) for name in names],
+            "devices": server.store.devices(),
+            "participations": server.store.participations(),
+        }
+
+    app = make_app(
+        "Main server", Path(__file__).parent / "templates", page, lambda: {"topology": settings.topology},
+        settings.max_body_mb << 20,
+    )  # fmt: skip
+    add_routes(app, server)
+    return app

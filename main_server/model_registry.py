@@ -1,0 +1,84 @@
+"""The versions of each detector's global model: making version 0, publishing, handing out."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from main_server.context import MainServer
+from main_server.store import Device, Version
+from shared.architectures import architecture
+from shared.containers import Model, parse_model, version_of
+from shared.errors import DoorbellError, NotFound, OutOfOrder
+from shared.steps import Done
+
+_PARALLEL_DELIVERIES = 8
+
+
+def keep_model(server: MainServer, model: Model) -> Version:
+    """Keep a model's bytes durably and return the version they make; it is not published yet."""
+    data = model.to_bytes()
+    server.blobs.put(data)
+    return Version(version_of(data), model.detector, model.round, model.architecture)
+
+
+def initial_version(server: MainServer, detector: str, number: int, parent: str | None) -> Version:
+    """Publish freshly drawn params, by numpy alone, as the version of round `number` (0 for a new detector)."""
+    spec = architecture(server.settings.architecture)
+    seed = np.random.SeedSequence([server.settings.seed, *detector.encode()])
+    model = Model(detector, number, parent, spec.name, spec.initial(np.random.default_rng(seed)))
+    version = keep_model(server, model)
+    server.store.add_version(version)
+    return version
+
+
+def load_model(server: MainServer, version: str) -> Model:
+    """Return the model of a version that was published."""
+    return parse_model(server.blobs.get(version))
+
+
+def model_bytes(server: MainServer, version: str) -> bytes:
+    """Return a published model's container.
+
+    Raises:
+        NotFound: No such version was published.
+    """
+    if not server.store.has_version(version):
+        raise NotFound("There is no such version.", todo="Ask for the version that the open round starts from.")
+    return server.blobs.get(version)
+
+
+def deliver(server: MainServer, detector: str) -> Done:
+    """Send the newest version to every device that takes part; those that do not answer fetch it later.
+
+    Raises:
+        OutOfOrder: No round has been finished yet.
+    """
+    version = server.store.newest_version(detector)
+    newest = server.store.newest_round(detector)
+    if version is None or newest is None or version.round == 0:
+        raise OutOfOrder(
+            "No aggregated model exists yet.", todo="Finish a round first: train, send, aggregate; then deliver."
+        )
+    model = server.blobs.get(version.version)
+    taking_part = {p.device for p in server.store.participations(detector)}
+    devices = [device for device in server.store.devices() if device.name in taking_part]
+    with ThreadPoolExecutor(_PARALLEL_DELIVERIES) as pool:
+        outcomes = list(pool.map(lambda device: _deliver_to(server, device, version, model), devices))
+    there = [device.name for device, reason in zip(devices, outcomes, strict=True) if reason is None]
+    later = {device.name: reason for device, reason in zip(devices, outcomes, strict=True) if reason is not None}
+    said = f"The model of round {version.round} is delivered to {', '.join(there) or 'no device'}."
+    said += "".join(f" {name} fetches it later: {reason}" for name, reason in later.items())
+    figures = {"version": version.version, "round": version.round, "delivered": there, "later": later}
+    return Done(said, figures | {"bytes_per_device": len(model)})
+
+
+def _deliver_to(server: MainServer, device: Device, version: Version, model: bytes) -> str | None:
+    """Push a model to one device; return why it has to fetch it later, or None."""
+    try:
+        server.http.post(f"{device.address}/aggmodel", model)
+    except DoorbellError as error:
+        return str(error)
+    server.store.note_delivery(device.name, version.detector, version.version)
+    return None

@@ -1,0 +1,271 @@
+"""The main server's half of a round, in the order of docs/protocol.md.
+
+    open_round         decide what the next round asks of everybody, and write it down
+    check_seeds        say which of the sealed seeds open, before the cohort is frozen          (step 6)
+    accept_aggregate   unmask the one sum of the round, step the global model, publish          (step 7)
+
+and, in the direct topology, without an aggregator:
+
+    accept_plain       keep a device's plain update                                              (step 3)
+    aggregate_plain    average the updates, step the global model, publish                       (step 4)
+
+In the secure topology nothing here ever sees a single device's update: what arrives is a sum over at least
+`min_cohort` devices, and only the first sum of a round is taken.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from main_server.context import MainServer
+from main_server.model_registry import initial_version, keep_model, load_model
+from main_server.server_optimizer import step, weighted_mean
+from main_server.store import Round, Version
+from shared.architectures import architecture
+from shared.containers import Aggregate, Model, parse_aggregate, parse_plain_update
+from shared.errors import DoorbellError, InvalidMessage, NotFound, OutOfOrder
+from shared.fixed_point import EXTRA_COORDINATES, Mean, decode
+from shared.masking import unmask
+from shared.names import checked_name
+from shared.round_settings import RoundSettings
+from shared.steps import Done
+
+
+def open_round(server: MainServer, detector: str) -> RoundSettings:
+    """Return the open round of a detector; opens the next one if none is open.
+
+    An open round made under other settings (architecture, topology, ...) is abandoned: its number is never used again.
+    """
+    newest = server.store.newest_round(detector)
+    base = server.store.newest_version(detector)
+    if newest is not None and newest.state == "open" and base is not None:
+        same = _settings(server, newest.settings.round, base, newest.settings.value_range)
+        if newest.settings == same:
+            return same
+    if base is None or base.architecture != server.settings.architecture:
+        number = 0 if base is None else max(base.round + 1, newest.settings.round if newest else 0)
+        base = initial_version(server, detector, number, None if base is None else base.version)
+    number = max(base.round, newest.settings.round if newest else 0) + 1
+    return server.store.open_round(_settings(server, number, base, _value_range(server, newest))).settings
+
+
+def current_round(server: MainServer, detector: str) -> tuple[RoundSettings, tuple[str, ...]]:
+    """Return the open round of a detector and the devices that take part.
+
+    Raises:
+        NotFound: No device takes part in that detector.
+    """
+    devices = tuple(p.device for p in server.store.participations(detector))
+    if not devices:
+        raise NotFound(
+            f"No device takes part in {detector}.", todo="Open /sendstatus on a device that has pictures for it."
+        )
+    return open_round(server, detector), devices
+
+
+def check_seeds(server: MainServer, message: object) -> dict[str, str]:
+    """Return which devices' sealed seeds do not open, with the reason.
+
+    Args:
+        server: The main server.
+        message: Decoded JSON: `detector`, `round`, and `sealed_seeds`: device to base64.
+
+    Raises:
+        InvalidMessage: The message is anything else.
+        OutOfOrder: That round is not open.
+    """
+    if not isinstance(message, Mapping) or not isinstance(seeds := message.get("sealed_seeds"), Mapping):
+        raise InvalidMessage("This is not a list of sealed seeds.")
+    detector = checked_name(message.get("detector"), "detector")
+    current = _round(server, detector, message.get("round"))
+    if current.state != "open":
+        raise _not_open(current)
+    known = {p.device for p in server.store.participations(detector)}
+    refused = {}
+    for name, sealed in seeds.items():
+        device = checked_name(name, "device")
+        try:
+            _open_seed(server, current.settings, known, device, base64.b64decode(sealed, validate=True))
+        except (DoorbellError, binascii.Error, TypeError) as error:
+            refused[device] = error.happened if isinstance(error, DoorbellError) else "It sent no sealed seed."
+    return refused
+
+
+def accept_aggregate(server: MainServer, body: bytes) -> Done:
+    """Unmask the sum of a cohort, step the global model and publish the next version.
+
+    Args:
+        server: The main server.
+        body: A `doorbell-aggregate/1` container.
+
+    Raises:
+        InvalidMessage: It is none, its cohort is too small or not the round's, or it does not unmask.
+        OutOfOrder: The round has its one sum already, and this is another.
+    """
+    aggregate = parse_aggregate(body)
+    current = _round(server, aggregate.detector, aggregate.round)
+    settings, digest = current.settings, hashlib.sha256(body).hexdigest()
+    if current.state != "open":
+        if current.aggregate == digest and current.state == "published":
+            return _published(server, current)
+        raise _not_open(current)
+    _check_aggregate(settings, aggregate)
+    known = {p.device for p in server.store.participations(aggregate.detector)}
+    seeds = {device: _open_seed(server, settings, known, device, s) for device, s in aggregate.sealed_seeds.items()}
+    total = aggregate.sum.copy()
+    for device, seed in seeds.items():
+        unmask(total, seed, settings.context(device))
+    try:
+        mean = decode(total, settings)
+    except InvalidMessage:
+        server.store.fail(settings, digest)
+        raise
+    return _step_and_publish(server, settings, tuple(seeds), digest, mean)
+
+
+def accept_plain(server: MainServer, body: bytes) -> Done:
+    """Keep one device's plain update for the open round (direct topology).
+
+    Raises:
+        InvalidMessage: It is none, or not of the round's length.
+        OutOfOrder: It is for another round, or the federation runs in the secure topology.
+    """
+    update = parse_plain_update(body)
+    current = _round(server, update.detector, update.round)
+    settings = current.settings
+    if settings.topology != "direct":
+        raise OutOfOrder(
+            "This federation runs in the secure topology: plain updates are not taken.",
+            todo="Send the masked update to the secure aggregator.",
+        )
+    if update.base_version != settings.base_version or update.delta.size != settings.size:
+        raise InvalidMessage("This update was not made for this round's model.")
+    if update.device not in {p.device for p in server.store.participations(update.detector)}:
+        raise InvalidMessage(f"{update.device} has not announced itself.", todo="Open /sendstatus on it first.")
+    if current.state != "open" or not server.store.keep_plain_update(settings, update.device, server.blobs.put(body)):
+        raise _not_open(current)
+    return Done(f"The update for round {settings.round} is kept.")
+
+
+def aggregate_plain(server: MainServer, detector: str) -> Done:
+    """Average the plain updates of the newest round and publish the next version (direct topology).
+
+    Raises:
+        OutOfOrder: Fewer than `min_cohort` updates are there; says who is missing.
+    """
+    settings, devices = current_round(server, detector)
+    if settings.topology != "direct":
+        raise OutOfOrder(
+            "This federation runs in the secure topology: the aggregator adds up.",
+            todo="Open /aggregate_models on the secure aggregator (port 8003).",
+        )
+    digests = server.store.plain_updates(settings)
+    if not digests and (before := server.store.round(detector, settings.round - 1)) and before.state == "published":
+        return _published(server, before)
+    if len(digests) < settings.min_cohort:
+        missing = ", ".join(device for device in devices if device not in digests)
+        raise OutOfOrder(
+            f"Round {settings.round} has {len(digests)} of the {settings.min_cohort} updates it needs."
+            + (f" Still missing: {missing}." if missing else ""),
+            kept="What was sent is kept.",
+            todo="Train and send on the missing devices, then try again.",
+        )
+    updates = [parse_plain_update(server.blobs.get(digest)) for digest in digests.values()]
+    weights = [min(update.weight, settings.weight_cap) for update in updates]
+    mean = Mean(weighted_mean([update.delta for update in updates], weights), sum(weights), 0)
+    digest = hashlib.sha256("".join(digests.values()).encode()).hexdigest()
+    return _step_and_publish(server, settings, tuple(digests), digest, mean)
+
+
+def _settings(server: MainServer, number: int, base: Version, value_range: float) -> RoundSettings:
+    mine, spec = server.settings, architecture(base.architecture)
+    secure = mine.topology == "secure"
+    return RoundSettings(
+        federation=mine.federation,
+        detector=base.detector,
+        round=number,
+        base_version=base.version,
+        architecture=server.settings.architecture,
+        size=spec.size,
+        topology=mine.topology,
+        epochs=mine.epochs or spec.work.epochs,
+        batch_size=mine.batch_size or spec.work.batch_size,
+        learning_rate=mine.learning_rate or spec.work.learning_rate,
+        clipping_norm=mine.clipping_norm,
+        value_range=value_range,
+        weight_cap=mine.weight_cap,
+        cohort_cap=mine.cohort_cap,
+        min_cohort=mine.min_cohort,
+        sealing_key=base64.b64encode(server.key.public).decode() if secure else "",
+    )
+
+
+def _value_range(server: MainServer, last: Round | None) -> float:
+    """Return the next round's value range: twice the last one where a coordinate did not fit into it."""
+    if last is None:
+        return server.settings.value_range
+    return last.settings.value_range * (2 if last.clamped else 1)
+
+
+def _round(server: MainServer, detector: str, number: object) -> Round:
+    current = server.store.round(detector, number) if type(number) is int else None
+    if current is None:
+        raise InvalidMessage(f"There is no such round of {detector}.", todo="Ask for the open round, and use that.")
+    return current
+
+
+def _check_aggregate(settings: RoundSettings, aggregate: Aggregate) -> None:
+    count = len(aggregate.sealed_seeds)
+    if not settings.min_cohort <= count <= settings.cohort_cap:
+        raise InvalidMessage(f"A sum over {count} devices is not taken: at least {settings.min_cohort} must be in it.")
+    if aggregate.sum.size != settings.size + EXTRA_COORDINATES or aggregate.base_version != settings.base_version:
+        raise InvalidMessage("This sum was not made for this round's model.")
+
+
+def _open_seed(server: MainServer, settings: RoundSettings, known: set[str], device: str, sealed: bytes) -> bytes:
+    if device not in known:
+        raise InvalidMessage(f"{device} has not announced itself for {settings.detector}.")
+    return server.key.open_sealed(sealed, settings.context(device))
+
+
+def _step_and_publish(
+    server: MainServer, settings: RoundSettings, cohort: tuple[str, ...], digest: str, mean: Mean
+) -> Done:
+    base, spec = load_model(server, settings.base_version), architecture(settings.architecture)
+    params = _finite(step(spec.flatten(base.params), mean.delta, server.settings.server_learning_rate))
+    model = Model(settings.detector, settings.round, settings.base_version, spec.name, spec.unflatten(params))
+    version = keep_model(server, model)
+    current = server.store.publish(settings, cohort, digest, mean.clamped, version)
+    if current.aggregate != digest:
+        raise _not_open(current)
+    return _published(server, current)
+
+
+def _finite(params: NDArray[np.float32]) -> NDArray[np.float32]:
+    if not np.isfinite(params).all():
+        raise InvalidMessage("The mean of this cohort is not finite.", kept="The global model is as it was.")
+    return params
+
+
+def _published(server: MainServer, current: Round) -> Done:
+    settings, devices = current.settings, len(current.cohort)
+    said = f"Round {settings.round} is finished: the global model took a step from {devices} devices' updates."
+    if current.clamped:
+        widened = replace(settings, value_range=_value_range(server, current)).value_range
+        said += f" {current.clamped} values were clamped; the next round allows up to {widened:g}."
+    return Done(said, {"round": settings.round, "devices": list(current.cohort), "clamped": current.clamped})
+
+
+def _not_open(current: Round) -> OutOfOrder:
+    return OutOfOrder(
+        f"Round {current.settings.round} is {current.state}: it has had its one sum, or was given up.",
+        kept="The global model is as it is.",
+        todo="Train again from the newest model; that is the next round.",
+    )

@@ -1,0 +1,197 @@
+"""The secure aggregator's half of a round: accept, freeze, sum, hand over. Integers only; it knows no model.
+
+The steps of docs/protocol.md that happen here, in their order:
+
+    5  accept         check a masked update and keep it durably
+    6  aggregate      ask main which seeds open, freeze the cohort, add it up once
+       hand_over      send the sum, still masked, to the main server
+
+One sum per round and detector, ever: two sums over cohorts that differ by one device would give that device away.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sec_agg.store import Round, Store, Stored
+from shared.blobs import BlobStore
+from shared.containers import Aggregate, MaskedUpdate, parse_masked_update
+from shared.errors import InvalidMessage, OutOfOrder
+from shared.fixed_point import EXTRA_COORDINATES
+from shared.http_client import HttpClient
+from shared.round_settings import RoundSettings, parse_round_settings
+from shared.steps import Done
+
+_CHUNK = 1 << 16
+
+
+@dataclass(frozen=True)
+class Aggregator:
+    """What the aggregator works with: its memory, and the way to the main server."""
+
+    store: Store
+    blobs: BlobStore
+    http: HttpClient
+    main_url: str
+
+
+def accept(aggregator: Aggregator, body: bytes) -> Done:
+    """Keep one device's masked update for the open round.
+
+    Args:
+        aggregator: The aggregator.
+        body: A `doorbell-update/1` container with a masked vector.
+
+    Raises:
+        InvalidMessage: It is none, or its length is not the round's.
+        OutOfOrder: It is for another round than the open one, or the cohort is frozen.
+    """
+    update = parse_masked_update(body)
+    current = _round_for(aggregator, update)
+    if update.masked.size != current.size + EXTRA_COORDINATES:
+        raise InvalidMessage("This update has another length than the round's model.")
+    kept = Stored(update.device, aggregator.blobs.put(body), update.sealed_seed)
+    if kept in aggregator.store.updates(update.detector, update.round):
+        return Done(f"The update for round {update.round} is kept; this was the same once more.")
+    if not aggregator.store.keep_update(update.detector, update.round, kept):
+        raise _closed(update.round)
+    return Done(f"The masked update for round {update.round} is kept; nobody here can read it.")
+
+
+def aggregate(aggregator: Aggregator, detector: str) -> Done:
+    """Freeze the cohort of the newest round and add it up; repeated, it answers with the same sum.
+
+    Raises:
+        OutOfOrder: Fewer than `min_cohort` usable updates are there; says who is missing.
+    """
+    current = aggregator.store.newest_round(detector)
+    if current is None:
+        current = aggregator.store.remember_round(_ask_for_round(aggregator, detector)[0])
+    again = current.aggregate is not None
+    while current.state == "open":
+        _freeze(aggregator, current)
+        current = aggregator.store.newest_round(detector) or current
+    cohort = aggregator.store.cohort(detector, current.round)
+    if current.aggregate is None:
+        _keep_sum(aggregator, current, cohort)
+    names = ", ".join(stored.device for stored in cohort)
+    when = "were added up before; the sum is the same" if again else "are added up"
+    said = f"The masked updates of {len(cohort)} devices ({names}) for round {current.round} {when}."
+    return Done(said, {"round": current.round, "devices": [stored.device for stored in cohort]})
+
+
+def hand_over(aggregator: Aggregator, detector: str) -> Done:
+    """Send the newest sum to the main server; repeated, it sends the same sum again.
+
+    Raises:
+        OutOfOrder: Nothing is added up yet, or the main server refuses it.
+    """
+    current = aggregator.store.newest_round(detector)
+    if current is None or current.aggregate is None:
+        raise OutOfOrder(
+            "No sum is here to send." if current is None else f"Round {current.round} is not added up yet.",
+            todo="Open /aggregate_models on this aggregator first.",
+        )
+    reply = aggregator.http.post(f"{aggregator.main_url}/secagg_model", aggregator.blobs.get(current.aggregate))
+    aggregator.store.note_delivery(detector, current.round)
+    said = reply.json["said"] if isinstance(reply.json, dict) and "said" in reply.json else "The main server has it."
+    return Done(f"The sum of round {current.round} is sent. {said}", {"bytes_up": reply.bytes_up})
+
+
+def add_up(updates: Iterable[Path], size: int) -> NDArray[np.uint32]:
+    """Add masked vectors, modulo 2^32, reading each file once and in chunks.
+
+    Args:
+        updates: Files that end in a vector of `size` little-endian uint32.
+        size: Length of the vectors.
+
+    Returns:
+        uint32[size]; beside it, one chunk of memory is used, however many updates there are.
+    """
+    total, buffer = np.zeros(size, "<u4"), np.empty(_CHUNK, "<u4")
+    for path in updates:
+        with path.open("rb", buffering=0) as file:
+            file.seek(-total.nbytes, 2)
+            for start in range(0, size, _CHUNK):
+                part = buffer[: min(_CHUNK, size - start)]
+                if file.readinto(part.data.cast("B")) != part.nbytes:
+                    raise OSError(f"{path} ended early")
+                total[start : start + part.size] += part
+    return total
+
+
+def _round_for(aggregator: Aggregator, update: MaskedUpdate) -> Round:
+    """Return the round that an update is for, if it is the newest; asks the main server about a newer one."""
+    current = aggregator.store.newest_round(update.detector)
+    if current is None or update.round > current.round:
+        current = aggregator.store.remember_round(_ask_for_round(aggregator, update.detector)[0])
+    if (current.round, current.base_version) != (update.round, update.base_version):
+        raise OutOfOrder(
+            f"This update is for round {update.round} of another model; round {current.round} is open.",
+            todo="Train again from the newest model and send that.",
+        )
+    return current
+
+
+def _ask_for_round(aggregator: Aggregator, detector: str) -> tuple[RoundSettings, tuple[str, ...]]:
+    """Return the main server's open round of a detector, and the devices that take part in it."""
+    reply = aggregator.http.get(f"{aggregator.main_url}/round/{detector}").json
+    if not isinstance(reply, dict) or not isinstance(devices := reply.get("devices"), list):
+        raise InvalidMessage("The main server did not describe the round.")
+    settings = parse_round_settings(reply.get("round"))
+    if settings.topology == "direct":
+        raise OutOfOrder(
+            "This federation runs in the direct topology, without an aggregator.",
+            todo="Open /aggregate_models on the main server.",
+        )
+    return settings, tuple(str(device) for device in devices)
+
+
+def _freeze(aggregator: Aggregator, current: Round) -> None:
+    """Fix the cohort to the updates whose seeds open; leaves the round open if an update came meanwhile."""
+    seen = aggregator.store.updates(current.detector, current.round)
+    if len(seen) < current.min_cohort:
+        raise _too_few(aggregator, current, {stored.device for stored in seen}, {})
+    seeds = {stored.device: base64.b64encode(stored.sealed_seed).decode() for stored in seen}
+    message = {"detector": current.detector, "round": current.round, "sealed_seeds": seeds}
+    reply = aggregator.http.post_json(f"{aggregator.main_url}/check_seeds", message).json
+    if not isinstance(reply, dict) or not isinstance(refused := reply.get("refused"), dict):
+        raise InvalidMessage("The main server did not say which seeds open.")
+    cohort = {stored.device: stored.digest for stored in seen if stored.device not in refused}
+    if len(cohort) < current.min_cohort:
+        raise _too_few(aggregator, current, set(cohort), refused)
+    aggregator.store.freeze(current.detector, current.round, seen, cohort)
+
+
+def _keep_sum(aggregator: Aggregator, current: Round, cohort: tuple[Stored, ...]) -> None:
+    files = [aggregator.blobs.path(stored.digest) for stored in cohort]
+    seeds = {stored.device: stored.sealed_seed for stored in cohort}
+    total = add_up(files, current.size + EXTRA_COORDINATES)
+    container = Aggregate(current.detector, current.round, current.base_version, seeds, total).to_bytes()
+    aggregator.store.keep_sum(current.detector, current.round, aggregator.blobs.put(container))
+
+
+def _closed(number: int) -> OutOfOrder:
+    return OutOfOrder(
+        f"The cohort of round {number} is frozen or full, so this update came too late.",
+        kept="The update that was sent before, if there was one, is in the sum.",
+        todo="Train for the next round.",
+    )
+
+
+def _too_few(aggregator: Aggregator, current: Round, there: set[str], refused: dict[str, str]) -> OutOfOrder:
+    _, devices = _ask_for_round(aggregator, current.detector)
+    missing = [device for device in devices if device not in there]
+    names = f" Still missing: {', '.join(missing)}." if missing else ""
+    left_out = "".join(f" {device} is left out: {reason}" for device, reason in sorted(refused.items()))
+    return OutOfOrder(
+        f"Round {current.round} has {len(there)} of the {current.min_cohort} updates it needs.{names}{left_out}",
+        kept="What was sent is kept.",
+        todo="Train and send on the missing devices, then try again.",
+    )

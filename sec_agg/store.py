@@ -1,0 +1,182 @@
+"""What the aggregator remembers: rounds, who sent which masked update, and the one sum of each round.
+
+States of a round here: open (updates come in) → frozen (the cohort is fixed) → summed (the sum is kept).
+Nothing leads back, so no second sum can ever be made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    ColumnElement,
+    Connection,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    and_,
+    select,
+)
+
+from shared.database import open_database
+from shared.round_settings import RoundSettings
+
+_metadata = MetaData()
+_rounds = Table(
+    "rounds",
+    _metadata,
+    Column("detector", String, primary_key=True),
+    Column("round", Integer, primary_key=True),
+    Column("base_version", String, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("min_cohort", Integer, nullable=False),
+    Column("cohort_cap", Integer, nullable=False),
+    Column("state", String, nullable=False),
+    Column("aggregate", String),
+    Column("delivered", Boolean, nullable=False, default=False),
+)
+_updates = Table(
+    "updates",
+    _metadata,
+    Column("detector", String, primary_key=True),
+    Column("round", Integer, primary_key=True),
+    Column("device", String, primary_key=True),
+    Column("digest", String, nullable=False),
+    Column("sealed_seed", LargeBinary, nullable=False),
+    Column("in_cohort", Boolean, nullable=False, default=False),
+)
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of one detector, as the aggregator knows it; `aggregate` is the digest of its sum."""
+
+    detector: str
+    round: int
+    base_version: str
+    size: int
+    min_cohort: int
+    cohort_cap: int
+    state: str
+    aggregate: str | None
+    delivered: bool
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One device's masked update, kept as a blob."""
+
+    device: str
+    digest: str
+    sealed_seed: bytes
+
+
+class Store:
+    """The aggregator's database; each method is one transaction."""
+
+    def __init__(self, folder: Path) -> None:
+        self._engine = open_database(folder, _metadata)
+
+    def remember_round(self, settings: RoundSettings) -> Round:
+        """Note a round that the main server has opened, and return it as it stands."""
+        with self._engine.begin() as connection:
+            if (known := _round(connection, settings.detector, settings.round)) is not None:
+                return known
+            shared = ("detector", "round", "base_version", "size", "min_cohort", "cohort_cap")
+            row = {name: getattr(settings, name) for name in shared} | {"state": "open", "delivered": False}
+            connection.execute(_rounds.insert().values(row))
+            return Round(**row, aggregate=None)
+
+    def newest_round(self, detector: str) -> Round | None:
+        """Return the newest round of a detector, or None if there is none."""
+        with self._engine.begin() as connection:
+            return _round(connection, detector, None)
+
+    def detectors(self) -> tuple[str, ...]:
+        """Return the detectors with a round here, in alphabetical order."""
+        with self._engine.begin() as connection:
+            query = select(_rounds.c.detector).distinct().order_by(_rounds.c.detector)
+            return tuple(connection.execute(query).scalars())
+
+    def keep_update(self, detector: str, number: int, update: Stored) -> bool:
+        """Keep an update, replacing an earlier one of the same device; False if the cohort is frozen or full."""
+        with self._engine.begin() as connection:
+            current = _round(connection, detector, number)
+            others = [kept for kept in _stored(connection, detector, number) if kept.device != update.device]
+            if current is None or current.state != "open" or len(others) >= current.cohort_cap:
+                return False
+            connection.execute(_updates.delete().where(_of(detector, number), _updates.c.device == update.device))
+            row = {"device": update.device, "digest": update.digest, "sealed_seed": update.sealed_seed}
+            connection.execute(_updates.insert().values(detector=detector, round=number, in_cohort=False, **row))
+            return True
+
+    def updates(self, detector: str, number: int) -> tuple[Stored, ...]:
+        """Return all updates kept for a round, by device name."""
+        with self._engine.begin() as connection:
+            return _stored(connection, detector, number)
+
+    def freeze(self, detector: str, number: int, seen: tuple[Stored, ...], cohort: Mapping[str, str]) -> bool:
+        """Fix the cohort, once; False if updates came or went since they were `seen`, or it is fixed already.
+
+        Args:
+            detector: Whose round.
+            number: Which round.
+            seen: The updates the decision was made from.
+            cohort: Device to digest, of those to be added up.
+        """
+        with self._engine.begin() as connection:
+            current = _round(connection, detector, number)
+            if current is None or current.state != "open" or _stored(connection, detector, number) != seen:
+                return False
+            chosen = and_(_of(detector, number), _updates.c.device.in_(list(cohort)))
+            connection.execute(_updates.update().where(chosen).values(in_cohort=True))
+            _set(connection, detector, number, state="frozen")
+            return True
+
+    def cohort(self, detector: str, number: int) -> tuple[Stored, ...]:
+        """Return the frozen cohort's updates, by device name; empty before it is frozen."""
+        with self._engine.begin() as connection:
+            return _stored(connection, detector, number, _updates.c.in_cohort.is_(True))
+
+    def keep_sum(self, detector: str, number: int, aggregate: str) -> str:
+        """Keep the digest of a frozen cohort's sum, once, and return the one that is kept."""
+        with self._engine.begin() as connection:
+            current = _round(connection, detector, number)
+            if current is not None and current.aggregate is not None:
+                return current.aggregate
+            _set(connection, detector, number, state="summed", aggregate=aggregate)
+            return aggregate
+
+    def note_delivery(self, detector: str, number: int) -> None:
+        """Note that the main server has the sum."""
+        with self._engine.begin() as connection:
+            _set(connection, detector, number, delivered=True)
+
+
+def _of(detector: str, number: int) -> ColumnElement[bool]:
+    return and_(_updates.c.detector == detector, _updates.c.round == number)
+
+
+def _round(connection: Connection, detector: str, number: int | None) -> Round | None:
+    query = select(_rounds).where(_rounds.c.detector == detector).order_by(_rounds.c.round.desc()).limit(1)
+    if number is not None:
+        query = query.where(_rounds.c.round == number)
+    row = connection.execute(query).mappings().first()
+    return None if row is None else Round(**row)
+
+
+def _stored(connection: Connection, detector: str, number: int, *also: ColumnElement[bool]) -> tuple[Stored, ...]:
+    columns = (_updates.c.device, _updates.c.digest, _updates.c.sealed_seed)
+    query = select(*columns).where(_of(detector, number), *also).order_by(_updates.c.device)
+    return tuple(Stored(**row) for row in connection.execute(query).mappings())
+
+
+def _set(connection: Connection, detector: str, number: int, **values: object) -> None:
+    where = and_(_rounds.c.detector == detector, _rounds.c.round == number)
+    connection.execute(_rounds.update().where(where).values(values))

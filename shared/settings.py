@@ -1,0 +1,216 @@
+"""The environment, read once into one frozen dataclass per service. `os.environ` is read nowhere else.
+
+A value that a service could not run with fails at start, naming the variable. Every variable is described in
+README.md; a test keeps that true.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from shared.architectures import DEFAULT, architecture
+from shared.errors import DoorbellError, SettingsError
+from shared.names import checked_name
+from shared.round_settings import Topology
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class DeviceSettings:
+    """A device's settings; `DeviceSettings.read(1)` is device 1.
+
+    Attributes:
+        name: What the federation calls it.
+        client: Name of its folder below each detector.
+        data: Root of the picture folders.
+        folder: Its own state.
+        cache: Files that every device on this machine can share.
+        url: Where the main server can reach it.
+        main_url: The main server.
+        aggregator_url: The secure aggregator.
+        trainer_max_mb: Resident size, in MB, past which the training process is replaced.
+    """
+
+    name: str
+    client: str
+    data: Path
+    folder: Path
+    cache: Path
+    url: str
+    main_url: str
+    aggregator_url: str
+    trainer_max_mb: int
+
+    @classmethod
+    def read(cls, number: int, environ: Mapping[str, str] = os.environ) -> DeviceSettings:
+        """Read the settings of device `number`, from 1."""
+        read = _Reader(environ)
+        if number < 1:
+            raise SettingsError(f"There is no device {number}.", todo="Device numbers begin at 1.")
+        name = read("DOORBELL_DEVICE_NAME", f"device-{number}", _name)
+        return cls(
+            name=name,
+            client=read("DOORBELL_CLIENT", f"client_{number}", _name),
+            data=read.data,
+            folder=read.home / name,
+            cache=read("DOORBELL_CACHE", str(read.home / "cache"), Path),
+            url=read("DOORBELL_DEVICE_URL", f"http://localhost:{port_of(number)}", _url),
+            main_url=read.main_url,
+            aggregator_url=read.aggregator_url,
+            trainer_max_mb=read("DOORBELL_TRAINER_MAX_MB", "2048", _whole(256, 1 << 20)),
+        )
+
+
+@dataclass(frozen=True)
+class MainSettings:
+    """The main server's settings. What concerns a round is described in `RoundSettings`.
+
+    Attributes:
+        epochs: None leaves it to the architecture; so do `batch_size` and `learning_rate`.
+        server_learning_rate: Step size of the server optimizer.
+        seed: Of version 0's parameters.
+        max_body_mb: Largest request accepted, in MB.
+    """
+
+    federation: str
+    folder: Path
+    topology: Topology
+    architecture: str
+    epochs: int | None
+    batch_size: int | None
+    learning_rate: float | None
+    server_learning_rate: float
+    clipping_norm: float | None
+    value_range: float
+    weight_cap: int
+    cohort_cap: int
+    min_cohort: int
+    seed: int
+    max_body_mb: int
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str] = os.environ) -> MainSettings:
+        """Read the settings of the main server."""
+        read = _Reader(environ)
+        settings = cls(
+            federation=read("DOORBELL_FEDERATION", "doorbell", _name),
+            folder=read.home / "main-server",
+            topology=read("DOORBELL_TOPOLOGY", "secure", _topology),
+            architecture=read("DOORBELL_ARCHITECTURE", DEFAULT, lambda text: architecture(text).name),
+            epochs=read.optional("DOORBELL_EPOCHS", _whole(1, 100)),
+            batch_size=read.optional("DOORBELL_BATCH_SIZE", _whole(1, 1024)),
+            learning_rate=read.optional("DOORBELL_LEARNING_RATE", _fraction(1.0)),
+            server_learning_rate=read("DOORBELL_SERVER_LEARNING_RATE", "1.0", _fraction(10.0)),
+            clipping_norm=read.optional("DOORBELL_CLIPPING_NORM", _fraction(1e9)),
+            value_range=read("DOORBELL_VALUE_RANGE", "1.0", _fraction(1e9)),
+            weight_cap=read("DOORBELL_WEIGHT_CAP", "4096", _whole(1, 1 << 20)),
+            cohort_cap=read("DOORBELL_COHORT_CAP", "1024", _whole(2, 1 << 20)),
+            min_cohort=read("DOORBELL_MIN_COHORT", "2", _whole(2, 1 << 20)),
+            seed=read("DOORBELL_SEED", "0", _whole(0, 2**32 - 1)),
+            max_body_mb=read("DOORBELL_MAX_BODY_MB", "64", _whole(1, 1024)),
+        )
+        if settings.weight_cap * settings.cohort_cap > 2**30 or settings.min_cohort > settings.cohort_cap:
+            raise SettingsError(
+                "DOORBELL_WEIGHT_CAP x DOORBELL_COHORT_CAP is more than 2^30, or DOORBELL_MIN_COHORT above it.",
+                todo="Lower one of them: sums are made modulo 2^32.",
+            )
+        return settings
+
+
+@dataclass(frozen=True)
+class AggregatorSettings:
+    """The secure aggregator's settings; `max_body_mb` is the largest request accepted, in MB."""
+
+    folder: Path
+    main_url: str
+    max_body_mb: int
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str] = os.environ) -> AggregatorSettings:
+        """Read the settings of the secure aggregator."""
+        read = _Reader(environ)
+        return cls(
+            folder=read.home / "secure-aggregator",
+            main_url=read.main_url,
+            max_body_mb=read("DOORBELL_MAX_BODY_MB", "64", _whole(1, 1024)),
+        )
+
+
+def data_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the root of the picture folders."""
+    return _Reader(environ).data
+
+
+def port_of(device_number: int) -> int:
+    """Return the port of a device: 8001 and 8002, and from 8004 on, since the aggregator has 8003."""
+    return 8000 + device_number if device_number <= 2 else 8001 + device_number
+
+
+class _Reader:
+    """Reads variables, and turns whatever is wrong with one into a sentence that names it."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self.home = self("DOORBELL_HOME", "var", Path)
+        self.data = self("DOORBELL_DATA", str(self.home / "pictures"), Path)
+        self.main_url = self("DOORBELL_MAIN_URL", "http://localhost:8000", _url)
+        self.aggregator_url = self("DOORBELL_AGGREGATOR_URL", "http://localhost:8003", _url)
+
+    def __call__(self, variable: str, default: str, parse: Callable[[str], T]) -> T:
+        text = self._environ.get(variable) or default
+        try:
+            return parse(text)
+        except (ValueError, DoorbellError) as error:
+            raise SettingsError(
+                f"{variable} cannot be {text!r}: {error}", kept="The service was not started.", todo=f"Mend {variable}."
+            ) from error
+
+    def optional(self, variable: str, parse: Callable[[str], T]) -> T | None:
+        return self(variable, "", parse) if self._environ.get(variable) else None
+
+
+def _name(text: str) -> str:
+    return checked_name(text, "service")
+
+
+def _topology(text: str) -> Topology:
+    if text == "secure":
+        return "secure"
+    if text == "direct":
+        return "direct"
+    raise ValueError("it is 'secure' or 'direct'.")
+
+
+def _url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("an address looks like http://localhost:8000 or https://example.org.")
+    return text.rstrip("/")
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isascii() or not text.isdecimal() or not low <= int(text) <= high:
+            raise ValueError(f"it is a whole number from {low} to {high}.")
+        return int(text)
+
+    return parse
+
+
+def _fraction(high: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = 0.0
+        if not 0 < number <= high:
+            raise ValueError(f"it is a number above 0 and at most {high:g}.")
+        return number
+
+    return parse
