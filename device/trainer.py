@@ -28,10 +28,11 @@ class Trainer:
     Args:
         max_mb: Resident size past which the child is replaced after a job, in MB.
         command: What to start; tests may start something else.
+        log: Where the child's complaints go; to this process's standard error without it.
     """
 
-    def __init__(self, max_mb: int = 2048, command: Sequence[str] = _CHILD) -> None:
-        self._max_mb, self._command = max_mb, command
+    def __init__(self, max_mb: int = 2048, command: Sequence[str] = _CHILD, log: IO[bytes] | None = None) -> None:
+        self._max_mb, self._command, self._log = max_mb, command, log
         self._busy = threading.Lock()
         self._child: subprocess.Popen[str] | None = None
         self._progress: Mapping[str, Any] | None = None
@@ -103,7 +104,12 @@ class Trainer:
                 "PYTHONUNBUFFERED": "1",
             }
             self._child = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                text=True,
+                env=environment,
             )
         assert self._child is not None  # pid is None otherwise
         return self._child

@@ -26,16 +26,10 @@ class RoundReport:
 
 def report_of(rows: Sequence[Row], steps: Sequence[Step], seconds: float, at: Addresses) -> RoundReport:
     """Put together what one round did."""
-    return RoundReport(
-        tuple(rows),
-        seconds,
-        tuple(_sum(steps, device, "/sendmodel", "bytes_up") for device in at.devices),
-        tuple(
-            _sum(steps, device, "/modeltrain", "bytes_down")
-            + _sum(steps, at.main, "/send_model_clients", "bytes_per_device")
-            for device in at.devices
-        ),
-    )
+    pushed = _sum(steps, at.main, "/send_model_clients", "bytes_per_device")
+    up = tuple(_sum(steps, device, "/sendmodel", "bytes_up") for device in at.devices)
+    down = tuple(_sum(steps, device, "/modeltrain", "bytes_down") + pushed for device in at.devices)
+    return RoundReport(tuple(rows), seconds, up, down)
 
 
 def table(reports: Sequence[RoundReport]) -> Table:

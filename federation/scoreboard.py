@@ -39,7 +39,9 @@ class Scoreboard:
     def __init__(self, environ: Mapping[str, str], numbers: tuple[int, ...], folder: Path) -> None:
         self._devices = [DeviceSettings.read(number, environ) for number in numbers]
         self._folder = folder
-        self._trainer = Trainer()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._log = (folder / "training.log").open("ab")
+        self._trainer = Trainer(log=self._log)
 
     def rows(self, detectors: tuple[str, ...]) -> list[Row]:
         """Measure the newest models of these detectors."""
@@ -48,6 +50,7 @@ class Scoreboard:
     def close(self) -> None:
         """End the training process."""
         self._trainer.close()
+        self._log.close()
 
     def _row(self, detector: str) -> Row:
         models: dict[str, str] = {}

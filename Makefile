@@ -1,0 +1,51 @@
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev demo test check format bench clean
+
+PYTHON ?= python3
+PY := .venv/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@echo "  make demo takes DATA=folder ROUNDS=n ARCHITECTURE=name TOPOLOGY=direct EXIT=1"
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+
+.venv/.installed: requirements.txt | .venv/bin/python
+	@echo "Installing what requirements.txt pins (about 2 GB, most of it TensorFlow) ..."
+	$(PIP) -r requirements.txt
+	@touch $@
+
+.venv/.installed-dev: requirements-dev.txt .venv/.installed
+	$(PIP) -r requirements-dev.txt
+	@touch $@
+
+setup: .venv/.installed  ## Make .venv and install what running needs
+
+setup-dev: .venv/.installed-dev  ## Also install what tests and checks need
+
+demo: setup  ## Draw pictures, start all four services, run rounds, show what was learned
+	@$(PY) -m federation demo $(if $(DATA),--data "$(DATA)") $(if $(ROUNDS),--rounds "$(ROUNDS)") \
+		$(if $(ARCHITECTURE),--architecture "$(ARCHITECTURE)") $(if $(TOPOLOGY),--topology "$(TOPOLOGY)") \
+		$(if $(filter-out 0,$(EXIT)),--exit)
+
+test: setup-dev  ## Run every test
+	$(PY) -m pytest
+
+check: setup-dev  ## Lint, format, types, layers: ruff, mypy, import-linter
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	.venv/bin/lint-imports
+
+format: setup-dev  ## Put the code into shape
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+bench: setup-dev  ## Print the figures that the project promises
+	$(PY) -m benchmarks
+
+clean:  ## Remove what demonstrations made (not your own federation, and not .venv)
+	rm -rf var/demo
