@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 from numpy.typing import NDArray
 
 from shared.architectures import Params, architecture
@@ -35,6 +34,7 @@ MAX_HEADER_BYTES = 4 << 20
 MAX_TENSORS = 1024
 
 _DTYPES: dict[str, str] = {"U32": "<u4", "F32": "<f4"}
+_CODES: dict[np.dtype[Any], str] = {np.dtype(dtype): code for code, dtype in _DTYPES.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +83,7 @@ class Aggregate:
 
     def to_bytes(self) -> bytes:
         """Return the container; `parse_aggregate` is the inverse."""
-        seeds = [[device, _to_base64(sealed)] for device, sealed in self.sealed_seeds.items()]
+        seeds = [[device, _to_base64(sealed)] for device, sealed in sorted(self.sealed_seeds.items())]
         return _pack(AGGREGATE, _round_metadata(self) | {"sealed_seeds": json.dumps(seeds)}, {"sum": self.sum})
 
 
@@ -149,10 +149,12 @@ def parse_aggregate(data: bytes) -> Aggregate:
     """
     metadata, tensors = _unpack(data, AGGREGATE)
     total = _only_vector(tensors, "sum", "<u4")
+    if total.size <= EXTRA_COORDINATES:
+        raise _malformed()
     try:
         pairs = json.loads(metadata.get("sealed_seeds", ""))
         seeds = {checked_name(device, "device"): _from_base64(sealed) for device, sealed in pairs}
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise _malformed() from error
     if len(seeds) != len(pairs):
         raise InvalidMessage("This aggregate names a device twice.", kept="The global model is as it was.")
@@ -184,8 +186,17 @@ def parse_model(data: bytes) -> Model:
 
 
 def _pack(kind: str, metadata: dict[str, str], tensors: Mapping[str, NDArray[Any]]) -> bytes:
-    arrays = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-    return safetensors.numpy.save(arrays, {"format": kind} | metadata)
+    """Return the container; its members stand in one order, so equal payloads are equal bytes (and one version)."""
+    header: dict[str, object] = {"__metadata__": dict(sorted(({"format": kind} | metadata).items()))}
+    parts, position = [], 0
+    for name, value in sorted(tensors.items()):
+        parts.append(value.tobytes())
+        end = position + value.nbytes
+        header[name] = {"dtype": _CODES[value.dtype], "shape": value.shape, "data_offsets": [position, end]}
+        position = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
 
 
 def _unpack(data: bytes, kind: str) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
@@ -194,7 +205,7 @@ def _unpack(data: bytes, kind: str) -> tuple[dict[str, str], dict[str, NDArray[A
     if not 2 <= length <= min(MAX_HEADER_BYTES, len(data) - 8):
         raise _malformed()
     try:
-        header = json.loads(data[8 : 8 + length])
+        header = json.loads(str(data[8 : 8 + length], "utf-8"), object_pairs_hook=_without_repetition)
         metadata = header.pop("__metadata__")
         strings = all(isinstance(value, str) for value in metadata.values())
         if not strings or metadata["format"] != kind or not 1 <= len(header) <= MAX_TENSORS:
@@ -203,6 +214,13 @@ def _unpack(data: bytes, kind: str) -> tuple[dict[str, str], dict[str, NDArray[A
         return metadata, _views(memoryview(data)[8 + length :], entries)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise _malformed() from error
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise _malformed()
+    return members
 
 
 def _views(body: memoryview, entries: list[tuple[str, dict[str, Any]]]) -> dict[str, NDArray[Any]]:

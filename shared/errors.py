@@ -3,6 +3,7 @@
     DoorbellError
     ├── SettingsError       500  the environment does not describe a service that could run
     ├── DatasetError        422  a picture folder that cannot be learned from
+    │   └── UnusablePicture 422  one file that is left out (dataset.decoding)
     ├── InvalidMessage      400  bytes from a peer that are not what the protocol says
     ├── NotFound            404  no such detector, version or page
     ├── OutOfOrder          409  a step before its time

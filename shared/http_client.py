@@ -74,9 +74,9 @@ class HttpClient:
         is_json = response.headers.get("Content-Type", "").startswith(("application/json", "application/problem+json"))
         try:
             message = response.json() if is_json else None
-        except ValueError:
+        except (ValueError, RecursionError):
             message = None
-        if response.ok and not response.is_redirect:
+        if 200 <= response.status_code < 300:
             return Reply(response.content, message, len(body), len(response.content))
         raise self._refusal(url, response.status_code, message)
 
@@ -88,7 +88,7 @@ class HttpClient:
                 )
                 if response.status_code not in _PASSING or attempt == self._attempts:
                     return response
-            except requests.RequestException as error:
+            except (requests.RequestException, ValueError) as error:  # ValueError: a name or Location beyond parsing
                 if attempt == self._attempts:
                     raise PeerUnreachable(
                         f"No answer from {_origin(url)}.",

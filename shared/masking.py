@@ -146,6 +146,6 @@ def seal(seed: bytes, public: bytes, context: bytes) -> bytes:
     try:
         mlkem = MLKEM768PublicKey.from_public_bytes(public[:_MLKEM_PUBLIC])
         x25519 = X25519PublicKey.from_public_bytes(public[_MLKEM_PUBLIC:])
+        return _SUITE.encrypt(seed, MLKEM768X25519PublicKey(mlkem, x25519), info=context)
     except ValueError as error:
         raise InvalidMessage("The main server's sealing key is not a key.") from error
-    return _SUITE.encrypt(seed, MLKEM768X25519PublicKey(mlkem, x25519), info=context)

@@ -20,6 +20,9 @@ from shared.round_settings import Topology
 
 T = TypeVar("T")
 
+MAX_COHORT = 2048
+"""More devices' sealed seeds would not fit into the header of an aggregate (`containers.MAX_HEADER_BYTES`)."""
+
 
 @dataclass(frozen=True)
 class DeviceSettings:
@@ -110,7 +113,7 @@ class MainSettings:
             clipping_norm=read.optional("DOORBELL_CLIPPING_NORM", _fraction(1e9)),
             value_range=read("DOORBELL_VALUE_RANGE", "1.0", _fraction(1e9)),
             weight_cap=read("DOORBELL_WEIGHT_CAP", "4096", _whole(1, 1 << 20)),
-            cohort_cap=read("DOORBELL_COHORT_CAP", "1024", _whole(2, 1 << 20)),
+            cohort_cap=read("DOORBELL_COHORT_CAP", "1024", _whole(2, MAX_COHORT)),
             min_cohort=read("DOORBELL_MIN_COHORT", "2", _whole(2, 1 << 20)),
             seed=read("DOORBELL_SEED", "0", _whole(0, 2**32 - 1)),
             max_body_mb=read("DOORBELL_MAX_BODY_MB", "64", _whole(1, 1024)),
@@ -189,7 +192,7 @@ def _topology(text: str) -> Topology:
 
 def _url(text: str) -> str:
     parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0 or "?" in text or "#" in text:
         raise ValueError("an address looks like http://localhost:8000 or https://example.org.")
     return text.rstrip("/")
 
@@ -209,8 +212,8 @@ def _fraction(high: float) -> Callable[[str], float]:
             number = float(text)
         except ValueError:
             number = 0.0
-        if not 0 < number <= high:
-            raise ValueError(f"it is a number above 0 and at most {high:g}.")
+        if not 1e-9 <= number <= high:
+            raise ValueError(f"it is a number from 1e-09 to {high:g}.")
         return number
 
     return parse

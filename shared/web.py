@@ -79,7 +79,10 @@ def json_body() -> object:
     Raises:
         InvalidMessage: It has none.
     """
-    message = request.get_json(silent=True)
+    try:
+        message = request.get_json(silent=True)
+    except RecursionError:
+        message = None
     if message is None:
         raise InvalidMessage("This request carries no JSON.")
     return message
@@ -90,12 +93,21 @@ def _answer(app: Flask, answer: Answer, data: Mapping[str, object]) -> Response:
     if best == "application/json":
         response = jsonify(data)
     elif best == "text/html":
-        page: Page = app.config["DOORBELL_PAGE"]
-        response = Response(render_template("page.html", service=app.name, notice=answer, **page()))
+        response = Response(_page_with(app, answer))
     else:
         response = Response(answer.said + "\n", mimetype="text/plain")
     response.status_code = answer.status
     return response
+
+
+def _page_with(app: Flask, answer: Answer) -> str:
+    """Return the service's page with the answer on top; the answer alone where the page itself cannot be made."""
+    page: Page = app.config["DOORBELL_PAGE"]
+    try:
+        return render_template("page.html", service=app.name, notice=answer, **page())
+    except Exception:
+        app.logger.exception("the page could not be made")
+        return render_template("base.html", service=app.name, notice=answer)
 
 
 def _problem(app: Flask, problem: Mapping[str, Any]) -> Response:

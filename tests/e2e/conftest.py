@@ -1,0 +1,160 @@
+"""Real gunicorn processes on free ports, real pictures on disk."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import psutil
+import pytest
+import requests
+
+PROJECT = Path(__file__).resolve().parents[2]
+SERVICES = {"main": "wsgi3:app", "device1": "wsgi1:app", "device2": "wsgi2:app", "aggregator": "wsgi4:app"}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Federation:
+    """Four services under gunicorn, each started by the command that the README gives."""
+
+    home: Path
+    variables: dict[str, str]
+    ports: dict[str, int] = field(default_factory=lambda: {name: _free_port() for name in SERVICES})
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def url(self, service: str, path: str = "") -> str:
+        return f"http://localhost:{self.ports[service]}{path}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "DOORBELL_HOME": str(self.home),
+            "DOORBELL_MAIN_URL": self.url("main"),
+            "DOORBELL_AGGREGATOR_URL": self.url("aggregator"),
+            **self.variables,
+        }
+
+    def start(self, service: str) -> None:
+        """Start one service, and wait until it answers."""
+        command = ["gunicorn", "--bind", f"localhost:{self.ports[service]}", "--timeout", "600", SERVICES[service]]
+        environment = self.environment
+        if service.startswith("device"):
+            environment["DOORBELL_DEVICE_URL"] = self.url(service)
+        self.home.mkdir(parents=True, exist_ok=True)
+        with (self.home / f"{service}.log").open("ab") as log:
+            self.processes[service] = subprocess.Popen(
+                [str(Path(sys.executable).with_name(command[0])), *command[1:]],
+                cwd=PROJECT, env=environment, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and self.processes[service].poll() is None:
+            try:
+                if requests.get(self.url(service, "/healthz"), timeout=2).ok:
+                    return
+            except requests.RequestException:
+                time.sleep(0.05)
+        raise AssertionError(f"{service} did not start:\n{self.log(service)}")
+
+    def log(self, service: str) -> str:
+        return (self.home / f"{service}.log").read_text(errors="replace")
+
+    def step(self, service: str, path: str, method: str = "GET", accept: str = "*/*") -> requests.Response:
+        return requests.request(method, self.url(service, path), headers={"Accept": accept}, timeout=300)
+
+    def done(self, service: str, path: str, method: str = "GET") -> str:
+        """Do a step that must work, and return its sentences."""
+        response = self.step(service, path, method)
+        assert response.status_code == 200, f"{service}{path}: {response.status_code} {response.text}"
+        return response.text
+
+    def refused(self, service: str, path: str) -> str:
+        """Do a step that must be refused as out of order, and return its sentences."""
+        response = self.step(service, path)
+        assert response.status_code == 409, f"{service}{path}: {response.status_code} {response.text}"
+        return response.text
+
+    def stop(self, *services: str, sig: int = signal.SIGTERM) -> None:
+        """Stop services, and wait until they and what they started are gone."""
+        processes = [self.processes.pop(service) for service in services]
+        alive = [psutil.Process(process.pid) for process in processes if process.poll() is None]
+        children = [child for process in alive for child in process.children(recursive=True)]
+        for process in processes:
+            process.send_signal(sig)
+        for process in processes:
+            process.wait(30)
+        psutil.wait_procs(children, timeout=15)
+
+
+@pytest.fixture(scope="session")
+def machine_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the body is exported, once for the whole test run."""
+    return tmp_path_factory.mktemp("machine-cache")
+
+
+@pytest.fixture(scope="session")
+def draw_pictures() -> Callable[..., None]:
+    """Lay out small coloured pictures for one client: a bright disc is the object, a dark square is not."""
+
+    def draw(root: Path, detector: str, client: str, count: int = 8) -> None:
+        rng = np.random.default_rng([*detector.encode(), *client.encode()])
+        for split in ("train", "valid", "test"):
+            for positive in (True, False):
+                folder = root / detector / client / split / (detector if positive else f"not_{detector}")
+                folder.mkdir(parents=True)
+                for index in range(count):
+                    picture = rng.integers(90, 150, (64, 64, 3), dtype=np.uint8)
+                    x, y = (int(value) for value in rng.integers(18, 46, 2))
+                    if positive:
+                        cv2.circle(picture, (x, y), 14, (40, 220, 240), -1)
+                    else:
+                        cv2.rectangle(picture, (x - 10, y - 10), (x + 10, y + 10), (90, 30, 20), -1)
+                    cv2.imwrite(str(folder / f"{index:04d}.png"), picture)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory, draw_pictures: Callable[..., None]) -> Path:
+    """Two detectors that both devices have, and one, parcel, that device 2 lacks."""
+    root = tmp_path_factory.mktemp("pictures")
+    for client in ("client_1", "client_2"):
+        draw_pictures(root, "face", client)
+        draw_pictures(root, "animal", client)
+    draw_pictures(root, "parcel", "client_1")
+    return root
+
+
+@pytest.fixture(scope="module")
+def make_federation(
+    tmp_path_factory: pytest.TempPathFactory, pictures: Path, machine_cache: Path
+) -> Iterator[Callable[..., Federation]]:
+    """Return a function that makes a federation with more variables; stops them all at the end."""
+    made: list[Federation] = []
+
+    def make(*services: str, **variables: str) -> Federation:
+        base = {"DOORBELL_DATA": str(pictures), "DOORBELL_CACHE": str(machine_cache), "DOORBELL_EPOCHS": "2"}
+        federation = Federation(tmp_path_factory.mktemp("home"), base | variables)
+        made.append(federation)
+        for service in services or SERVICES:
+            federation.start(service)
+        return federation
+
+    yield make
+    for federation in made:
+        federation.stop(*federation.processes)
