@@ -1,0 +1,32 @@
+"""`make bench`: print every figure, from one run; `python -m benchmarks servers learning` prints some."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+GROUPS = {
+    "learning": "Real photos, 2 clients, default architecture",
+    "training": "Training and rounds, drawn pictures, porch-cnn",
+    "servers": "The two servers",
+    "aggregation": "Summing and unmasking",
+    "demonstration": "The demonstration",
+}
+
+
+def main(chosen: list[str]) -> int:
+    """Print the chosen groups; return 1 if a target was missed."""
+    unknown = set(chosen) - set(GROUPS)
+    if unknown:
+        print(f"There is no group {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}.", file=sys.stderr)
+        return 2
+    missed = 0
+    for group in chosen or GROUPS:
+        print(f"\n{GROUPS[group]}", flush=True)
+        for figure in import_module(f"benchmarks.{group}").figures():
+            print(figure.line(), flush=True)
+            missed += figure.reached is False
+    return 1 if missed else 0
+
+
+sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,137 @@
+"""What federated learning gains on real photos: the global model against pooled data and against one device alone.
+
+Everything but HTTP is the real path: the devices' training, delta, clip, encode, mask; the sum; unmask, decode, step.
+Runs in a process of its own, because it loads TensorFlow.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from benchmarks.figure import Figure
+
+PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
+CLIENTS = ("client_1", "client_2")
+SEEDS, ROUNDS = (0, 1, 2), 5
+
+
+def figures() -> list[Figure]:
+    """Measure on the real photos beside the project; say so where they are missing."""
+    if not PHOTOS.is_dir():
+        return [Figure("learning on real photos", "no photos beside the project", "", None)]
+    run = subprocess.run([sys.executable, "-m", "benchmarks.learning"], capture_output=True, text=True, check=True)
+    result = []
+    for detector, means in json.loads(run.stdout.splitlines()[-1]).items():
+        glob, pooled, own = means["global"], means["pooled"], means["own"]
+        gap = (pooled - glob) * 100
+        result.append(
+            Figure(f"{detector}: global after {ROUNDS} rounds / pooled data, mean of 3 seeds",
+                   f"{glob:.1%} / {pooled:.1%}", "within 1.5 points", gap <= 1.5)
+        )  # fmt: skip
+        gain = (glob - own[0]) * 100
+        target = (">= 10 points above device 1", gain >= 10) if detector == "vehicle" else ("", None)
+        result.append(Figure(f"{detector}: device 1 alone / device 2 alone", f"{own[0]:.1%} / {own[1]:.1%}", *target))
+    return result
+
+
+def _main() -> None:
+    with TemporaryDirectory() as cache:
+        results = {detector: _mean(_Laboratory(detector, Path(cache))) for detector in ("animal", "vehicle")}
+    print(json.dumps(results))
+
+
+def _mean(laboratory: _Laboratory) -> dict[str, Any]:
+    runs = [laboratory.run(seed) for seed in SEEDS]
+    return {
+        "global": float(np.mean([run["global"] for run in runs])),
+        "pooled": float(np.mean([run["pooled"] for run in runs])),
+        "own": [float(np.mean([run["own"][client] for run in runs])) for client in range(len(CLIENTS))],
+    }
+
+
+class _Laboratory:
+    """One detector: both clients' photos and one warm model."""
+
+    def __init__(self, detector: str, cache: Path) -> None:
+        from device.examples import Pictures  # noqa: PLC0415 - imports TensorFlow
+        from device.training import Examples, Learner  # noqa: PLC0415
+        from shared.architectures import DEFAULT, architecture  # noqa: PLC0415
+
+        self.detector, self.spec = detector, architecture(DEFAULT)
+        self.learner = Learner(self.spec)
+        pictures = Pictures(cache, cache)
+        self.splits = {
+            (client, split): pictures.load(self.spec, PHOTOS, detector, client, split)[0]
+            for client in CLIENTS
+            for split in ("train", "valid", "test")
+        }
+        for split in ("train", "valid", "test"):
+            parts = [self.splits[client, split] for client in CLIENTS]
+            self.splits["pooled", split] = Examples(
+                np.concatenate([part.inputs for part in parts]), np.concatenate([part.labels for part in parts])
+            )
+
+    def run(self, seed: int) -> dict[str, Any]:
+        """Return accuracies on the union of the test splits: global, pooled, and each client alone."""
+        initial = self.spec.initial(np.random.default_rng(seed))
+        params = initial
+        for number in range(1, ROUNDS + 1):
+            params = self._round(params, number, seed)
+        pooled = self._alone(initial, "pooled", seed)
+        own = [self._accuracy(self._alone(initial, client, seed)) for client in CLIENTS]
+        return {"global": self._accuracy(params), "pooled": self._accuracy(pooled), "own": own}
+
+    def _round(self, params: Any, number: int, seed: int) -> Any:
+        from device.update import delta_of, masked_update  # noqa: PLC0415
+        from main_server.server_optimizer import step  # noqa: PLC0415
+        from shared.fixed_point import decode  # noqa: PLC0415
+        from shared.masking import SealingKey, new_private_key, unmask  # noqa: PLC0415
+
+        key = SealingKey.from_private(new_private_key())
+        settings = self._settings(number, key.public)
+        rng, total = np.random.default_rng([seed, number]), np.zeros(self.spec.size + 2, "<u4")
+        for index, client in enumerate(CLIENTS):
+            trained = self._train(params, client, settings.work, seed * 1000 + number * 10 + index)
+            weight = len(self.splits[client, "train"].labels)
+            update = masked_update(delta_of(self.spec, trained, params), weight, settings, f"device-{index}", rng)
+            context = settings.context(f"device-{index}")
+            total += update.masked
+            unmask(total, key.open_sealed(update.sealed_seed, context), context)
+        return self.spec.unflatten(step(self.spec.flatten(params), decode(total, settings).delta, 1.0))
+
+    def _settings(self, number: int, public: bytes) -> Any:
+        import base64  # noqa: PLC0415
+
+        from shared.round_settings import RoundSettings  # noqa: PLC0415
+
+        work = self.spec.work
+        return RoundSettings(
+            "bench", self.detector, number, "0" * 64, self.spec.name, self.spec.size, "secure", work.epochs,
+            work.batch_size, work.learning_rate, None, 1.0, 4096, 1024, 2, base64.b64encode(public).decode(),
+        )  # fmt: skip
+
+    def _alone(self, params: Any, whose: str, seed: int) -> Any:
+        """Train as long as the federation does, on one set of pictures."""
+        for number in range(1, ROUNDS + 1):
+            params = self._train(params, whose, self.spec.work, seed * 1000 + number)
+        return params
+
+    def _train(self, params: Any, whose: str, work: Any, seed: int) -> Any:
+        train, valid = self.splits[whose, "train"], self.splits[whose, "valid"]
+        return self.learner.train(params, train, valid, work, seed, lambda _: None)[0]
+
+    def _accuracy(self, params: Any) -> float:
+        test = self.splits["pooled", "test"]
+        scores = self.learner.scores(params, test.inputs)
+        return float(((scores >= 0.5) == test.labels).mean())
+
+
+if __name__ == "__main__":
+    _main()
