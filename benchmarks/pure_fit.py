@@ -1,28 +1,41 @@
 """What Keras alone needs for a training: `model.fit`, warm, on the same pictures. The yardstick for ours.
 
-Runs in a process of its own: `python -m benchmarks.pure_fit DATA DETECTOR EPOCHS` prints seconds per fit as JSON, one
-median per client.
+It runs in a process of its own and does one fit per line of standard input (the client's name), answering with the
+seconds, so that it can be measured in turn with what it is compared to: a machine's speed drifts.
 """
 
 from __future__ import annotations
 
-import json
-import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
-
-PICTURES = 200
-TIMES = 7
+from types import TracebackType
 
 
-def seconds(data: Path, detector: str, epochs: int) -> list[float]:
-    """Return the median seconds of a warm `fit` for client_1 and client_2."""
-    command = [sys.executable, "-m", "benchmarks.pure_fit", str(data), detector, str(epochs)]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
-    measured: list[float] = json.loads(run.stdout.splitlines()[-1])
-    return measured
+class PureFit:
+    """One epoch of `porch-cnn` by `model.fit`, on demand."""
+
+    def __init__(self, data: Path, detector: str) -> None:
+        command = [sys.executable, "-m", "benchmarks.pure_fit", str(data), detector]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def seconds(self, client: str) -> float:
+        """Fit once on one client's pictures and return how long it took."""
+        if self._process.stdin is None or self._process.stdout is None:
+            raise BrokenPipeError
+        self._process.stdin.write(client + "\n")
+        self._process.stdin.flush()
+        return float(self._process.stdout.readline())
+
+    def __enter__(self) -> PureFit:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
 
 
 def _main() -> None:
@@ -32,7 +45,7 @@ def _main() -> None:
     from device.models import build  # noqa: PLC0415
     from shared.architectures import architecture  # noqa: PLC0415
 
-    data, detector, epochs = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    data, detector = Path(sys.argv[1]), sys.argv[2]
     spec = architecture("porch-cnn")
     model = build(spec)
     model.compile(
@@ -40,21 +53,15 @@ def _main() -> None:
         loss=keras.losses.BinaryCrossentropy(from_logits=True),
         metrics=[keras.metrics.BinaryAccuracy(threshold=0.0)],
     )
-    medians = []
+    arrays = {}
     for client in ("client_1", "client_2"):
-        train = folders.load(data, detector, client, "train", spec.input_px)
-        valid = folders.load(data, detector, client, "valid", spec.input_px)
-        inputs, checks = train.images.astype("float32"), valid.images.astype("float32")
-        times = []
-        for _ in range(TIMES):
-            begun = time.perf_counter()
-            model.fit(
-                inputs, train.labels.astype("float32"), batch_size=spec.work.batch_size, epochs=epochs, verbose=0,
-                validation_data=(checks, valid.labels.astype("float32")),
-            )  # fmt: skip
-            times.append(time.perf_counter() - begun)
-        medians.append(statistics.median(times[2:]))
-    print(json.dumps(medians))
+        splits = [folders.load(data, detector, client, split, spec.input_px) for split in ("train", "valid")]
+        arrays[client] = [(split.images.astype("float32"), split.labels.astype("float32")) for split in splits]
+    for line in sys.stdin:
+        (inputs, labels), checks = arrays[line.strip()]
+        begun = time.perf_counter()
+        model.fit(inputs, labels, batch_size=spec.work.batch_size, epochs=1, verbose=0, validation_data=checks)
+        print(time.perf_counter() - begun, flush=True)
 
 
 if __name__ == "__main__":

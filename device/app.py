@@ -13,16 +13,17 @@ from device.routes import add_routes
 from device.trainer import describe
 from shared.architectures import ARCHITECTURES
 from shared.containers import MAX_HEADER_BYTES
+from shared.http_client import HttpClient
 from shared.settings import DeviceSettings
 from shared.web import make_app
 
 _MAX_BODY_BYTES = MAX_HEADER_BYTES + 4 * max(known.size for known in ARCHITECTURES.values())  # the largest model
 
 
-def create_app(number: int, settings: DeviceSettings | None = None) -> Flask:
-    """Make the app of device `number`, from 1, from its settings or from the environment."""
+def create_app(number: int, settings: DeviceSettings | None = None, http: HttpClient | None = None) -> Flask:
+    """Make the app of device `number`, from 1, from its settings or the environment; tests may replace `http`."""
     settings = settings or DeviceSettings.read(number)
-    device = Device.open(settings)
+    device = Device.open(settings, http)
 
     def page() -> dict[str, object]:
         names = participation.detectors(device)

@@ -28,8 +28,8 @@ class Device:
     rng: np.random.Generator = field(default_factory=np.random.default_rng)
 
     @classmethod
-    def open(cls, settings: DeviceSettings) -> Device:
-        """Open a device's state, and make what is missing."""
+    def open(cls, settings: DeviceSettings, http: HttpClient | None = None) -> Device:
+        """Open a device's state, and make what is missing; tests may replace `http`."""
         store = Store(settings.folder)
         blobs = BlobStore(settings.folder / "blobs")
-        return cls(settings, store, blobs, Trainer(settings.trainer_max_mb), HttpClient())
+        return cls(settings, store, blobs, Trainer(settings.trainer_max_mb), http or HttpClient())

@@ -201,8 +201,9 @@ def _newest_model(device: Device, detector: str) -> tuple[RoundSettings, Held, i
     except PeerUnreachable as error:
         known, held = device.store.newest_round(detector), device.store.held(detector)
         if known is None or held is None or known.base_version != held.version:
+            lacks = "no model to start from yet" if held is None else "not heard of a round for the model it holds"
             raise PeerUnreachable(
-                "The main server does not answer, and this device has no model to start from yet.",
+                f"The main server does not answer, and this device has {lacks}.",
                 todo="Start the main server (port 8000), then train again.",
             ) from error
         return known, held, 0, " The main server did not answer, so this starts from the newest model held here."

@@ -85,7 +85,11 @@ class Trainer:
             child = self._started()
             _write_line(child.stdin, job)
         for line in child.stdout or ():
-            message = json.loads(line)
+            try:
+                message = json.loads(line)
+            except ValueError:  # cut short, or none of ours: what follows would be taken for the next job's answer
+                child.kill()
+                break
             if "progress" in message:
                 self._progress = {"do": job["do"], "detector": job["detector"]} | message["progress"]
             elif "error" in message:

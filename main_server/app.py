@@ -8,14 +8,15 @@ from flask import Flask
 
 from main_server.context import MainServer
 from main_server.routes import add_routes
+from shared.http_client import HttpClient
 from shared.settings import MainSettings
 from shared.web import make_app
 
 
-def create_app(settings: MainSettings | None = None) -> Flask:
-    """Make the main server's app from its settings, or from the environment."""
+def create_app(settings: MainSettings | None = None, http: HttpClient | None = None) -> Flask:
+    """Make the main server's app from its settings, or from the environment; tests may replace `http`."""
     settings = settings or MainSettings.read()
-    server = MainServer.open(settings)
+    server = MainServer.open(settings, http)
 
     def page() -> dict[str, object]:
         names = server.store.detectors()

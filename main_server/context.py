@@ -27,11 +27,12 @@ class MainServer:
     clock: Callable[[], float] = time.time
 
     @classmethod
-    def open(cls, settings: MainSettings) -> MainServer:
-        """Open the main server's state, and make what is missing."""
+    def open(cls, settings: MainSettings, http: HttpClient | None = None) -> MainServer:
+        """Open the main server's state, and make what is missing; tests may replace `http`."""
         store = Store(settings.folder)
         key = _sealing_key(settings.folder / "sealing.key")
-        return cls(settings, store, BlobStore(settings.folder / "blobs"), key, HttpClient(timeout_s=20, attempts=2))
+        http = http or HttpClient(timeout_s=20, attempts=2)
+        return cls(settings, store, BlobStore(settings.folder / "blobs"), key, http)
 
 
 def _sealing_key(path: Path) -> SealingKey:

@@ -42,6 +42,7 @@ def _address(value: object) -> str:
     try:
         parts = urlsplit(value) if isinstance(value, str) and len(value) <= 256 else None
         valid = parts is not None and parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        valid = valid and parts is not None and not parts.query and not parts.fragment
     except ValueError:
         valid = False
     if not valid or not isinstance(value, str):

@@ -16,7 +16,6 @@ In the secure topology nothing here ever sees a single device's update: what arr
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -34,7 +33,7 @@ from shared.errors import DoorbellError, InvalidMessage, NotFound, OutOfOrder
 from shared.fixed_point import EXTRA_COORDINATES, Mean, decode
 from shared.masking import unmask
 from shared.names import checked_name
-from shared.round_settings import RoundSettings
+from shared.round_settings import MAX_VALUE_RANGE, RoundSettings
 from shared.steps import Done
 
 
@@ -93,7 +92,7 @@ def check_seeds(server: MainServer, message: object) -> dict[str, str]:
         device = checked_name(name, "device")
         try:
             _open_seed(server, current.settings, known, device, base64.b64decode(sealed, validate=True))
-        except (DoorbellError, binascii.Error, TypeError) as error:
+        except (DoorbellError, ValueError, TypeError) as error:
             refused[device] = error.happened if isinstance(error, DoorbellError) else "It sent no sealed seed."
     return refused
 
@@ -112,6 +111,8 @@ def accept_aggregate(server: MainServer, body: bytes) -> Done:
     aggregate = parse_aggregate(body)
     current = _round(server, aggregate.detector, aggregate.round)
     settings, digest = current.settings, hashlib.sha256(body).hexdigest()
+    if settings.topology != "secure":
+        raise OutOfOrder("This federation runs in the direct topology: sums are not taken.")
     if current.state != "open":
         if current.aggregate == digest and current.state == "published":
             return _published(server, current)
@@ -123,7 +124,7 @@ def accept_aggregate(server: MainServer, body: bytes) -> Done:
     for device, seed in seeds.items():
         unmask(total, seed, settings.context(device))
     try:
-        mean = decode(total, settings)
+        mean = decode(total, settings, len(seeds))
     except InvalidMessage:
         server.store.fail(settings, digest)
         raise
@@ -208,14 +209,14 @@ def _settings(server: MainServer, number: int, base: Version, value_range: float
 
 
 def _value_range(server: MainServer, last: Round | None) -> float:
-    """Return the next round's value range: twice the last one where a coordinate did not fit into it."""
+    """Return the next round's value range: twice the last one where a coordinate did not fit into it, up to a limit."""
     if last is None:
         return server.settings.value_range
-    return last.settings.value_range * (2 if last.clamped else 1)
+    return min(last.settings.value_range * (2 if last.clamped else 1), MAX_VALUE_RANGE)
 
 
 def _round(server: MainServer, detector: str, number: object) -> Round:
-    current = server.store.round(detector, number) if type(number) is int else None
+    current = server.store.round(detector, number) if type(number) is int and 0 < number < 2**31 else None
     if current is None:
         raise InvalidMessage(f"There is no such round of {detector}.", todo="Ask for the open round, and use that.")
     return current

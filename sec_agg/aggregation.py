@@ -83,7 +83,11 @@ def aggregate(aggregator: Aggregator, detector: str) -> Done:
     names = ", ".join(stored.device for stored in cohort)
     when = "were added up before; the sum is the same" if again else "are added up"
     said = f"The masked updates of {len(cohort)} devices ({names}) for round {current.round} {when}."
-    return Done(said, {"round": current.round, "devices": [stored.device for stored in cohort]})
+    left_out = [kept.device for kept in aggregator.store.updates(detector, current.round) if kept not in cohort]
+    if left_out:
+        said += f" Left out, because the main server does not take their sealed seeds: {', '.join(left_out)}."
+    devices = [stored.device for stored in cohort]
+    return Done(said, {"round": current.round, "devices": devices, "left_out": left_out})
 
 
 def hand_over(aggregator: Aggregator, detector: str) -> Done:

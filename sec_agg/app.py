@@ -15,11 +15,11 @@ from shared.settings import AggregatorSettings
 from shared.web import make_app
 
 
-def create_app(settings: AggregatorSettings | None = None) -> Flask:
-    """Make the aggregator's app from its settings, or from the environment."""
+def create_app(settings: AggregatorSettings | None = None, http: HttpClient | None = None) -> Flask:
+    """Make the aggregator's app from its settings, or from the environment; tests may replace `http`."""
     settings = settings or AggregatorSettings.read()
     store = Store(settings.folder)
-    aggregator = Aggregator(store, BlobStore(settings.folder / "blobs"), HttpClient(), settings.main_url)
+    aggregator = Aggregator(store, BlobStore(settings.folder / "blobs"), http or HttpClient(), settings.main_url)
 
     def page() -> dict[str, object]:
         names = store.detectors()

@@ -76,12 +76,13 @@ def encode(
     return encoded
 
 
-def decode(total: NDArray[np.uint32], settings: RoundSettings) -> Mean:
+def decode(total: NDArray[np.uint32], settings: RoundSettings, cohort: int | None = None) -> Mean:
     """Decode the unmasked sum of a cohort's encoded deltas; the inverse of `encode` for a cohort.
 
     Args:
         total: uint32[d + 2].
         settings: The round's settings.
+        cohort: Number of devices in the sum, at most `cohort_cap`; the cap where it is None.
 
     Returns:
         The weighted mean; each coordinate is off by less than cohort / (scale x summed weight), beside float32.
@@ -92,7 +93,8 @@ def decode(total: NDArray[np.uint32], settings: RoundSettings) -> Mean:
     if total.shape != (settings.size + EXTRA_COORDINATES,):
         raise InvalidMessage("This sum has another length than the round's model.")
     weight, clamped = int(total[-2]), int(total[-1])
-    if not 1 <= weight <= settings.weight_cap * settings.cohort_cap or clamped > settings.size * settings.cohort_cap:
+    cohort = cohort or settings.cohort_cap
+    if not 1 <= weight <= settings.weight_cap * cohort or clamped > settings.size * cohort:
         raise InvalidMessage(
             "The unmasked sum makes no sense: a device masked its update with another seed than it sealed.",
             kept="The global model is as it was.",

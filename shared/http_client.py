@@ -17,7 +17,7 @@ import requests
 from shared.errors import DoorbellError, InvalidMessage, NotFound, OutOfOrder, PeerUnreachable
 
 CONTAINER_TYPE = "application/vnd.doorbell.container"
-_REFUSALS: dict[int, type[DoorbellError]] = {400: InvalidMessage, 404: NotFound, 409: OutOfOrder}
+_REFUSALS: dict[int, type[DoorbellError]] = {400: InvalidMessage, 404: NotFound, 409: OutOfOrder, 503: PeerUnreachable}
 _PASSING = {502, 503, 504}
 
 

@@ -16,6 +16,7 @@ from shared.names import checked_name, checked_version
 
 Topology = Literal["secure", "direct"]
 MAX_COORDINATES = 2**28
+MAX_VALUE_RANGE = 1e9
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "batch_size": (1, 1024),
     "learning_rate": (1e-9, 1.0),
     "clipping_norm": (1e-9, 1e9),
-    "value_range": (1e-9, 1e9),
+    "value_range": (1e-9, MAX_VALUE_RANGE),
     "weight_cap": (1, 2**20),
     "cohort_cap": (2, 2**20),
     "min_cohort": (2, 2**20),

@@ -61,7 +61,7 @@ class DeviceSettings:
             name=name,
             client=read("DOORBELL_CLIENT", f"client_{number}", _name),
             data=read.data,
-            folder=read.home / name,
+            folder=read.home / "devices" / name,
             cache=read("DOORBELL_CACHE", str(read.home / "cache"), Path),
             url=read("DOORBELL_DEVICE_URL", f"http://localhost:{port_of(number)}", _url),
             main_url=read.main_url,
@@ -145,11 +145,6 @@ class AggregatorSettings:
         )
 
 
-def data_folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the root of the picture folders."""
-    return _Reader(environ).data
-
-
 def port_of(device_number: int) -> int:
     """Return the port of a device: 8001 and 8002, and from 8004 on, since the aggregator has 8003."""
     return 8000 + device_number if device_number <= 2 else 8001 + device_number
@@ -192,8 +187,8 @@ def _topology(text: str) -> Topology:
 
 def _url(text: str) -> str:
     parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0 or "?" in text or "#" in text:
-        raise ValueError("an address looks like http://localhost:8000 or https://example.org.")
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0 or set("?#@") & set(text):
+        raise ValueError("an address looks like http://localhost:8000 or https://example.org, without a password.")
     return text.rstrip("/")
 
 

@@ -1,0 +1,227 @@
+"""Settings: what each variable is by default, and that a bad value names its variable."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared.architectures import ARCHITECTURES, architecture
+from shared.errors import SettingsError
+from shared.round_settings import RoundSettings, parse_round_settings
+from shared.settings import AggregatorSettings, DeviceSettings, MainSettings, port_of
+
+RoundSettingsFactory = Callable[..., RoundSettings]
+Environ = Mapping[str, str]
+
+
+def device(environ: Environ) -> DeviceSettings:
+    return DeviceSettings.read(1, environ)
+
+
+def test_device_settings_by_default() -> None:
+    assert DeviceSettings.read(2, {}) == DeviceSettings(
+        name="device-2",
+        client="client_2",
+        data=Path("var/pictures"),
+        folder=Path("var/devices/device-2"),
+        cache=Path("var/cache"),
+        url="http://localhost:8002",
+        main_url="http://localhost:8000",
+        aggregator_url="http://localhost:8003",
+        trainer_max_mb=2048,
+    )
+
+
+def test_main_server_settings_by_default() -> None:
+    assert MainSettings.read({}) == MainSettings(
+        federation="doorbell",
+        folder=Path("var/main-server"),
+        topology="secure",
+        architecture="efficientnet-lite0-head",
+        epochs=None,
+        batch_size=None,
+        learning_rate=None,
+        server_learning_rate=1.0,
+        clipping_norm=None,
+        value_range=1.0,
+        weight_cap=4096,
+        cohort_cap=1024,
+        min_cohort=2,
+        seed=0,
+        max_body_mb=64,
+    )
+
+
+def test_aggregator_settings_by_default() -> None:
+    expected = AggregatorSettings(
+        folder=Path("var/secure-aggregator"), main_url="http://localhost:8000", max_body_mb=64
+    )
+    assert AggregatorSettings.read({}) == expected
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 10])
+def test_devices_have_the_ports_that_the_services_leave_free(number: int) -> None:
+    assert [port_of(n) for n in (1, 2, 3, 4)] == [8001, 8002, 8004, 8005]
+    assert DeviceSettings.read(number, {}).url == f"http://localhost:{port_of(number)}"
+
+
+def test_devices_on_one_machine_share_no_name_folder_or_address() -> None:
+    devices = [DeviceSettings.read(number, {}) for number in range(1, 20)]
+    for member in ("name", "client", "folder", "url"):
+        assert len({getattr(one, member) for one in devices}) == len(devices)
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_device_numbers_begin_at_one(number: int) -> None:
+    with pytest.raises(SettingsError, match="begin at 1"):
+        DeviceSettings.read(number, {})
+
+
+GOOD: list[tuple[Callable[[Environ], Any], str, str, str, object]] = [
+    (device, "DOORBELL_DEVICE_NAME", "porch", "name", "porch"),
+    (device, "DOORBELL_DEVICE_NAME", "porch", "folder", Path("var/devices/porch")),
+    (device, "DOORBELL_CLIENT", "client_9", "client", "client_9"),
+    (device, "DOORBELL_HOME", "/srv/bell", "folder", Path("/srv/bell/devices/device-1")),
+    (device, "DOORBELL_HOME", "/srv/bell", "data", Path("/srv/bell/pictures")),
+    (device, "DOORBELL_HOME", "/srv/bell", "cache", Path("/srv/bell/cache")),
+    (device, "DOORBELL_DATA", "/pictures", "data", Path("/pictures")),
+    (device, "DOORBELL_CACHE", "/cache", "cache", Path("/cache")),
+    (device, "DOORBELL_DEVICE_URL", "https://bell.example.org/", "url", "https://bell.example.org"),
+    (device, "DOORBELL_MAIN_URL", "http://10.0.0.1:80", "main_url", "http://10.0.0.1:80"),
+    (device, "DOORBELL_AGGREGATOR_URL", "http://[::1]:9/a/", "aggregator_url", "http://[::1]:9/a"),
+    (device, "DOORBELL_TRAINER_MAX_MB", "256", "trainer_max_mb", 256),
+    (MainSettings.read, "DOORBELL_HOME", "/srv/bell", "folder", Path("/srv/bell/main-server")),
+    (MainSettings.read, "DOORBELL_FEDERATION", "street", "federation", "street"),
+    (MainSettings.read, "DOORBELL_TOPOLOGY", "direct", "topology", "direct"),
+    (MainSettings.read, "DOORBELL_ARCHITECTURE", "porch-cnn", "architecture", "porch-cnn"),
+    (MainSettings.read, "DOORBELL_EPOCHS", "100", "epochs", 100),
+    (MainSettings.read, "DOORBELL_BATCH_SIZE", "1024", "batch_size", 1024),
+    (MainSettings.read, "DOORBELL_LEARNING_RATE", "1", "learning_rate", 1.0),
+    (MainSettings.read, "DOORBELL_SERVER_LEARNING_RATE", "10", "server_learning_rate", 10.0),
+    (MainSettings.read, "DOORBELL_CLIPPING_NORM", "1e9", "clipping_norm", 1e9),
+    (MainSettings.read, "DOORBELL_VALUE_RANGE", "1e-3", "value_range", 1e-3),
+    (MainSettings.read, "DOORBELL_WEIGHT_CAP", "1048576", "weight_cap", 2**20),
+    (MainSettings.read, "DOORBELL_COHORT_CAP", "2048", "cohort_cap", 2048),
+    (MainSettings.read, "DOORBELL_MIN_COHORT", "1024", "min_cohort", 1024),
+    (MainSettings.read, "DOORBELL_SEED", "4294967295", "seed", 2**32 - 1),
+    (MainSettings.read, "DOORBELL_MAX_BODY_MB", "1024", "max_body_mb", 1024),
+    (AggregatorSettings.read, "DOORBELL_HOME", "/srv/bell", "folder", Path("/srv/bell/secure-aggregator")),
+    (AggregatorSettings.read, "DOORBELL_MAIN_URL", "https://main.example.org", "main_url", "https://main.example.org"),
+    (AggregatorSettings.read, "DOORBELL_MAX_BODY_MB", "1", "max_body_mb", 1),
+]
+
+
+@pytest.mark.parametrize(("read", "variable", "text", "member", "value"), GOOD)
+def test_variable_is_read(read: Callable[[Environ], Any], variable: str, text: str, member: str, value: object) -> None:
+    assert getattr(read({variable: text}), member) == value
+    assert getattr(read({}), member) != value
+
+
+@pytest.mark.parametrize("read", [device, MainSettings.read, AggregatorSettings.read])
+def test_empty_variable_counts_as_missing(read: Callable[[Environ], Any]) -> None:
+    assert read({variable: "" for _, variable, *_ in GOOD}) == read({})
+
+
+def test_process_environment_is_what_is_read_without_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in [name for name in os.environ if name.startswith("DOORBELL_")]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("DOORBELL_HOME", "/srv/bell")
+    assert DeviceSettings.read(1).folder == Path("/srv/bell/devices/device-1")
+    assert MainSettings.read().folder == Path("/srv/bell/main-server")
+    assert AggregatorSettings.read().folder == Path("/srv/bell/secure-aggregator")
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        MainSettings.read({}).seed = 1  # type: ignore[misc]
+
+
+BAD_URLS = ["localhost:8000", "ftp://a", "http://", "//a", "http://a?b=1", "http://a/?", "http://a#b", "http://a:port",
+            "http://a:99999", "http://a:0", "http://[::1", "javascript:alert(1)"]  # fmt: skip
+BAD_WHOLES = ["one", "1.5", "-1", "1_0", "0x10", " 7", "٣", "²", "nan", "9" * 5000]
+BAD_FRACTIONS = ["x", "0", "-1", "nan", "inf", "1e-10", "1e400", "0,5"]
+BAD: dict[str, tuple[Callable[[Environ], Any], list[str]]] = {
+    "DOORBELL_DEVICE_NAME": (device, ["Porch", "a b", "../a", "a" * 33]),
+    "DOORBELL_CLIENT": (device, ["Client", "a/b"]),
+    "DOORBELL_DEVICE_URL": (device, BAD_URLS),
+    "DOORBELL_MAIN_URL": (AggregatorSettings.read, BAD_URLS),
+    "DOORBELL_AGGREGATOR_URL": (device, BAD_URLS),
+    "DOORBELL_TRAINER_MAX_MB": (device, ["255", "1048577", *BAD_WHOLES]),
+    "DOORBELL_FEDERATION": (MainSettings.read, ["My street", "-"]),
+    "DOORBELL_TOPOLOGY": (MainSettings.read, ["Secure", "both", "secure "]),
+    "DOORBELL_ARCHITECTURE": (MainSettings.read, ["resnet", "Porch-CNN"]),
+    "DOORBELL_EPOCHS": (MainSettings.read, ["0", "101", *BAD_WHOLES]),
+    "DOORBELL_BATCH_SIZE": (MainSettings.read, ["0", "1025", *BAD_WHOLES]),
+    "DOORBELL_LEARNING_RATE": (MainSettings.read, ["1.01", *BAD_FRACTIONS]),
+    "DOORBELL_SERVER_LEARNING_RATE": (MainSettings.read, ["10.1", *BAD_FRACTIONS]),
+    "DOORBELL_CLIPPING_NORM": (MainSettings.read, ["1.1e9", *BAD_FRACTIONS]),
+    "DOORBELL_VALUE_RANGE": (MainSettings.read, ["1.1e9", *BAD_FRACTIONS]),
+    "DOORBELL_WEIGHT_CAP": (MainSettings.read, ["0", "1048577", *BAD_WHOLES]),
+    "DOORBELL_COHORT_CAP": (MainSettings.read, ["1", "2049", *BAD_WHOLES]),
+    "DOORBELL_MIN_COHORT": (MainSettings.read, ["1", "1048577", *BAD_WHOLES]),
+    "DOORBELL_SEED": (MainSettings.read, ["4294967296", *BAD_WHOLES]),
+    "DOORBELL_MAX_BODY_MB": (AggregatorSettings.read, ["0", "1025", *BAD_WHOLES]),
+}
+
+
+@pytest.mark.parametrize(("variable", "text"), [(name, text) for name, (_, texts) in BAD.items() for text in texts])
+def test_bad_value_names_its_variable(variable: str, text: str) -> None:
+    read, _ = BAD[variable]
+    with pytest.raises(SettingsError) as refused:
+        read({variable: text})
+    assert refused.value.happened.startswith(f"{variable} cannot be ")
+    assert refused.value.todo == f"Mend {variable}."
+
+
+def test_every_variable_is_tried_with_good_and_bad_values() -> None:
+    paths = {"DOORBELL_HOME", "DOORBELL_DATA", "DOORBELL_CACHE"}
+    assert {variable for _, variable, *_ in GOOD} == BAD.keys() | paths
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [{"DOORBELL_WEIGHT_CAP": "1048576", "DOORBELL_COHORT_CAP": "1025"},
+     {"DOORBELL_MIN_COHORT": "3", "DOORBELL_COHORT_CAP": "2"}],
+    ids=["sums could wrap", "no cohort is ever large enough"],
+)  # fmt: skip
+def test_values_that_do_not_go_together_are_refused_by_name(environ: Environ) -> None:
+    for variable in environ:
+        with pytest.raises(SettingsError, match=variable):
+            MainSettings.read(environ)
+
+
+@given(
+    architecture_name=st.sampled_from(sorted(ARCHITECTURES)),
+    rate=st.floats(min_value=0, max_value=2),
+    norm=st.floats(min_value=0, max_value=2e9),
+    value_range=st.floats(min_value=0, max_value=2e9),
+    weight_cap=st.integers(1, 2**20),
+    cohort_cap=st.integers(2, 2**20) | st.integers(2, 2048),
+)
+@settings(max_examples=200)
+def test_every_round_of_a_main_server_that_starts_is_one_that_devices_accept(
+    round_settings: RoundSettingsFactory, architecture_name: str, rate: float, norm: float, value_range: float,
+    weight_cap: int, cohort_cap: int,
+) -> None:  # fmt: skip
+    environ = {
+        "DOORBELL_ARCHITECTURE": architecture_name, "DOORBELL_LEARNING_RATE": repr(rate),
+        "DOORBELL_CLIPPING_NORM": repr(norm), "DOORBELL_VALUE_RANGE": repr(value_range),
+        "DOORBELL_WEIGHT_CAP": str(weight_cap), "DOORBELL_COHORT_CAP": str(cohort_cap),
+    }  # fmt: skip
+    try:
+        mine = MainSettings.read(environ)
+    except SettingsError:
+        return
+    opened = round_settings(
+        size=architecture(architecture_name).size, learning_rate=mine.learning_rate,
+        clipping_norm=mine.clipping_norm, value_range=mine.value_range, weight_cap=mine.weight_cap,
+        cohort_cap=mine.cohort_cap, min_cohort=mine.min_cohort,
+    )  # fmt: skip
+    assert parse_round_settings(opened.to_json()) == opened

@@ -1,0 +1,97 @@
+"""Who imports what: the web processes start without a machine-learning framework, and the layers hold."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("shared", "dataset", "device", "sec_agg", "main_server", "federation")
+SOURCES = [path.relative_to(ROOT) for package in PACKAGES for path in sorted((ROOT / package).glob("*.py"))]
+SHARED = [f"shared.{path.stem}" for path in sorted((ROOT / "shared").glob("*.py")) if path.stem != "__init__"]
+FRAMEWORKS = ("tensorflow", "keras")
+MEASURING = ("sklearn", "matplotlib", "scipy")
+SERVERS = ("sec_agg.app", "main_server.app")
+WEB = {"sec_agg/app.py", "main_server/app.py", "device/app.py", "shared/web.py"}
+WEB |= {"sec_agg/routes.py", "main_server/routes.py", "device/routes.py"}
+SQL = {"sec_agg/store.py", "main_server/store.py", "device/store.py", "shared/database.py"}
+ENVIRONMENT = {"shared/settings.py", "device/trainer.py"}
+
+
+def loaded_by(modules: list[str], home: Path) -> set[str]:
+    """Return the top-level modules that a fresh process has after importing these."""
+    program = f"import sys, {', '.join(modules)}\nprint(*{{name.split('.')[0] for name in sys.modules}})"
+    environment = os.environ | {"DOORBELL_HOME": str(home), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+def imports_of(source: Path) -> set[str]:
+    """Return the top-level modules that a file imports, wherever in it."""
+    tree, found = ast.parse((ROOT / source).read_text()), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def reads_environment(source: Path) -> bool:
+    tree = ast.parse((ROOT / source).read_text())
+    names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    return bool(names & {"environ", "environb", "getenv", "putenv"})
+
+
+@pytest.mark.parametrize("modules", [*([name] for name in SERVERS), ["wsgi3", "wsgi4"], SHARED], ids=str)
+def test_servers_start_without_any_machine_learning(modules: list[str], tmp_path: Path) -> None:
+    assert not loaded_by(modules, tmp_path) & {*FRAMEWORKS, *MEASURING, "cv2", "PIL", "torch"}
+
+
+@pytest.mark.parametrize("modules", [["device.app", "wsgi1", "wsgi2"], ["federation.round"]], ids=str)
+def test_device_apps_and_the_round_start_without_a_framework(modules: list[str], tmp_path: Path) -> None:
+    assert not loaded_by(modules, tmp_path) & {*FRAMEWORKS, *MEASURING}
+
+
+def test_aggregator_process_does_not_load_the_other_services(tmp_path: Path) -> None:
+    assert not loaded_by(["sec_agg.app"], tmp_path) & {"main_server", "device", "dataset", "federation"}
+
+
+def test_fresh_process_does_show_what_it_imports(tmp_path: Path) -> None:
+    assert {"device", "sklearn"} <= loaded_by(["device.metrics"], tmp_path)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=str)
+def test_flask_sql_and_the_environment_stand_where_they_belong(source: Path) -> None:
+    name, imported = source.as_posix(), imports_of(source)
+    assert "flask" not in imported or name in WEB
+    assert "sqlalchemy" not in imported or name in SQL
+    assert "sqlite3" not in imported or name in SQL
+    assert not reads_environment(source) or name in ENVIRONMENT or name.startswith("federation/")
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=str)
+def test_imports_point_down_and_services_do_not_import_one_another(source: Path) -> None:
+    above = {
+        "shared": set(PACKAGES) - {"shared"},
+        "dataset": {"device", "sec_agg", "main_server", "federation"},
+        "device": {"sec_agg", "main_server", "federation"},
+        "sec_agg": {"device", "main_server", "federation"},
+        "main_server": {"device", "sec_agg", "federation"},
+        "federation": set(),
+    }
+    assert not imports_of(source) & above[source.parts[0]]
+
+
+def test_files_that_may_do_so_do_import_flask_and_sql() -> None:
+    assert all("flask" in imports_of(Path(name)) for name in WEB)
+    assert all("sqlalchemy" in imports_of(Path(name)) for name in SQL)
+    assert all(reads_environment(Path(name)) for name in ENVIRONMENT)
