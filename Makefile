@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test check format bench clean
+.PHONY: help setup setup-dev demo test check audit format bench clean
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -39,6 +39,10 @@ check: setup-dev  ## Lint, format, types, layers: ruff, mypy, import-linter
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	.venv/bin/lint-imports
+
+audit: setup-dev  ## Look for known weaknesses: bandit in the code, pip-audit in what is installed (asks the network)
+	.venv/bin/bandit --quiet --recursive shared dataset device sec_agg main_server federation wsgi1.py wsgi2.py wsgi3.py wsgi4.py
+	.venv/bin/pip-audit --requirement requirements.txt --no-deps --disable-pip
 
 format: setup-dev  ## Put the code into shape
 	$(PY) -m ruff check --fix .

@@ -1,8 +1,39 @@
 """What every service runs with under gunicorn; the command line and WEB_CONCURRENCY win over it."""
 
+import sys
+
+from gunicorn import systemd
+
 worker_class = "gthread"
 threads = 8
 timeout = 600
 graceful_timeout = 5
 keepalive = 30
 control_socket_disable = True
+
+# No address is longer, and a signed message has some twenty header fields.
+limit_request_line = 2048
+limit_request_fields = 64
+limit_request_field_size = 8190
+
+# X-Forwarded-* is believed in one place: the app, and only from as many proxies as DOORBELL_TRUSTED_PROXIES says.
+forwarded_allow_ips = ""
+secure_scheme_headers = {}
+
+
+def on_starting(server):
+    """Refuse to listen where other machines can reach a service that has no operator token.
+
+    The imports stay in the master, so new code needs a restart: SIGHUP reloads settings only.
+    """
+    from shared.errors import SettingsError  # noqa: PLC0415
+    from shared.operators import check_bind  # noqa: PLC0415
+    from shared.settings import OperatorSettings  # noqa: PLC0415
+
+    inherited = range(
+        3, 3 + systemd.listen_fds(unset_environment=False)
+    )  # by socket activation, which wins over --bind
+    try:
+        check_bind(inherited or server.cfg.address, OperatorSettings.read())
+    except SettingsError as error:
+        sys.exit(str(error))

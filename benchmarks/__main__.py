@@ -9,6 +9,7 @@ GROUPS = {
     "learning": "Real photos, 2 clients, default architecture",
     "training": "Training and rounds, drawn pictures, porch-cnn",
     "servers": "The two servers",
+    "signing": "Signed messages",
     "aggregation": "Summing and unmasking",
     "demonstration": "The demonstration",
 }

@@ -42,7 +42,7 @@ def create_app(number: int, settings: DeviceSettings | None = None, http: HttpCl
         }
 
     def health() -> dict[str, object]:
-        return {"device": settings.name, "doing": describe(device.trainer.progress), "trainer_pid": device.trainer.pid}
+        return {"device": device.name, "doing": describe(device.trainer.progress), "trainer_pid": device.trainer.pid}
 
     app = make_app(f"Doorbell {settings.name}", Path(__file__).parent / "templates", page, health, _MAX_BODY_BYTES)
     add_routes(app, device)

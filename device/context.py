@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -12,7 +13,9 @@ from device.store import Store
 from device.trainer import Trainer
 from shared.blobs import BlobStore
 from shared.http_client import HttpClient
+from shared.identity import Identity
 from shared.settings import DeviceSettings
+from shared.trust import Standing
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,44 @@ class Device:
     blobs: BlobStore
     trainer: Trainer
     http: HttpClient
+    standing: Standing
     clock: Callable[[], float] = time.time
     rng: np.random.Generator = field(default_factory=np.random.default_rng)
 
     @classmethod
     def open(cls, settings: DeviceSettings, http: HttpClient | None = None) -> Device:
         """Open a device's state, and make what is missing; tests may replace `http`."""
-        store = Store(settings.folder)
-        blobs = BlobStore(settings.folder / "blobs")
-        return cls(settings, store, blobs, Trainer(settings.trainer_max_mb), http or HttpClient())
+        standing = open_standing(settings, http)
+        return cls(
+            settings=settings,
+            store=Store(settings.folder),
+            blobs=BlobStore(settings.folder / "blobs"),
+            trainer=Trainer(settings.trainer_max_mb),
+            http=standing.http,
+            standing=standing,
+        )
+
+    @property
+    def name(self) -> str:
+        """What the federation calls this device."""
+        return self.standing.name
+
+
+def identity_path(settings: DeviceSettings) -> Path:
+    """Return where a device's private key lies."""
+    return settings.folder / "identity.key"
+
+
+def open_standing(settings: DeviceSettings, http: HttpClient | None = None) -> Standing:
+    """Open a device's key pair and its place in the federation."""
+    identity = Identity.open(identity_path(settings))
+    return Standing(
+        identity=identity,
+        role="device",
+        wanted_name=settings.name,
+        folder=settings.folder,
+        main_url=settings.main_url,
+        http=http or HttpClient(identity),
+        join_code=settings.join_code,
+        local_codes=settings.local_codes,
+    )

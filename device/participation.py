@@ -24,6 +24,9 @@ from device.update import delta_of, masked_update, plain_update
 from shared.architectures import architecture
 from shared.containers import parse_model, version_of
 from shared.errors import InvalidMessage, NotFound, OutOfOrder, PeerUnreachable
+from shared.http_client import Peer
+from shared.manifest import HEADER, check_manifest
+from shared.membership import checked_member_name
 from shared.round_settings import RoundSettings, parse_round_settings
 from shared.steps import Done
 
@@ -42,17 +45,18 @@ def announce(device: Device) -> dict[str, RoundSettings]:
     """
     trained = {name: device.store.newest_training(name) for name in detectors(device)}
     message = {
-        "device": device.settings.name,
         "address": device.settings.url,
         "detectors": {name: training.round if training else None for name, training in trained.items()},
     }
-    reply = device.http.post_json(f"{device.settings.main_url}/clientstatus", message).json
+    main = device.standing.main()
+    reply = device.http.post_json(f"{main.url}/clientstatus", message, main).json
     if (
         not isinstance(reply, dict)
         or not isinstance(rounds := reply.get("rounds"), dict)
         or set(rounds) != set(trained)
     ):
         raise InvalidMessage("The main server did not name the open rounds.")
+    device.standing.rename(checked_member_name(reply.get("name"), "device"))
     settings = {name: parse_round_settings(described) for name, described in rounds.items()}
     for current in settings.values():
         device.store.remember_round(current)
@@ -131,8 +135,8 @@ def send(device: Device, detector: str, rounds: dict[str, RoundSettings]) -> Don
         )
     update = device.blobs.get(_update_of(device, training, current))
     secure = current.topology == "secure"
-    receiver = device.settings.aggregator_url if secure else device.settings.main_url
-    reply = device.http.post(f"{receiver}/cmodel", update)
+    receiver = Peer("secure-aggregator", device.settings.aggregator_url) if secure else device.standing.main()
+    reply = device.http.post(f"{receiver.url}/cmodel", update, receiver)
     device.store.note_sent(training)
     what = "The masked update" if secure else "The plain update"
     whom = "secure aggregator" if secure else "main server"
@@ -140,18 +144,26 @@ def send(device: Device, detector: str, rounds: dict[str, RoundSettings]) -> Don
     return Done(said, {"round": current.round, "bytes_up": reply.bytes_up})
 
 
-def install(device: Device, body: bytes) -> Done:
+def install(device: Device, body: bytes, manifest: str | None) -> Done:
     """Take a global model, if it is one, of a detector that is here, and not older than the one that is held.
+
+    Args:
+        device: The device.
+        body: A `doorbell-model/1` container.
+        manifest: The main server's signed word for it, as it came in the header.
 
     Raises:
         InvalidMessage: It is no model.
+        Forbidden: The main server does not vouch for it.
         NotFound: This device has no pictures for its detector.
         OutOfOrder: It is older than what the device has.
     """
     model = parse_model(body)
+    check_manifest(manifest, device.standing.main().public_key or b"", model, body)
     _require_pictures(device, model.detector)
-    version = device.blobs.put(body)
-    if not device.store.hold(Held(model.detector, version, model.round)):
+    version, held = version_of(body), device.store.held(model.detector)
+    older = held is not None and held.round > model.round  # and then the disk is not touched
+    if older or not device.store.hold(Held(model.detector, device.blobs.put(body), model.round)):
         held = device.store.held(model.detector)
         raise OutOfOrder(
             f"The model of round {model.round} is older than the one of round {held.round if held else '?'} held here.",
@@ -210,10 +222,11 @@ def _newest_model(device: Device, detector: str) -> tuple[RoundSettings, Held, i
     held = device.store.held(detector)
     if held is not None and held.version == current.base_version:
         return current, held, 0, ""
-    reply = device.http.get(f"{device.settings.main_url}/model/{current.base_version}")
+    main = device.standing.main()
+    reply = device.http.get(f"{main.url}/model/{current.base_version}", main)
     if version_of(reply.body) != current.base_version:
         raise InvalidMessage("The model that the main server sent is not the one it named.", todo="Train again.")
-    install(device, reply.body)
+    install(device, reply.body, reply.headers.get(HEADER))
     held = device.store.held(detector)
     if held is None or held.version != current.base_version:
         raise OutOfOrder("A newer model arrived meanwhile.", todo="Train again.")
@@ -228,9 +241,9 @@ def _update_of(device: Device, training: Training, current: RoundSettings) -> st
     trained = parse_model(device.blobs.get(training.local_model)).params
     delta = delta_of(spec, trained, parse_model(device.blobs.get(training.base_version)).params)
     if current.topology == "secure":
-        body = masked_update(delta, training.weight, current, device.settings.name, device.rng).to_bytes()
+        body = masked_update(delta, training.weight, current, device.name, device.rng).to_bytes()
     else:
-        body = plain_update(delta, training.weight, current, device.settings.name).to_bytes()
+        body = plain_update(delta, training.weight, current, device.name).to_bytes()
     return device.store.keep_update(training, device.blobs.put(body))
 
 
@@ -247,7 +260,7 @@ def _job(device: Device, verb: str, detector: str) -> dict[str, Any]:
 
 def _seed(device: Device, current: RoundSettings) -> int:
     """Return the training's seed: the same device, round and base train the same."""
-    return int.from_bytes(hashlib.sha256(current.context(device.settings.name)).digest()[:4], "little")
+    return int.from_bytes(hashlib.sha256(current.context(device.name)).digest()[:4], "little")
 
 
 def _trained(current: RoundSettings, result: dict[str, Any], bytes_down: int, note: str) -> Done:

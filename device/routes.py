@@ -7,8 +7,13 @@ from flask import Flask, Response, jsonify, request
 from device import participation
 from device.context import Device
 from shared.errors import NotFound
+from shared.manifest import HEADER
+from shared.messages import add_signed_message
 from shared.names import checked_name
+from shared.nonces import Nonces
+from shared.openapi import CONTAINER, MANIFEST, PNG, Operation, declare
 from shared.steps import Answer, do_each
+from shared.trust import Caller, Gate
 from shared.web import add_step
 
 
@@ -36,17 +41,20 @@ def add_routes(app: Flask, device: Device) -> None:
     def performance(picked: str | None) -> Answer:
         return do_each(detectors(picked), lambda detector: participation.performance(device, detector), nothing)
 
-    for path, verb in (
-        ("/modeltrain", modeltrain),
-        ("/sendstatus", sendstatus),
-        ("/sendmodel", sendmodel),
-        ("/performance", performance),
-    ):
-        add_step(app, path, verb)
+    add_step(app, "/modeltrain", modeltrain, "Train on the pictures here.", (404, 422, 503))
+    add_step(app, "/sendstatus", sendstatus, "Announce this device to the main server.", (404, 503))
+    add_step(app, "/sendmodel", sendmodel, "Send the update of the last training.", (404, 503))
+    add_step(app, "/performance", performance, "Measure the local and the global model.", (404, 422))
 
-    @app.post("/aggmodel")
-    def aggmodel() -> Response:
-        return jsonify({"said": participation.install(device, request.get_data()).said})
+    def aggmodel(caller: Caller) -> Response:
+        done = participation.install(device, caller.verified.body, request.headers.get(HEADER))
+        return jsonify({"said": done.said})
+
+    gate = Gate(
+        device.standing.identity, lambda: device.name, device.standing.main_member, Nonces(device.settings.folder)
+    )
+    install = Operation("Install a global model.", CONTAINER, fails=(404, 409), parameters=(MANIFEST,))
+    add_signed_message(app, gate, "/aggmodel", aggmodel, ("main-server",), install)
 
     @app.get("/plot/<detector>.png")
     def plot(detector: str) -> Response:
@@ -54,3 +62,5 @@ def add_routes(app: Flask, device: Device) -> None:
         if training is None:
             raise NotFound(f"No {detector} training has been done here yet.", todo="Open /modeltrain first.")
         return Response(device.blobs.get(training.plot), mimetype="image/png")
+
+    declare(app.extensions, "plot", GET=Operation("Show the last training.", {}, PNG, (400, 404), "operator"))

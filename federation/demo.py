@@ -18,11 +18,12 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from dataset import porch
 from federation import preflight
 from federation.processes import PORTS, running
-from federation.report import RoundReport, chart, report_of, table
+from federation.report import RoundReport, accuracy_table, chart, cost_table, report_of
 from federation.round import Addresses, Step, run_round
 from federation.scoreboard import Scoreboard
 from shared.architectures import architecture
 from shared.round_settings import Topology
+from shared.settings import OperatorSettings
 
 _DEVICES = (1, 2)
 _CLIENTS = ("client_1", "client_2")
@@ -77,15 +78,16 @@ def run(demo: Demo, console: Console, stay: bool) -> None:
     _draw_if_missing(demo, console)
     detectors = preflight.check_pictures(demo.pictures, _CLIENTS)
     shutil.rmtree(demo.state, ignore_errors=True)
-    at = Addresses()
+    at = Addresses(token=OperatorSettings.read().token)
     console.print(
         f"Starting the four services ({demo.topology} topology) with the pictures in {demo.pictures}: "
         f"{', '.join(detectors)}."
     )
     with running(demo.environment(), demo.state / "services.log"):
         reports = _rounds(demo, at, detectors, console)
-        console.print(table(reports))
+        console.print(accuracy_table(reports))
         console.print("A device's own model was trained on its own pictures alone, from the round's global model.")
+        console.print(cost_table(reports))
         picture = demo.state / "rounds.png"
         chart(reports, picture)
         console.print(f"Chart: {picture}")

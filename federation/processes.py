@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
+import subprocess  # nosec B404
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -41,7 +41,7 @@ def running(variables: Mapping[str, str], log: Path) -> Iterator[None]:
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
-        honcho = subprocess.Popen(
+        honcho = subprocess.Popen(  # nosec B603 - a fixed command, no shell
             command(), env=environment(variables), stdout=file, stderr=file, stdin=subprocess.DEVNULL,
             start_new_session=True,
         )  # fmt: skip

@@ -32,23 +32,31 @@ def report_of(rows: Sequence[Row], steps: Sequence[Step], seconds: float, at: Ad
     return RoundReport(tuple(rows), seconds, up, down)
 
 
-def table(reports: Sequence[RoundReport]) -> Table:
-    """Return the table: detector x round, each device's own model and the global one, then what the round cost."""
-    devices = len(reports[0].bytes_up)
+def accuracy_table(reports: Sequence[RoundReport]) -> Table:
+    """Return detector x round: each device's own model and the global one."""
     result = Table(title="Accuracy on the test pictures of all devices together", title_justify="left")
-    headings = [f"device {number}'s own" for number in range(1, devices + 1)]
-    for heading in ["detector", "round", *headings, "global", "seconds", "MB up / down per device"]:
-        result.add_column(heading, justify="left" if heading == "detector" else "right")
+    result.add_column("detector")
+    devices = range(1, len(reports[0].bytes_up) + 1)
+    for heading in ["round", *(f"device {number}'s own" for number in devices), "global"]:
+        result.add_column(heading, justify="right")
     for detector in [row.detector for row in reports[0].rows]:
         for report in reports:
             row = next(row for row in report.rows if row.detector == detector)
             figures = [f"{value:.1%}" for value in (*row.own, row.global_model)]
             result.add_row(detector, str(row.round), *figures, end_section=report is reports[-1])
+    return result
+
+
+def cost_table(reports: Sequence[RoundReport]) -> Table:
+    """Return what each round took: seconds, and megabytes up and down per device, over all detectors."""
+    result = Table(title="What a round took, all detectors together", title_justify="left")
+    devices = range(1, len(reports[0].bytes_up) + 1)
+    for heading in ["round", "seconds", *(f"device {number}: MB up / down" for number in devices)]:
+        result.add_column(heading, justify="right")
     for number, report in enumerate(reports, 1):
-        traffic = ", ".join(
-            f"{up / 1e6:.2f} / {down / 1e6:.2f}" for up, down in zip(report.bytes_up, report.bytes_down, strict=True)
-        )
-        result.add_row("all detectors", str(number), *[""] * (devices + 1), f"{report.seconds:.1f}", traffic)
+        pairs = zip(report.bytes_up, report.bytes_down, strict=True)
+        traffic = [f"{up / 1e6:.2f} / {down / 1e6:.2f}" for up, down in pairs]
+        result.add_row(str(number), f"{report.seconds:.1f}", *traffic)
     return result
 
 

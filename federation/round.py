@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import requests
@@ -20,11 +20,12 @@ from shared.round_settings import Topology
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where the services are."""
+    """Where the services are, and the token of their operator where they ask for one."""
 
     main: str = "http://localhost:8000"
     aggregator: str = "http://localhost:8003"
     devices: tuple[str, ...] = ("http://localhost:8001", "http://localhost:8002")
+    token: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def run_round(
     def on(servers: tuple[str, ...], path: str) -> None:
         """Do one step on these servers at the same time."""
         with ThreadPoolExecutor(len(servers)) as pool:
-            for step in pool.map(lambda server: do_step(server, path, detector), servers):
+            for step in pool.map(lambda server: do_step(server, path, detector, at.token), servers):
                 steps.append(step)
                 on_step(step)
 
@@ -89,7 +90,7 @@ def run_round(
     return steps
 
 
-def do_step(server: str, path: str, detector: str | None = None) -> Step:
+def do_step(server: str, path: str, detector: str | None = None, token: str | None = None) -> Step:
     """Do one step on one server, as a person would, and return what it answered.
 
     Raises:
@@ -101,7 +102,7 @@ def do_step(server: str, path: str, detector: str | None = None) -> Step:
         response = requests.post(
             server + path,
             params={"detector": detector} if detector else None,
-            headers={"Accept": "application/json"},
+            headers={"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {}),
             timeout=(5, 3600),
         )
         answer = response.json()

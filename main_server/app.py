@@ -7,6 +7,7 @@ from pathlib import Path
 from flask import Flask
 
 from main_server.context import MainServer
+from main_server.members import leave_local_codes
 from main_server.routes import add_routes
 from shared.http_client import HttpClient
 from shared.settings import MainSettings
@@ -17,6 +18,7 @@ def create_app(settings: MainSettings | None = None, http: HttpClient | None = N
     """Make the main server's app from its settings, or from the environment; tests may replace `http`."""
     settings = settings or MainSettings.read()
     server = MainServer.open(settings, http)
+    leave_local_codes(server)
 
     def page() -> dict[str, object]:
         names = server.store.detectors()

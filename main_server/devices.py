@@ -1,53 +1,72 @@
 """Devices as the main server knows them: they announce themselves, and hear which rounds are open.
 
-Enrolment and signatures are checked before a message gets here; this module trusts the name it is given.
+The gate has verified who speaks before a message gets here; a device speaks for itself alone.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from main_server.context import MainServer
 from main_server.rounds import open_round
 from main_server.store import Device
+from shared.addresses import permitted
 from shared.errors import InvalidMessage
 from shared.names import checked_name
+from shared.openapi import NAME_TEXT, as_json, record, record_of, table, text
 from shared.round_settings import RoundSettings
+from shared.trust import Caller
 
 MAX_DETECTORS = 64
+_ADDRESS = re.compile(r'https?://[!"$->A-\[\]-~]{1,248}')
+"""Without `?` and `#`, behind which the path of a message would be lost, and without `@`: no password travels."""
+_TRAINED = table({"type": ["integer", "null"], "minimum": 1, "maximum": 2**31 - 1})
+STATUS = as_json(record(address=text(_ADDRESS.pattern), detectors={**_TRAINED, "maxProperties": MAX_DETECTORS}))
+ROUNDS = as_json(record(name=NAME_TEXT, rounds=table(record_of(RoundSettings))))
 
 
-def announce(server: MainServer, message: object) -> dict[str, RoundSettings]:
+def announce(server: MainServer, caller: Caller, message: object) -> dict[str, RoundSettings]:
     """Note a device, and return the open round of each of its detectors (step 2).
 
     Args:
         server: The main server.
-        message: Decoded JSON: `device`, `address`, and `detectors`: name to the last round trained, or null.
+        caller: Who sent it.
+        message: Decoded JSON: `address`, and `detectors`: name to the last round trained, or null.
 
     Raises:
         InvalidMessage: The message is anything else.
     """
     if not isinstance(message, Mapping) or not isinstance(detectors := message.get("detectors"), Mapping):
         raise InvalidMessage("This is not the status of a device.")
-    if len(detectors) > MAX_DETECTORS:
-        raise InvalidMessage(f"A device takes part in {MAX_DETECTORS} detectors at most.")
-    device = Device(checked_name(message.get("device"), "device"), _address(message.get("address")), server.clock())
+    device = Device(caller.name, _address(message.get("address")), server.clock())
     trained = {checked_name(name, "detector"): _round_number(number) for name, number in detectors.items()}
+    before = {part.detector for part in server.store.participations() if part.device == caller.name}
+    if len(before | set(trained)) > MAX_DETECTORS:  # each costs a model
+        raise InvalidMessage(f"A device takes part in {MAX_DETECTORS} detectors at most.")
     server.store.note_device(device, trained)
     return {detector: open_round(server, detector) for detector in trained}
 
 
 def _address(value: object) -> str:
     try:
-        parts = urlsplit(value) if isinstance(value, str) and len(value) <= 256 else None
-        valid = parts is not None and parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        valid = valid and parts is not None and not parts.query and not parts.fragment
+        parts = urlsplit(value) if isinstance(value, str) and _ADDRESS.fullmatch(value) else None
+        valid = parts is not None and parts.port != 0 and bool(parts.hostname) and not _is_nowhere(str(parts.hostname))
     except ValueError:
         valid = False
     if not valid or not isinstance(value, str):
         raise InvalidMessage("A device's address looks like http://host:port.")
     return value.rstrip("/")
+
+
+def _is_nowhere(host: str) -> bool:
+    """Return whether a device can never be there; where a name leads is checked when it is connected to."""
+    try:
+        return not permitted(ip_address(host.partition("%")[0]), ())
+    except ValueError:
+        return False
 
 
 def _round_number(value: object) -> int | None:

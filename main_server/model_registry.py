@@ -9,8 +9,10 @@ import numpy as np
 from main_server.context import MainServer
 from main_server.store import Device, Version
 from shared.architectures import architecture
-from shared.containers import Model, parse_model, version_of
+from shared.containers import Model, parse_model
 from shared.errors import DoorbellError, NotFound, OutOfOrder
+from shared.http_client import Peer
+from shared.manifest import HEADER, Manifest
 from shared.steps import Done
 
 _PARALLEL_DELIVERIES = 8
@@ -19,8 +21,8 @@ _PARALLEL_DELIVERIES = 8
 def keep_model(server: MainServer, model: Model) -> Version:
     """Keep a model's bytes durably and return the version they make; it is not published yet."""
     data = model.to_bytes()
-    server.blobs.put(data)
-    return Version(version_of(data), model.detector, model.round, model.architecture)
+    manifest = Manifest.of(server.settings.federation, model, data, server.clock()).signed(server.identity)
+    return Version(server.blobs.put(data), model.detector, model.round, model.architecture, manifest)
 
 
 def initial_version(server: MainServer, detector: str, number: int, parent: str | None) -> Version:
@@ -38,15 +40,16 @@ def load_model(server: MainServer, version: str) -> Model:
     return parse_model(server.blobs.get(version))
 
 
-def model_bytes(server: MainServer, version: str) -> bytes:
-    """Return a published model's container.
+def published_model(server: MainServer, version: str) -> tuple[bytes, str]:
+    """Return a published model's container and its signed manifest.
 
     Raises:
         NotFound: No such version was published.
     """
-    if not server.store.has_version(version):
+    published = server.store.version(version)
+    if published is None:
         raise NotFound("There is no such version.", todo="Ask for the version that the open round starts from.")
-    return server.blobs.get(version)
+    return server.blobs.get(version), published.manifest
 
 
 def deliver(server: MainServer, detector: str) -> Done:
@@ -77,7 +80,8 @@ def deliver(server: MainServer, detector: str) -> Done:
 def _deliver_to(server: MainServer, device: Device, version: Version, model: bytes) -> str | None:
     """Push a model to one device; return why it has to fetch it later, or None."""
     try:
-        server.http.post(f"{device.address}/aggmodel", model)
+        to = Peer(device.name, device.address)
+        server.http.post(f"{device.address}/aggmodel", model, to, {HEADER: version.manifest})
     except DoorbellError as error:
         return str(error)
     server.store.note_delivery(device.name, version.detector, version.version)

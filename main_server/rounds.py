@@ -33,8 +33,18 @@ from shared.errors import DoorbellError, InvalidMessage, NotFound, OutOfOrder
 from shared.fixed_point import EXTRA_COORDINATES, Mean, decode
 from shared.masking import unmask
 from shared.names import checked_name
+from shared.openapi import NAME_TEXT, STRING, as_json, record, record_of, table
 from shared.round_settings import MAX_VALUE_RANGE, RoundSettings
 from shared.steps import Done
+from shared.trust import Caller
+
+_NAMES = {"type": "array", "items": NAME_TEXT}
+_NUMBER = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
+_SEALED = {"contentEncoding": "base64", "description": "What is none is named in the answer."}
+ROUND = as_json(record(round=record_of(RoundSettings), devices=_NAMES))
+SEEDS = as_json(record(detector=NAME_TEXT, round=_NUMBER, sealed_seeds=table(_SEALED)))
+REFUSED = as_json(record(refused=table(STRING)))
+FINISHED = as_json(record(said=STRING, round=_NUMBER, devices=_NAMES, clamped={"type": "integer"}))
 
 
 def open_round(server: MainServer, detector: str) -> RoundSettings:
@@ -94,6 +104,9 @@ def check_seeds(server: MainServer, message: object) -> dict[str, str]:
             _open_seed(server, current.settings, known, device, base64.b64decode(sealed, validate=True))
         except (DoorbellError, ValueError, TypeError) as error:
             refused[device] = error.happened if isinstance(error, DoorbellError) else "It sent no sealed seed."
+    opened = [device for device in seeds if device not in refused]
+    if len(opened) >= current.settings.min_cohort:  # or else the aggregator freezes nothing
+        server.store.vouch(current.settings, opened)
     return refused
 
 
@@ -131,14 +144,17 @@ def accept_aggregate(server: MainServer, body: bytes) -> Done:
     return _step_and_publish(server, settings, tuple(seeds), digest, mean)
 
 
-def accept_plain(server: MainServer, body: bytes) -> Done:
-    """Keep one device's plain update for the open round (direct topology).
+def accept_plain(server: MainServer, caller: Caller) -> Done:
+    """Keep the plain update that a device sent for the open round (direct topology).
 
     Raises:
         InvalidMessage: It is none, or not of the round's length.
+        Forbidden: It is another device's.
         OutOfOrder: It is for another round, or the federation runs in the secure topology.
     """
+    body = caller.verified.body
     update = parse_plain_update(body)
+    caller.must_be(update.device)
     current = _round(server, update.detector, update.round)
     settings = current.settings
     if settings.topology != "direct":

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
-from flask import Flask, Response, jsonify, request
+from functools import partial
+
+from flask import Flask, Response, jsonify
 
 from main_server.context import MainServer
-from main_server.devices import announce
-from main_server.model_registry import deliver, model_bytes
-from main_server.rounds import accept_aggregate, accept_plain, aggregate_plain, check_seeds, current_round
+from main_server.devices import ROUNDS, STATUS, announce
+from main_server.members import ADMISSION, JOINING, NEW_KEY, ROSTER, admit, change_key, member_of, roster
+from main_server.model_registry import deliver, published_model
+from main_server.rounds import (
+    FINISHED,
+    REFUSED,
+    ROUND,
+    SEEDS,
+    accept_aggregate,
+    accept_plain,
+    aggregate_plain,
+    check_seeds,
+    current_round,
+)
+from shared.errors import DoorbellError
 from shared.http_client import CONTAINER_TYPE
+from shared.manifest import HEADER
+from shared.membership import MAIN_SERVER
+from shared.messages import add_signed_message
 from shared.names import checked_name, checked_version
+from shared.nonces import Nonces
+from shared.openapi import CONTAINER, Operation
+from shared.operators import Attempts
 from shared.steps import Answer, Done, do_each
-from shared.web import add_step, json_body
+from shared.trust import AnyRole, Caller, Gate
+from shared.web import add_message, add_step, json_body
 
 _NOTHING = "No device has announced itself yet. Open /sendstatus on the devices, then try again."
 
@@ -29,36 +50,67 @@ def add_routes(app: Flask, server: MainServer) -> None:
     def send_model_clients(picked: str | None) -> Answer:
         return do_each(detectors(picked), lambda detector: deliver(server, detector), _NOTHING)
 
-    add_step(app, "/aggregate_models", aggregate_models)
-    add_step(app, "/send_model_clients", send_model_clients)
+    add_step(app, "/aggregate_models", aggregate_models, "Average the plain updates (direct topology).", (404,))
+    add_step(app, "/send_model_clients", send_model_clients, "Send the newest model to the devices.")
 
 
 def _add_messages(app: Flask, server: MainServer) -> None:
-    @app.post("/clientstatus")
-    def clientstatus() -> Response:
-        rounds = announce(server, json_body())
-        return jsonify({"rounds": {detector: settings.to_json() for detector, settings in rounds.items()}})
+    gate = Gate(
+        server.identity, lambda: MAIN_SERVER, partial(member_of, server), Nonces(server.settings.folder), server.clock
+    )
 
-    @app.get("/round/<detector>")
-    def show_round(detector: str) -> Response:
+    attempts = Attempts()
+
+    def join() -> Response:
+        attempts.check(count=False)
+        try:
+            return jsonify(admit(server, json_body()))
+        except DoorbellError:
+            attempts.check(count=True)
+            raise
+
+    def clientstatus(caller: Caller) -> Response:
+        rounds = announce(server, caller, json_body())
+        described = {detector: settings.to_json() for detector, settings in rounds.items()}
+        return jsonify({"name": caller.name, "rounds": described})
+
+    def new_key(caller: Caller) -> Response:
+        change_key(server, caller, json_body())
+        return jsonify({"said": "The new key is in force."})
+
+    def show_roster(_: Caller) -> Response:
+        return jsonify({"members": roster(server)})
+
+    def show_round(_: Caller, detector: str) -> Response:
         settings, devices = current_round(server, checked_name(detector, "detector"))
         return jsonify({"round": settings.to_json(), "devices": devices})
 
-    @app.get("/model/<version>")
-    def show_model(version: str) -> Response:
-        return Response(model_bytes(server, checked_version(version)), mimetype=CONTAINER_TYPE)
+    def show_model(_: Caller, version: str) -> Response:
+        model, manifest = published_model(server, checked_version(version))
+        return Response(model, mimetype=CONTAINER_TYPE, headers={HEADER: manifest})
 
-    @app.post("/check_seeds")
-    def seeds() -> Response:
+    def seeds(_: Caller) -> Response:
         return jsonify({"refused": check_seeds(server, json_body())})
 
-    @app.post("/secagg_model")
-    def secagg_model() -> Response:
-        return _said(accept_aggregate(server, request.get_data()))
+    def secagg_model(caller: Caller) -> Response:
+        return _said(accept_aggregate(server, caller.verified.body))
 
-    @app.post("/cmodel")
-    def cmodel() -> Response:
-        return _said(accept_plain(server, request.get_data()))
+    def cmodel(caller: Caller) -> Response:
+        return _said(accept_plain(server, caller))
+
+    device: tuple[AnyRole, ...] = ("device",)
+    aggregator: tuple[AnyRole, ...] = ("secure-aggregator",)
+    model = Operation("Fetch a version of a model.", answer=CONTAINER, fails=(404,), headers=(HEADER,))
+    message = partial(add_signed_message, app, gate)
+    add_message(app, "/join", join, operation=Operation("Join the federation.", JOINING, ADMISSION, (403, 429)))
+    message("/clientstatus", clientstatus, device, Operation("Announce a device.", STATUS, ROUNDS))
+    message("/new_key", new_key, device + aggregator, Operation("Change one's key.", NEW_KEY, fails=(409,)))
+    message("/roster", show_roster, aggregator, Operation("List the members.", answer=ROSTER), ["GET"])
+    message("/round/<detector>", show_round, aggregator, Operation("Show the open round.", {}, ROUND, (404,)), ["GET"])
+    message("/model/<version>", show_model, device, model, ["GET"])
+    message("/check_seeds", seeds, aggregator, Operation("Say which seeds do not open.", SEEDS, REFUSED, (409,)))
+    message("/secagg_model", secagg_model, aggregator, Operation("Take a round's sum.", CONTAINER, FINISHED, (409,)))
+    message("/cmodel", cmodel, device, Operation("Keep a plain update (direct topology).", CONTAINER, fails=(409,)))
 
 
 def _said(done: Done) -> Response:

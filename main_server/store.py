@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sqlalchemy import (
@@ -18,6 +18,7 @@ from sqlalchemy import (
     Float,
     ForeignKey,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -27,9 +28,29 @@ from sqlalchemy import (
 )
 
 from shared.database import open_database
+from shared.membership import Role
 from shared.round_settings import RoundSettings, parse_round_settings
 
 _metadata = MetaData()
+_members = Table(
+    "members",
+    _metadata,
+    Column("key_id", String, primary_key=True),
+    Column("name", String, nullable=False, index=True),
+    Column("role", String, nullable=False),
+    Column("public_key", LargeBinary, nullable=False),
+    Column("joined_at", Float, nullable=False),
+    Column("revoked", String),
+)
+_invitations = Table(
+    "invitations",
+    _metadata,
+    Column("invitation", String, primary_key=True),
+    Column("secret", LargeBinary, nullable=False),
+    Column("role", String, nullable=False),
+    Column("uses_left", Integer, nullable=False),
+    Column("expires_at", Float, nullable=False),
+)
 _devices = Table(
     "devices",
     _metadata,
@@ -52,6 +73,7 @@ _rounds = Table(
     Column("round", Integer, primary_key=True),
     Column("settings", String, nullable=False),
     Column("state", String, nullable=False),
+    Column("vouched", String, nullable=False, default="[]"),
     Column("cohort", String, nullable=False, default="[]"),
     Column("aggregate", String),
     Column("clamped", Integer, nullable=False, default=0),
@@ -63,6 +85,7 @@ _versions = Table(
     Column("detector", String, nullable=False, index=True),
     Column("round", Integer, nullable=False),
     Column("architecture", String, nullable=False),
+    Column("manifest", String, nullable=False),
 )
 _plain_updates = Table(
     "plain_updates",
@@ -72,6 +95,29 @@ _plain_updates = Table(
     Column("device", String, primary_key=True),
     Column("digest", String, nullable=False),
 )
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Somebody who joined: `revoked` is why he may not call any more, or None; a revoked name may join anew."""
+
+    key_id: str
+    name: str
+    role: Role
+    public_key: bytes
+    joined_at: float
+    revoked: str | None
+
+
+@dataclass(frozen=True)
+class Invitation:
+    """A join code that is out: how often it may still be used, and until when (seconds since the epoch)."""
+
+    invitation: str
+    secret: bytes = field(repr=False)
+    role: Role
+    uses_left: int
+    expires_at: float
 
 
 @dataclass(frozen=True)
@@ -106,12 +152,13 @@ class Round:
 
 @dataclass(frozen=True)
 class Version:
-    """One version of a detector's global model; `round` made it, 0 for version 0."""
+    """One version of a detector's global model; `round` made it, 0 for version 0; `manifest` is signed."""
 
     version: str
     detector: str
     round: int
     architecture: str
+    manifest: str
 
 
 class Store:
@@ -119,6 +166,79 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self._engine = open_database(folder, _metadata)
+
+    def invite(self, invitation: Invitation) -> None:
+        """Note that a join code is out; one that is known already stays as it is."""
+        with self._engine.begin() as connection:
+            if connection.execute(select(_invitations).where(_invited(invitation.invitation))).first() is None:
+                connection.execute(insert(_invitations).values(vars(invitation)))
+
+    def invitation(self, invitation: str) -> Invitation | None:
+        """Return a join code that is out, used up and expired ones too, or None."""
+        with self._engine.begin() as connection:
+            row = connection.execute(select(_invitations).where(_invited(invitation))).mappings().first()
+            return None if row is None else Invitation(**row)
+
+    def admit(self, invitation: str, member: Joined, now: float) -> str | None:
+        """Add a member by one use of a join code; return why not, or None. The same member twice costs one use."""
+        with self._engine.begin() as connection:
+            known = connection.execute(select(_members).where(_members.c.key_id == member.key_id)).mappings().first()
+            if known is not None:
+                same = known["name"] == member.name and known["revoked"] is None
+                return None if same else "that key has joined before, under another name, or was revoked"
+            named = and_(_members.c.name == member.name, _members.c.revoked.is_(None))
+            if connection.execute(select(_members).where(named)).first() is not None:
+                return f"there is a {member.name} already, with another key"
+            usable = and_(_invited(invitation), _invitations.c.uses_left > 0, _invitations.c.expires_at > now)
+            used = connection.execute(
+                _invitations.update().where(usable).values(uses_left=_invitations.c.uses_left - 1)
+            )
+            if used.rowcount != 1:
+                return "the join code is used up or has expired"
+            connection.execute(insert(_members).values(vars(member)))
+            return None
+
+    def member(self, key_id: str) -> Joined | None:
+        """Return the member with a key, revoked or not, or None."""
+        with self._engine.begin() as connection:
+            row = connection.execute(select(_members).where(_members.c.key_id == key_id)).mappings().first()
+            return None if row is None else Joined(**row)
+
+    def members(self) -> tuple[Joined, ...]:
+        """Return everybody who ever joined, by name and time."""
+        with self._engine.begin() as connection:
+            query = select(_members).order_by(_members.c.name, _members.c.joined_at)
+            return tuple(Joined(**row) for row in connection.execute(query).mappings())
+
+    def revoke(self, name: str, reason: str) -> bool:
+        """Revoke the member of that name, and end its part in every round; False if there is none."""
+        with self._engine.begin() as connection:
+            where = and_(_members.c.name == name, _members.c.revoked.is_(None))
+            revoked = connection.execute(_members.update().where(where).values(revoked=reason)).rowcount
+            _end_participations(connection, name)
+            return bool(revoked)
+
+    def rename(self, old: str, new: str) -> bool:
+        """Rename a device that is not revoked; False if there is none, or the new name is taken."""
+        with self._engine.begin() as connection:
+            mine = and_(_members.c.name == old, _members.c.role == "device", _members.c.revoked.is_(None))
+            taken = and_(_members.c.name == new, _members.c.revoked.is_(None))
+            if connection.execute(select(_members).where(taken)).first() is not None:
+                return False
+            if connection.execute(_members.update().where(mine).values(name=new)).rowcount != 1:
+                return False
+            _end_participations(connection, old)
+            connection.execute(_devices.delete().where(_devices.c.name == old))
+            return True
+
+    def change_key(self, key_id: str, new_key_id: str, public_key: bytes) -> bool:
+        """Replace a member's key; False if the member is gone, or the new key is known."""
+        with self._engine.begin() as connection:
+            if connection.execute(select(_members).where(_members.c.key_id == new_key_id)).first() is not None:
+                return False
+            mine = and_(_members.c.key_id == key_id, _members.c.revoked.is_(None))
+            values = {"key_id": new_key_id, "public_key": public_key}
+            return bool(connection.execute(_members.update().where(mine).values(values)).rowcount)
 
     def note_device(self, device: Device, detectors: Mapping[str, int | None]) -> None:
         """Note that a device is there, where it can be reached, and the last round it trained per detector."""
@@ -174,6 +294,11 @@ class Store:
             connection.execute(insert(_rounds).values(row))
             return Round(settings, "open", (), None, 0)
 
+    def vouch(self, settings: RoundSettings, devices: list[str]) -> None:
+        """Note whose seeds opened in a round: their updates may be in its sum from now on."""
+        with self._engine.begin() as connection:
+            _set(connection, settings, vouched=json.dumps(devices))
+
     def publish(
         self, settings: RoundSettings, cohort: tuple[str, ...], aggregate: str, clamped: int, version: Version
     ) -> Round:
@@ -205,10 +330,11 @@ class Store:
             row = connection.execute(query.order_by(_versions.c.round.desc()).limit(1)).mappings().first()
             return None if row is None else Version(**row)
 
-    def has_version(self, version: str) -> bool:
-        """Return whether a version was ever published."""
+    def version(self, version: str) -> Version | None:
+        """Return a version that was published, or None if it never was."""
         with self._engine.begin() as connection:
-            return connection.execute(select(_versions).where(_versions.c.version == version)).first() is not None
+            row = connection.execute(select(_versions).where(_versions.c.version == version)).mappings().first()
+            return None if row is None else Version(**row)
 
     def detectors(self) -> tuple[str, ...]:
         """Return every detector that a device takes part in, in alphabetical order."""
@@ -235,6 +361,10 @@ class Store:
             return {str(row.device): str(row.digest) for row in connection.execute(query)}
 
 
+def _invited(invitation: str) -> ColumnElement[bool]:
+    return _invitations.c.invitation == invitation
+
+
 def _of(settings: RoundSettings) -> ColumnElement[bool]:
     return and_(_plain_updates.c.detector == settings.detector, _plain_updates.c.round == settings.round)
 
@@ -257,8 +387,17 @@ def _set(connection: Connection, settings: RoundSettings, **values: object) -> N
 def _add_version(connection: Connection, version: Version) -> None:
     known = connection.execute(select(_versions).where(_versions.c.version == version.version)).first()
     if known is None:
-        row = {"version": version.version, "detector": version.detector, "round": version.round}
-        connection.execute(insert(_versions).values(row | {"architecture": version.architecture}))
+        connection.execute(insert(_versions).values(vars(version)))
+
+
+def _end_participations(connection: Connection, device: str) -> None:
+    """Forget a device's part in every detector, plain updates too; give up open rounds that it was vouched for in."""
+    for row in connection.execute(select(_rounds).where(_rounds.c.state == "open")).mappings().all():
+        if device in json.loads(row["vouched"]):
+            where = and_(_rounds.c.detector == row["detector"], _rounds.c.round == row["round"])
+            connection.execute(_rounds.update().where(where).values(state="abandoned"))
+    connection.execute(_participations.delete().where(_participations.c.device == device))
+    connection.execute(_plain_updates.delete().where(_plain_updates.c.device == device))
 
 
 def _note_participation(connection: Connection, device: str, detector: str, trained_round: int | None) -> None:

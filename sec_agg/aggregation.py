@@ -12,6 +12,7 @@ One sum per round and detector, ever: two sums over cohorts that differ by one d
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,38 +28,45 @@ from shared.fixed_point import EXTRA_COORDINATES
 from shared.http_client import HttpClient
 from shared.round_settings import RoundSettings, parse_round_settings
 from shared.steps import Done
+from shared.trust import Caller, Standing
 
 _CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
 class Aggregator:
-    """What the aggregator works with: its memory, and the way to the main server."""
+    """What the aggregator works with: its memory, its place in the federation, and the way to the main server."""
 
     store: Store
     blobs: BlobStore
     http: HttpClient
-    main_url: str
+    standing: Standing
 
 
-def accept(aggregator: Aggregator, body: bytes) -> Done:
+def accept(aggregator: Aggregator, caller: Caller) -> Done:
     """Keep one device's masked update for the open round.
 
     Args:
         aggregator: The aggregator.
-        body: A `doorbell-update/1` container with a masked vector.
+        caller: The device, and its body: a `doorbell-update/1` container with a masked vector.
 
     Raises:
         InvalidMessage: It is none, or its length is not the round's.
+        Forbidden: It is another device's.
         OutOfOrder: It is for another round than the open one, or the cohort is frozen.
     """
+    body = caller.verified.body
     update = parse_masked_update(body)
+    caller.must_be(update.device)
     current = _round_for(aggregator, update)
     if update.masked.size != current.size + EXTRA_COORDINATES:
         raise InvalidMessage("This update has another length than the round's model.")
-    kept = Stored(update.device, aggregator.blobs.put(body), update.sealed_seed)
+    kept = Stored(update.device, hashlib.sha256(body).hexdigest(), update.sealed_seed)
     if kept in aggregator.store.updates(update.detector, update.round):
         return Done(f"The update for round {update.round} is kept; this was the same once more.")
+    if current.state != "open":  # before the disk is touched: whoever comes too late cannot fill it
+        raise _closed(update.round)
+    aggregator.blobs.put(body)
     if not aggregator.store.keep_update(update.detector, update.round, kept):
         raise _closed(update.round)
     return Done(f"The masked update for round {update.round} is kept; nobody here can read it.")
@@ -102,7 +110,8 @@ def hand_over(aggregator: Aggregator, detector: str) -> Done:
             "No sum is here to send." if current is None else f"Round {current.round} is not added up yet.",
             todo="Open /aggregate_models on this aggregator first.",
         )
-    reply = aggregator.http.post(f"{aggregator.main_url}/secagg_model", aggregator.blobs.get(current.aggregate))
+    main = aggregator.standing.main()
+    reply = aggregator.http.post(f"{main.url}/secagg_model", aggregator.blobs.get(current.aggregate), main)
     aggregator.store.note_delivery(detector, current.round)
     said = reply.json["said"] if isinstance(reply.json, dict) and "said" in reply.json else "The main server has it."
     return Done(f"The sum of round {current.round} is sent. {said}", {"bytes_up": reply.bytes_up})
@@ -145,7 +154,8 @@ def _round_for(aggregator: Aggregator, update: MaskedUpdate) -> Round:
 
 def _ask_for_round(aggregator: Aggregator, detector: str) -> tuple[RoundSettings, tuple[str, ...]]:
     """Return the main server's open round of a detector, and the devices that take part in it."""
-    reply = aggregator.http.get(f"{aggregator.main_url}/round/{detector}").json
+    main = aggregator.standing.main()
+    reply = aggregator.http.get(f"{main.url}/round/{detector}", main).json
     if not isinstance(reply, dict) or not isinstance(devices := reply.get("devices"), list):
         raise InvalidMessage("The main server did not describe the round.")
     settings = parse_round_settings(reply.get("round"))
@@ -164,7 +174,8 @@ def _freeze(aggregator: Aggregator, current: Round) -> None:
         raise _too_few(aggregator, current, {stored.device for stored in seen}, {})
     seeds = {stored.device: base64.b64encode(stored.sealed_seed).decode() for stored in seen}
     message = {"detector": current.detector, "round": current.round, "sealed_seeds": seeds}
-    reply = aggregator.http.post_json(f"{aggregator.main_url}/check_seeds", message).json
+    main = aggregator.standing.main()
+    reply = aggregator.http.post_json(f"{main.url}/check_seeds", message, main).json
     if not isinstance(reply, dict) or not isinstance(refused := reply.get("refused"), dict):
         raise InvalidMessage("The main server did not say which seeds open.")
     cohort = {stored.device: stored.digest for stored in seen if stored.device not in refused}

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from flask import Flask
 
 from sec_agg.aggregation import Aggregator
+from sec_agg.roster import Roster
 from sec_agg.routes import add_routes
 from sec_agg.store import Store
 from shared.blobs import BlobStore
 from shared.http_client import HttpClient
+from shared.identity import Identity
+from shared.nonces import Nonces
 from shared.settings import AggregatorSettings
+from shared.trust import Gate, Standing
 from shared.web import make_app
+
+ROLE: Final = "secure-aggregator"
 
 
 def create_app(settings: AggregatorSettings | None = None, http: HttpClient | None = None) -> Flask:
     """Make the aggregator's app from its settings, or from the environment; tests may replace `http`."""
     settings = settings or AggregatorSettings.read()
     store = Store(settings.folder)
-    aggregator = Aggregator(store, BlobStore(settings.folder / "blobs"), http or HttpClient(), settings.main_url)
+    identity = Identity.open(settings.folder / "identity.key")
+    http = http or HttpClient(identity)
+    standing = Standing(
+        identity, ROLE, ROLE, settings.folder, settings.main_url, http, settings.join_code, settings.local_codes
+    )
+    gate = Gate(identity, lambda: ROLE, Roster(standing, http).member, Nonces(settings.folder))
+    aggregator = Aggregator(store, BlobStore(settings.folder / "blobs"), http, standing)
 
     def page() -> dict[str, object]:
         names = store.detectors()
@@ -29,5 +42,5 @@ def create_app(settings: AggregatorSettings | None = None, http: HttpClient | No
     app = make_app(
         "Secure aggregator", Path(__file__).parent / "templates", page, lambda: {}, settings.max_body_mb << 20
     )
-    add_routes(app, aggregator)
+    add_routes(app, aggregator, gate)
     return app

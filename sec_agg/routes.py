@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from flask import Flask, Response, jsonify, request
+from flask import Flask, Response, jsonify
 
 from sec_agg.aggregation import Aggregator, accept, aggregate, hand_over
+from shared.messages import add_signed_message
+from shared.openapi import CONTAINER, Operation
 from shared.steps import Answer, do_each
+from shared.trust import Caller, Gate
 from shared.web import add_step
 
 _NOTHING = "No masked update has arrived yet. Open /modeltrain and /sendmodel on the devices, then try again."
 
 
-def add_routes(app: Flask, aggregator: Aggregator) -> None:
+def add_routes(app: Flask, aggregator: Aggregator, gate: Gate) -> None:
     """Add the aggregator's addresses to its app."""
 
-    @app.post("/cmodel")
-    def cmodel() -> Response:
-        done = accept(aggregator, request.get_data())
-        return jsonify({"said": done.said})
+    def cmodel(caller: Caller) -> Response:
+        return jsonify({"said": accept(aggregator, caller).said})
+
+    keep = Operation("Keep a masked update.", CONTAINER, fails=(404, 409, 503))
+    add_signed_message(app, gate, "/cmodel", cmodel, ("device",), keep)
 
     def detectors(picked: str | None) -> tuple[str, ...]:
         return (picked,) if picked else aggregator.store.detectors()
@@ -28,5 +32,5 @@ def add_routes(app: Flask, aggregator: Aggregator) -> None:
     def send_model_secagg(picked: str | None) -> Answer:
         return do_each(detectors(picked), lambda detector: hand_over(aggregator, detector), _NOTHING)
 
-    add_step(app, "/aggregate_models", aggregate_models)
-    add_step(app, "/send_model_secagg", send_model_secagg)
+    add_step(app, "/aggregate_models", aggregate_models, "Add up the masked updates.", (404, 503))
+    add_step(app, "/send_model_secagg", send_model_secagg, "Send the sum to the main server.", (404, 503))

@@ -5,6 +5,12 @@
     ├── DatasetError        422  a picture folder that cannot be learned from
     │   └── UnusablePicture 422  one file that is left out (dataset.decoding)
     ├── InvalidMessage      400  bytes from a peer that are not what the protocol says
+    ├── NotSigned           401  a message between services without a signature
+    ├── BadSignature        401  one whose signature does not hold; its problem type says why
+    ├── Forbidden           403  who sent it is known, and may not
+    ├── Refused             403  not the operator's own request (shared.operators)
+    │   ├── LoginRequired   401  without the operator token
+    │   └── TooManyAttempts 429  at a token or a join code
     ├── NotFound            404  no such detector, version or page
     ├── OutOfOrder          409  a step before its time
     ├── TrainingFailed      500  the training child gave up, was killed, or ran out of memory
@@ -16,6 +22,7 @@ Each says three things: what happened, what was kept, and what to do next.
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Literal
 
 
 class DoorbellError(Exception):
@@ -65,6 +72,56 @@ class InvalidMessage(DoorbellError):
 
     status = HTTPStatus.BAD_REQUEST
     slug = "invalid-message"
+
+
+class NotSigned(DoorbellError):
+    """A message between services without a signature."""
+
+    status = HTTPStatus.UNAUTHORIZED
+    slug = "signature-missing"
+
+
+SignatureFault = Literal[
+    "signature-malformed",
+    "signature-incomplete",
+    "signature-wrong-audience",
+    "signature-from-the-future",
+    "signature-expired",
+    "signature-unknown-key",
+    "signature-wrong-key",
+    "signature-invalid",
+    "digest-mismatch",
+    "signature-replayed",
+]
+
+
+class BadSignature(DoorbellError):
+    """A message between services whose signature does not hold.
+
+    Args:
+        slug: Why; the end of the problem type.
+        happened: What happened, one sentence.
+        todo: What to do next, one sentence.
+    """
+
+    status = HTTPStatus.UNAUTHORIZED
+
+    def __init__(self, slug: SignatureFault, happened: str, todo: str) -> None:
+        super().__init__(happened, todo=todo)
+        self.slug = slug
+
+
+class Forbidden(DoorbellError):
+    """Who sent it is known, and may not; or a service that has not joined yet."""
+
+    status = HTTPStatus.FORBIDDEN
+    slug = "forbidden"
+
+    def __init__(
+        self, happened: str, *, kept: str = "Nothing was changed.", todo: str = "", slug: str = "forbidden"
+    ) -> None:
+        super().__init__(happened, kept=kept, todo=todo)
+        self.slug = slug
 
 
 class NotFound(DoorbellError):

@@ -7,12 +7,15 @@ README.md; a test keeps that true.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from shared.addresses import Network
 from shared.architectures import DEFAULT, architecture
 from shared.errors import DoorbellError, SettingsError
 from shared.names import checked_name
@@ -38,6 +41,8 @@ class DeviceSettings:
         main_url: The main server.
         aggregator_url: The secure aggregator.
         trainer_max_mb: Resident size, in MB, past which the training process is replaced.
+        join_code: What `python -m federation invite` printed, or None.
+        local_codes: Where a main server on this machine leaves a code for its owner's services.
     """
 
     name: str
@@ -49,6 +54,8 @@ class DeviceSettings:
     main_url: str
     aggregator_url: str
     trainer_max_mb: int
+    join_code: str | None = field(repr=False)
+    local_codes: Path
 
     @classmethod
     def read(cls, number: int, environ: Mapping[str, str] = os.environ) -> DeviceSettings:
@@ -67,6 +74,8 @@ class DeviceSettings:
             main_url=read.main_url,
             aggregator_url=read.aggregator_url,
             trainer_max_mb=read("DOORBELL_TRAINER_MAX_MB", "2048", _whole(256, 1 << 20)),
+            join_code=read.join_code,
+            local_codes=read.home / "main-server",
         )
 
 
@@ -79,6 +88,7 @@ class MainSettings:
         server_learning_rate: Step size of the server optimizer.
         seed: Of version 0's parameters.
         max_body_mb: Largest request accepted, in MB.
+        device_networks: Where devices may be; empty for no further restriction.
     """
 
     federation: str
@@ -96,6 +106,7 @@ class MainSettings:
     min_cohort: int
     seed: int
     max_body_mb: int
+    device_networks: tuple[Network, ...]
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> MainSettings:
@@ -117,6 +128,7 @@ class MainSettings:
             min_cohort=read("DOORBELL_MIN_COHORT", "2", _whole(2, 1 << 20)),
             seed=read("DOORBELL_SEED", "0", _whole(0, 2**32 - 1)),
             max_body_mb=read("DOORBELL_MAX_BODY_MB", "64", _whole(1, 1024)),
+            device_networks=read.optional("DOORBELL_DEVICE_NETWORKS", _networks) or (),
         )
         if settings.weight_cap * settings.cohort_cap > 2**30 or settings.min_cohort > settings.cohort_cap:
             raise SettingsError(
@@ -128,11 +140,16 @@ class MainSettings:
 
 @dataclass(frozen=True)
 class AggregatorSettings:
-    """The secure aggregator's settings; `max_body_mb` is the largest request accepted, in MB."""
+    """The secure aggregator's settings; `max_body_mb` is the largest request accepted, in MB.
+
+    `join_code` and `local_codes` are what they are for a device.
+    """
 
     folder: Path
     main_url: str
     max_body_mb: int
+    join_code: str | None = field(repr=False)
+    local_codes: Path
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> AggregatorSettings:
@@ -142,6 +159,30 @@ class AggregatorSettings:
             folder=read.home / "secure-aggregator",
             main_url=read.main_url,
             max_body_mb=read("DOORBELL_MAX_BODY_MB", "64", _whole(1, 1024)),
+            join_code=read.join_code,
+            local_codes=read.home / "main-server",
+        )
+
+
+@dataclass(frozen=True)
+class OperatorSettings:
+    """Who may press a service's buttons.
+
+    Attributes:
+        token: What an operator shows; None lets in who is on this machine, and nobody else.
+        trusted_proxies: How many proxies stand in front; so many values of X-Forwarded-* are believed.
+    """
+
+    token: str | None = field(repr=False)
+    trusted_proxies: int
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str] = os.environ) -> OperatorSettings:
+        """Read the settings of a service's operators."""
+        read = _Reader(environ)
+        return cls(
+            token=read.secret("DOORBELL_OPERATOR_TOKEN"),
+            trusted_proxies=read("DOORBELL_TRUSTED_PROXIES", "0", _whole(0, 5)),
         )
 
 
@@ -159,6 +200,7 @@ class _Reader:
         self.data = self("DOORBELL_DATA", str(self.home / "pictures"), Path)
         self.main_url = self("DOORBELL_MAIN_URL", "http://localhost:8000", _url)
         self.aggregator_url = self("DOORBELL_AGGREGATOR_URL", "http://localhost:8003", _url)
+        self.join_code = self._environ.get("DOORBELL_JOIN_CODE") or None
 
     def __call__(self, variable: str, default: str, parse: Callable[[str], T]) -> T:
         text = self._environ.get(variable) or default
@@ -171,6 +213,17 @@ class _Reader:
 
     def optional(self, variable: str, parse: Callable[[str], T]) -> T | None:
         return self(variable, "", parse) if self._environ.get(variable) else None
+
+    def secret(self, variable: str) -> str | None:
+        """Return a secret that can travel in a header; the error does not show it."""
+        text = self._environ.get(variable)
+        if text and not re.fullmatch(r"[!-~]{20,1000}", text):
+            raise SettingsError(
+                f"{variable} cannot be used: it needs 20 to 1000 ASCII characters, none of them a space.",
+                kept="The service was not started.",
+                todo=f"Mend {variable}, for instance with what openssl rand -hex 32 prints.",
+            )
+        return text or None
 
 
 def _name(text: str) -> str:
@@ -190,6 +243,10 @@ def _url(text: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0 or set("?#@") & set(text):
         raise ValueError("an address looks like http://localhost:8000 or https://example.org, without a password.")
     return text.rstrip("/")
+
+
+def _networks(text: str) -> tuple[Network, ...]:
+    return tuple(ip_network(part.strip()) for part in text.split(","))
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:

@@ -6,24 +6,48 @@ gets the service's page with the sentence on top.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from flask import Flask, Response, jsonify, render_template, request
-from werkzeug.exceptions import HTTPException
+from flask import Flask, Response, g, jsonify, render_template, request
+from gunicorn.http.errors import NoMoreData, ParseException
+from werkzeug.exceptions import BadRequest, HTTPException, MethodNotAllowed
 
+from shared import openapi
+from shared import operators as guard
 from shared.errors import DoorbellError, InvalidMessage
 from shared.names import checked_name
+from shared.openapi import Operation, declare
+from shared.settings import OperatorSettings
 from shared.steps import Answer
 
 _HERE = Path(__file__).parent
 Page = Callable[[], Mapping[str, object]]
 
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    # With no-referrer, browsers send `Origin: null` when a page of ours posts its own form (WHATWG Fetch).
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+}
 
-def make_app(service: str, templates: Path, page: Page, health: Page, max_body_bytes: int) -> Flask:
-    """Make a service's app with what they all have: `/`, `/healthz`, and answers to errors.
+
+def make_app(
+    service: str,
+    templates: Path,
+    page: Page,
+    health: Page,
+    max_body_bytes: int,
+    operators: OperatorSettings | None = None,
+) -> Flask:
+    """Make a service's app with what they all have: page, health, description, answers to errors, operator's guard.
 
     Args:
         service: What it is, for people: "Secure aggregator".
@@ -31,6 +55,7 @@ def make_app(service: str, templates: Path, page: Page, health: Page, max_body_b
         page: What `page.html` is to show now.
         health: What `/healthz` is to tell beside "ok".
         max_body_bytes: Larger requests are refused before they are read.
+        operators: Who may press its buttons; None reads the environment.
     """
     app = Flask(service, root_path=str(templates.parent), static_folder=str(_HERE / "static"))
     app.jinja_loader = jinja2.ChoiceLoader(
@@ -45,24 +70,46 @@ def make_app(service: str, templates: Path, page: Page, health: Page, max_body_b
     def show_health() -> Response:
         return jsonify({"service": service, "status": "ok"} | dict(health()))
 
+    operators = operators or OperatorSettings.read()
+
+    def show_description() -> Response:
+        has_token = operators.token is not None
+        return jsonify(openapi.describe(service, app.url_map.iter_rules(), app.extensions, has_token))
+
     app.add_url_rule("/", "page", show_page)
     app.add_url_rule("/healthz", "healthz", show_health)
+    app.add_url_rule("/openapi.json", "openapi", show_description)
+    declare(app.extensions, "page", GET=openapi.PAGE)
+    declare(app.extensions, "healthz", GET=openapi.HEALTH)
+    declare(app.extensions, "openapi", GET=openapi.ITSELF)
+    declare(app.extensions, "static", GET=openapi.STATIC)
+    guard.install(app, operators)
+    app.after_request(_protect)
+    app.register_error_handler(guard.Refused, lambda error: _refused(app, error))
     app.register_error_handler(DoorbellError, lambda error: _problem(app, error.problem()))
-    app.register_error_handler(HTTPException, lambda error: _problem(app, _http_problem(error)))
+    app.register_error_handler(HTTPException, lambda error: _http_problem(app, error))
+    for malformed in (ParseException, NoMoreData):  # gunicorn's, where a body is read: it is in chunks that are none
+        app.register_error_handler(malformed, lambda _: _http_problem(app, BadRequest()))
     app.register_error_handler(Exception, lambda error: _unexpected(app, error))
     return app
 
 
-def add_step(app: Flask, path: str, verb: Callable[[str | None], Answer]) -> None:
+def add_step(
+    app: Flask, path: str, verb: Callable[[str | None], Answer], summary: str = "", fails: tuple[int, ...] = ()
+) -> None:
     """Add an operator's step, by GET and POST; `?detector=NAME` picks one detector, and None means all.
 
     Args:
         app: The service's app.
         path: As the ancestors name it, "/modeltrain".
         verb: Does it and answers.
+        summary: What it does, one sentence.
+        fails: Statuses of its problems, beside 400 and 409.
     """
 
     def view() -> Response:
+        if request.method == "HEAD":  # who asks for headers alone does not mean to train
+            raise MethodNotAllowed(["GET", "POST"])
         name = request.values.get("detector")
         answer = verb(checked_name(name, "detector") if name else None)
         if answer.ok:
@@ -71,6 +118,30 @@ def add_step(app: Flask, path: str, verb: Callable[[str | None], Answer]) -> Non
         return _problem(app, problem | {"detail": answer.said} | dict(answer.data))
 
     app.add_url_rule(path, path.strip("/"), view, methods=["GET", "POST"])
+    step = Operation(summary, {}, openapi.STEP, (400, 409, *fails), "operator", (openapi.PICK,))
+    declare(app.extensions, path.strip("/"), GET=step, POST=replace(step, body=openapi.PICK_FORM))
+
+
+def add_message(
+    app: Flask,
+    rule: str,
+    view: Callable[..., Response],
+    methods: Sequence[str] = ("POST",),
+    operation: Operation | None = None,
+) -> None:
+    """Add the address of a message between services: it is no operator's, so the operators' guard lets it pass.
+
+    Args:
+        app: The service's app.
+        rule: As Flask writes it, "/model/<version>".
+        view: Answers; its name must be unique in the app.
+        methods: HTTP methods.
+        operation: What it does; without one it is not described.
+    """
+    app.extensions.setdefault(guard.MESSAGES, set()).add(view.__name__)
+    if operation is not None:
+        declare(app.extensions, view.__name__, **dict.fromkeys(methods, operation))
+    app.add_url_rule(rule, view.__name__, view, methods=methods)
 
 
 def json_body() -> object:
@@ -101,7 +172,9 @@ def _answer(app: Flask, answer: Answer, data: Mapping[str, object]) -> Response:
 
 
 def _page_with(app: Flask, answer: Answer) -> str:
-    """Return the service's page with the answer on top; the answer alone where the page itself cannot be made."""
+    """Return the service's page with the answer on top; the answer alone where the page cannot be made or shown."""
+    if "operator" not in g:
+        return render_template(g.get("template", "base.html"), service=app.name, notice=answer)
     page: Page = app.config["DOORBELL_PAGE"]
     try:
         return render_template("page.html", service=app.name, notice=answer, **page())
@@ -117,9 +190,20 @@ def _problem(app: Flask, problem: Mapping[str, Any]) -> Response:
     return response
 
 
-def _http_problem(error: HTTPException) -> dict[str, object]:
+def _refused(app: Flask, error: guard.Refused) -> Response:
+    g.template = error.template
+    response = _problem(app, error.problem())
+    response.headers.update(error.headers)
+    return response
+
+
+def _http_problem(app: Flask, error: HTTPException) -> Response:
     detail = error.description or error.name
-    return {"type": "about:blank", "title": error.name, "status": error.code or 500, "detail": detail}
+    problem = {"type": "about:blank", "title": error.name, "status": error.code or 500, "detail": detail}
+    response = _problem(app, problem)
+    own = {name: value for name, value in error.get_headers() if name != "Content-Type"}
+    response.headers.update(own)  # such as Allow, which a 405 must have (RFC 9110, section 15.5.6)
+    return response
 
 
 def _unexpected(app: Flask, error: Exception) -> Response:
@@ -130,3 +214,13 @@ def _unexpected(app: Flask, error: Exception) -> Response:
         todo="Try again; the service's log says where it happened.",
     )
     return _problem(app, happened.problem())
+
+
+def _protect(response: Response) -> Response:
+    """Set the headers that every answer has."""
+    response.headers.update(_HEADERS)
+    if request.endpoint != "static" or response.status_code >= 400:
+        response.headers["Cache-Control"] = "no-store"
+    if request.is_secure:
+        response.headers["Strict-Transport-Security"] = "max-age=31536000"
+    return response

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,13 @@ import pytest
 
 import device.app
 from device import participation
-from device.context import Device
-from device.store import Store
+from device.context import Device, identity_path
+from main_server.members import rename
 from shared.architectures import architecture
-from shared.blobs import BlobStore
 from shared.containers import Model, parse_masked_update, parse_model, parse_plain_update
-from shared.errors import InvalidMessage, NotFound, OutOfOrder, PeerUnreachable, TrainingFailed
+from shared.errors import Forbidden, InvalidMessage, NotFound, OutOfOrder, PeerUnreachable, TrainingFailed
+from shared.identity import Identity
+from shared.manifest import HEADER, Manifest
 from shared.settings import DeviceSettings
 
 STEP = np.float32(0.25)
@@ -61,10 +64,10 @@ def make_device(federation: Any, number: int = 1) -> Device:
     }
     settings = DeviceSettings.read(number, environ)
     (settings.data / "package" / settings.client).mkdir(parents=True, exist_ok=True)
-    federation.network.apps[settings.name] = device.app.create_app(number, settings, federation.http)
+    http = federation.network.client(Identity.open(identity_path(settings)))
+    federation.network.apps[settings.name] = device.app.create_app(number, settings, http)
     trainer: Any = PretendTrainer()
-    blobs = BlobStore(settings.folder / "blobs")
-    return Device(settings, Store(settings.folder), blobs, trainer, federation.http, lambda: 99.0)
+    return replace(Device.open(settings, http), trainer=trainer, clock=lambda: 99.0)
 
 
 @pytest.fixture
@@ -286,10 +289,21 @@ def test_status_says_how_far_the_device_is(federation: Any, doorbell: Device) ->
 # --- installing
 
 
-def pushed(federation: Any, **changed: Any) -> bytes:
-    """Return a model container like version 0 of the main server, but for what is changed."""
+def pushed(federation: Any, **changed: Any) -> Model:
+    """Return a model like version 0 of the main server, but for what is changed."""
     version = federation.announce("device-1").base_version
-    return replace(parse_model(federation.main.blobs.get(version)), **changed).to_bytes()
+    return replace(parse_model(federation.main.blobs.get(version)), **changed)
+
+
+def vouched(federation: Any, model: Model) -> str:
+    """Return the main server's signed word for a model."""
+    return Manifest.of("doorbell", model, model.to_bytes(), 1e9).signed(federation.as_main.identity)
+
+
+def push(federation: Any, model: Model, manifest: str | None = None) -> str:
+    """Push a model to device 1 as the main server does; return what the device says."""
+    headers = {HEADER: vouched(federation, model) if manifest is None else manifest}
+    return str(federation.as_main.post("http://device-1/aggmodel", model.to_bytes(), headers).json["said"])
 
 
 def test_pushed_model_is_installed_and_training_starts_from_it(federation: Any, doorbell: Device) -> None:
@@ -312,17 +326,17 @@ def test_device_that_missed_the_delivery_fetches_the_model_when_it_trains(federa
 
 def test_older_model_is_refused_and_the_newer_kept(federation: Any, doorbell: Device) -> None:
     new, old = pushed(federation, round=5), pushed(federation, round=4)
-    participation.install(doorbell, new)
+    participation.install(doorbell, new.to_bytes(), vouched(federation, new))
     with pytest.raises(OutOfOrder, match="round 4 is older than the one of round 5") as caught:
-        federation.http.post("http://device-1/aggmodel", old)
+        push(federation, old)
     assert caught.value.status == 409
     assert doorbell.store.held("package").round == 5
-    assert "installed" in federation.http.post("http://device-1/aggmodel", new).json["said"]
+    assert "installed" in push(federation, new)
 
 
 def test_model_for_a_detector_without_pictures_is_not_found(federation: Any, doorbell: Device) -> None:
     with pytest.raises(NotFound, match="no pictures for raccoon"):
-        federation.http.post("http://device-1/aggmodel", pushed(federation, detector="raccoon"))
+        push(federation, pushed(federation, detector="raccoon"))
     assert doorbell.store.held("raccoon") is None
 
 
@@ -331,18 +345,54 @@ def test_model_with_a_value_that_is_not_finite_is_refused(federation: Any, doorb
     params = architecture("efficientnet-lite0-head").initial(np.random.default_rng(0))
     params["logit/bias"][0] = bad
     with pytest.raises(InvalidMessage, match="not finite"):
-        federation.http.post("http://device-1/aggmodel", pushed(federation, params=params))
+        push(federation, pushed(federation, params=params))
     assert doorbell.store.held("package") is None
 
 
 def test_model_whose_shapes_are_not_its_architectures_is_refused(federation: Any, doorbell: Device) -> None:
     with pytest.raises(InvalidMessage, match="does not have the parameters of porch-cnn"):
-        federation.http.post("http://device-1/aggmodel", pushed(federation, architecture="porch-cnn"))
+        push(federation, pushed(federation, architecture="porch-cnn"))
     with pytest.raises(NotFound, match="no architecture called"):
-        federation.http.post("http://device-1/aggmodel", pushed(federation, architecture="resnet"))
+        push(federation, pushed(federation, architecture="resnet"))
     with pytest.raises(InvalidMessage):
-        federation.http.post("http://device-1/aggmodel", b"no model")
+        federation.as_main.post("http://device-1/aggmodel", b"no model")
     assert doorbell.store.held("package") is None
+
+
+def test_model_that_the_main_server_does_not_vouch_for_is_refused(federation: Any, doorbell: Device) -> None:
+    model, other = pushed(federation), pushed(federation, round=9)
+    forged = Manifest.of("doorbell", model, model.to_bytes(), 1e9).signed(doorbell.standing.identity)
+    for manifest in ("", "x", forged, vouched(federation, other)):
+        with pytest.raises(Forbidden, match="manifest is not the main server's word for it"):
+            push(federation, model, manifest)
+        with pytest.raises(Forbidden):
+            participation.install(doorbell, model.to_bytes(), manifest or None)
+    with pytest.raises(Forbidden):
+        federation.as_main.post("http://device-1/aggmodel", model.to_bytes())
+    assert doorbell.store.held("package") is None
+    assert "installed" in push(federation, model)
+
+
+def test_model_that_another_device_pushes_is_refused(federation: Any, doorbell: Device) -> None:
+    model = pushed(federation)
+    headers = {HEADER: vouched(federation, model)}
+    for sender in (federation.device("device-2"), federation.as_aggregator):
+        with pytest.raises(Forbidden, match="signed with a key that is not on the list here"):
+            sender.post("http://device-1/aggmodel", model.to_bytes(), headers)
+    with pytest.raises(Forbidden, match="not signed"):
+        federation.http.post("http://device-1/aggmodel", model.to_bytes(), headers=headers)
+    assert doorbell.store.held("package") is None
+
+
+def test_served_model_without_the_main_servers_word_is_not_trained_from(federation: Any, doorbell: Device) -> None:
+    federation.announce("device-1")
+    with contextlib.closing(sqlite3.connect(federation.folder / "main-server" / "state.sqlite3")) as database:
+        database.execute("UPDATE versions SET manifest = 'eyJ9.AAAA'")
+        database.commit()
+    with pytest.raises(Forbidden, match="manifest"):
+        participation.train(doorbell, "package")
+    assert doorbell.store.held("package") is None
+    assert not doorbell.trainer.jobs
 
 
 # --- measuring
@@ -363,6 +413,38 @@ def test_performance_measures_local_and_global_model_on_the_test_split(federatio
     assert "On 4 test pictures: local model accuracy 75.0%" in done.said
     assert "no AUC" in done.said
     assert (done.figures["local_round"], done.figures["global_round"]) == (1, 0)
+
+
+# --- being renamed
+
+
+def test_renamed_device_trains_sends_and_is_delivered_to_under_its_new_name(federation: Any, doorbell: Device) -> None:
+    other = make_device(federation, 2)
+    participation.announce(doorbell)
+    rename(federation.main, "device-1", "porch")
+    assert doorbell.name == "device-1"
+    finish_a_round(federation, doorbell, other)
+    assert doorbell.name == "porch"
+    assert parse_masked_update(uploads(federation)[0]).device == "porch"
+    assert federation.main.store.round("package", 1).cohort == ("device-2", "porch")
+    assert federation.step("main", "send_model_clients")["delivered"] == ["device-2", "porch"]
+    assert doorbell.store.held("package").round == 1
+
+
+def test_update_made_under_the_old_name_is_not_taken_until_it_is_trained_for_again(
+    federation: Any, doorbell: Device
+) -> None:
+    participation.train(doorbell, "package")
+    federation.network.down = {"aggregator"}
+    with pytest.raises(PeerUnreachable):
+        send(doorbell)
+    federation.network.down = set()
+    rename(federation.main, "device-1", "porch")
+    with pytest.raises(Forbidden, match="porch cannot speak for device-1"):
+        send(doorbell)
+    participation.train(doorbell, "package")
+    send(doorbell)
+    assert [update.device for update in federation.aggregator.store.updates("package", 1)] == ["porch"]
 
 
 # --- over HTTP

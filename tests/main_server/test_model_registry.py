@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 import device.app
+from device.context import identity_path
 from device.store import Store
 from main_server.context import MainServer
 from main_server.model_registry import load_model
 from shared.architectures import ARCHITECTURES
 from shared.errors import InvalidMessage, NotFound, OutOfOrder
+from shared.identity import Identity
 from shared.settings import DeviceSettings
 
 
@@ -39,7 +41,8 @@ def add_device(federation: Any, number: int, *detectors: str) -> Store:
     )
     for detector in detectors:
         (federation.folder / "pictures" / detector / settings.client).mkdir(parents=True)
-    federation.network.apps[settings.name] = device.app.create_app(number, settings, federation.http)
+    http = federation.network.client(Identity.open(identity_path(settings)))
+    federation.network.apps[settings.name] = device.app.create_app(number, settings, http)
     return Store(settings.folder)
 
 
@@ -64,12 +67,13 @@ def test_workers_that_start_at_the_same_time_make_one_version_0_and_one_round(fe
     from main_server.devices import announce  # noqa: PLC0415
 
     start, heard = threading.Barrier(5), []
+    callers = [federation.caller(f"d{number}") for number in range(5)]
 
     def work(number: int) -> None:
         main = MainServer.open(federation.settings, federation.http)
         start.wait()
-        message = {"device": f"d{number}", "address": "http://d", "detectors": {"package": None}}
-        heard.append(announce(main, message)["package"])
+        message = {"address": "http://d", "detectors": {"package": None}}
+        heard.append(announce(main, callers[number], message)["package"])
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(5)]
     for thread in threads:
@@ -82,7 +86,7 @@ def test_workers_that_start_at_the_same_time_make_one_version_0_and_one_round(fe
 
 def test_served_model_has_the_hash_it_is_asked_by(federation: Any) -> None:
     version = federation.announce("a").base_version
-    body = federation.http.get(f"http://main/model/{version}").body
+    body = federation.device("a").get(f"http://main/model/{version}").body
     assert hashlib.sha256(body).hexdigest() == version
     assert load_model(federation.main, version).round == 0
 
@@ -90,18 +94,18 @@ def test_served_model_has_the_hash_it_is_asked_by(federation: Any) -> None:
 @pytest.mark.parametrize("version", ["0" * 64, "f" * 64])
 def test_unknown_version_is_not_found(federation: Any, version: str) -> None:
     with pytest.raises(NotFound, match="no such version"):
-        federation.http.get(f"http://main/model/{version}")
+        federation.device("a").get(f"http://main/model/{version}")
 
 
 def test_blob_that_was_never_published_is_not_handed_out(federation: Any) -> None:
     digest = federation.main.blobs.put(b"a plain update, say")
     with pytest.raises(NotFound):
-        federation.http.get(f"http://main/model/{digest}")
+        federation.device("a").get(f"http://main/model/{digest}")
 
 
 def test_version_that_is_no_hash_is_refused(federation: Any) -> None:
     with pytest.raises(InvalidMessage):
-        federation.http.get("http://main/model/sealing.key")
+        federation.device("a").get("http://main/model/sealing.key")
 
 
 def test_published_model_names_its_parent_and_round(federation: Any) -> None:

@@ -14,7 +14,7 @@ import pytest
 from device.update import masked_update, plain_update
 from shared.architectures import architecture
 from shared.containers import Aggregate
-from shared.errors import InvalidMessage, NotFound, OutOfOrder
+from shared.errors import Forbidden, InvalidMessage, NotFound, OutOfOrder
 from shared.fixed_point import encode
 from shared.masking import mask, new_seed, seal
 from shared.round_settings import MAX_VALUE_RANGE, RoundSettings, parse_round_settings
@@ -59,7 +59,7 @@ def with_metadata(container: bytes, edit: Callable[[dict[str, str]], None]) -> b
 def test_sum_over_the_least_cohort_is_taken(federation: Any) -> None:
     settings, updates = parts(federation, "a", "b")
     base = federation.params()
-    reply = federation.http.post(SUM, summed(settings, updates)).json
+    reply = federation.as_aggregator.post(SUM, summed(settings, updates)).json
     assert reply["devices"] == ["a", "b"]
     assert not np.array_equal(federation.params(), base)
 
@@ -68,7 +68,7 @@ def test_sum_over_one_device_is_refused(federation: Any) -> None:
     settings, updates = parts(federation, "a")
     before = state(federation)
     with pytest.raises(InvalidMessage, match="at least 2 must be in it"):
-        federation.http.post(SUM, summed(settings, updates))
+        federation.as_aggregator.post(SUM, summed(settings, updates))
     assert state(federation) == before
 
 
@@ -77,7 +77,7 @@ def test_sum_over_more_devices_than_the_cap_is_refused(make_federation: Callable
     settings, updates = parts(federation, "a", "b", "c")
     before = state(federation)
     with pytest.raises(InvalidMessage, match="over 3 devices is not taken"):
-        federation.http.post(SUM, summed(settings, updates))
+        federation.as_aggregator.post(SUM, summed(settings, updates))
     assert state(federation) == before
 
 
@@ -85,7 +85,7 @@ def test_sum_over_a_device_that_never_announced_itself_is_refused(federation: An
     settings, updates = parts(federation, "a", "b", announced=False)
     before = state(federation)
     with pytest.raises(InvalidMessage, match="b has not announced itself for package"):
-        federation.http.post(SUM, summed(settings, updates))
+        federation.as_aggregator.post(SUM, summed(settings, updates))
     assert state(federation) == before
 
 
@@ -93,7 +93,7 @@ def test_device_announced_for_another_detector_alone_is_refused(federation: Any)
     settings, updates = parts(federation, "a", "b", announced=False)
     federation.announce("b", "raccoon")
     with pytest.raises(InvalidMessage, match="b has not announced itself for package"):
-        federation.http.post(SUM, summed(settings, updates))
+        federation.as_aggregator.post(SUM, summed(settings, updates))
 
 
 def test_list_that_names_a_device_twice_is_refused(federation: Any) -> None:
@@ -109,9 +109,9 @@ def test_list_that_names_a_device_twice_is_refused(federation: Any) -> None:
     container = summed(settings, updates)
     before = state(federation)
     with pytest.raises(InvalidMessage, match="names a device twice"):
-        federation.http.post(SUM, with_metadata(container, twice))
+        federation.as_aggregator.post(SUM, with_metadata(container, twice))
     assert state(federation) == before
-    federation.http.post(SUM, with_metadata(container, once))
+    federation.as_aggregator.post(SUM, with_metadata(container, once))
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_sum_of_another_version_length_or_round_is_refused(federation: Any, chan
     settings, updates = parts(federation, "a", "b")
     before = state(federation)
     with pytest.raises(InvalidMessage, match=words):
-        federation.http.post(SUM, summed(settings, updates, **changed))
+        federation.as_aggregator.post(SUM, summed(settings, updates, **changed))
     assert state(federation) == before
 
 
@@ -139,7 +139,7 @@ def test_seeds_that_are_swapped_between_devices_are_refused(federation: Any) -> 
     seeds = {"a": updates["b"].sealed_seed, "b": updates["a"].sealed_seed}
     before = state(federation)
     with pytest.raises(InvalidMessage, match="does not open"):
-        federation.http.post(SUM, summed(settings, updates, sealed_seeds=seeds))
+        federation.as_aggregator.post(SUM, summed(settings, updates, sealed_seeds=seeds))
     assert state(federation) == before
 
 
@@ -148,24 +148,24 @@ def test_bytes_that_are_no_sum_are_refused(federation: Any, body: bytes) -> None
     federation.announce("a")
     before = state(federation)
     with pytest.raises(InvalidMessage):
-        federation.http.post(SUM, body)
+        federation.as_aggregator.post(SUM, body)
     assert state(federation) == before
 
 
 def test_masked_update_of_a_single_device_is_no_sum(federation: Any) -> None:
     _, updates = parts(federation, "a", "b")
     with pytest.raises(InvalidMessage):
-        federation.http.post(SUM, updates["a"].to_bytes())
+        federation.as_aggregator.post(SUM, updates["a"].to_bytes())
 
 
 def test_first_sum_of_a_round_is_the_only_one(federation: Any) -> None:
     settings, updates = parts(federation, "a", "b", "c")
     first = summed(settings, {d: updates[d] for d in ("a", "b")})
-    answer = federation.http.post(SUM, first).json
+    answer = federation.as_aggregator.post(SUM, first).json
     before = state(federation)
     with pytest.raises(OutOfOrder, match="has had its one sum"):
-        federation.http.post(SUM, summed(settings, updates))
-    assert federation.http.post(SUM, first).json == answer
+        federation.as_aggregator.post(SUM, summed(settings, updates))
+    assert federation.as_aggregator.post(SUM, first).json == answer
     assert state(federation) == before
 
 
@@ -173,11 +173,11 @@ def test_sum_that_makes_no_sense_fails_the_round_and_keeps_the_model(federation:
     settings, updates = parts(federation, "a", "b")
     base, bad = federation.params(), summed(settings, updates, sum=np.full(settings.size + 2, 2**31, np.uint32))
     with pytest.raises(InvalidMessage, match="makes no sense"):
-        federation.http.post(SUM, bad)
+        federation.as_aggregator.post(SUM, bad)
     np.testing.assert_array_equal(federation.params(), base)
     for again in (bad, summed(settings, updates)):
         with pytest.raises(OutOfOrder, match="Round 1 is failed"):
-            federation.http.post(SUM, again)
+            federation.as_aggregator.post(SUM, again)
     opened = federation.announce("a")
     assert (opened.round, opened.base_version) == (2, settings.base_version)
 
@@ -189,7 +189,7 @@ def test_sum_whose_weight_no_cohort_of_that_size_has_fails_the_round(federation:
     for update in updates.values():
         total += mask(np.zeros_like(total), *_opened(federation, update, settings))
     with pytest.raises(InvalidMessage, match="makes no sense"):
-        federation.http.post(SUM, summed(settings, updates, sum=total))
+        federation.as_aggregator.post(SUM, summed(settings, updates, sum=total))
     assert federation.main.store.round("package", 1).state == "failed"
 
 
@@ -207,7 +207,7 @@ def test_seeds_are_checked_one_by_one(federation: Any) -> None:
         federation.announce(device)
     before = state(federation)
     message = {"detector": "package", "round": settings.round, "sealed_seeds": seeds}
-    refused = federation.http.post_json("http://main/check_seeds", message).json["refused"]
+    refused = federation.as_aggregator.post_json("http://main/check_seeds", message).json["refused"]
     assert sorted(refused) == ["b", "c", "d", "e", "f", "g"]
     assert "does not open" in refused["b"]
     assert "has not announced itself" in refused["c"]
@@ -236,15 +236,15 @@ def test_message_that_is_no_list_of_seeds_is_refused(federation: Any, changed: d
     federation.announce("a")
     message = {"detector": "package", "round": 1, "sealed_seeds": {}}
     with pytest.raises(InvalidMessage):
-        federation.http.post_json("http://main/check_seeds", message | changed)
+        federation.as_aggregator.post_json("http://main/check_seeds", message | changed)
 
 
 def test_seeds_of_a_closed_round_are_not_checked(federation: Any) -> None:
     settings, updates = parts(federation, "a", "b")
-    federation.http.post(SUM, summed(settings, updates))
+    federation.as_aggregator.post(SUM, summed(settings, updates))
     message = {"detector": "package", "round": 1, "sealed_seeds": {}}
     with pytest.raises(OutOfOrder, match="Round 1 is published"):
-        federation.http.post_json("http://main/check_seeds", message)
+        federation.as_aggregator.post_json("http://main/check_seeds", message)
 
 
 def test_clamped_values_are_counted_and_widen_the_next_round(
@@ -297,10 +297,10 @@ def test_changed_settings_abandon_the_open_round_and_numbers_never_repeat(
         assert opened.size == architecture(opened.architecture).size
         seen.append(opened.round)
         with pytest.raises(OutOfOrder, match="Round 1 is abandoned"):
-            federation.http.post(SUM, container)
+            federation.as_aggregator.post(SUM, container)
     assert seen == sorted(set(seen))
     with pytest.raises(OutOfOrder):
-        federation.http.post("http://aggregator/cmodel", updates["a"].to_bytes())
+        federation.device("a").post("http://aggregator/cmodel", updates["a"].to_bytes())
 
 
 def test_changed_architecture_starts_from_fresh_params_that_devices_take_for_newer(
@@ -308,7 +308,7 @@ def test_changed_architecture_starts_from_fresh_params_that_devices_take_for_new
 ) -> None:
     federation = make_federation(tmp_path)
     settings, updates = parts(federation, "a", "b")
-    federation.http.post(SUM, summed(settings, updates))
+    federation.as_aggregator.post(SUM, summed(settings, updates))
     published = federation.main.store.newest_version("package")
     federation.start(architecture="porch-cnn")
     opened = federation.announce("a")
@@ -340,7 +340,7 @@ def direct(make_federation: Callable[..., Any], tmp_path: Path) -> Any:
 
 def send_plain(federation: Any, device: str, weight: int, delta: Any) -> bytes:
     body = plain_update(delta, weight, federation.announce(device), device).to_bytes()
-    federation.http.post("http://main/cmodel", body)
+    federation.device(device).post("http://main/cmodel", body)
     return body
 
 
@@ -375,7 +375,7 @@ def test_direct_update_is_replaced_until_the_mean_is_taken_and_refused_after(dir
     direct.step("main", "aggregate_models")
     np.testing.assert_allclose(direct.params(), base + delta, atol=1e-6)
     with pytest.raises(OutOfOrder, match="Round 1 is published"):
-        direct.http.post("http://main/cmodel", late)
+        direct.device("a").post("http://main/cmodel", late)
 
 
 def test_direct_aggregation_of_too_few_says_who_is_missing(direct: Any) -> None:
@@ -395,16 +395,32 @@ def test_direct_aggregation_of_too_few_says_who_is_missing(direct: Any) -> None:
         ({"delta": np.full(82_049, np.nan, np.float32)}, "not finite"),
         ({"weight": 0}, "no weight"),
         ({"round": 2}, "no such round"),
-        ({"device": "stranger"}, "stranger has not announced itself"),
     ],
-    ids=["version", "length", "nan", "weight", "round", "stranger"],
+    ids=["version", "length", "nan", "weight", "round"],
 )
 def test_direct_update_that_does_not_fit_is_refused(direct: Any, changed: dict[str, Any], words: str) -> None:
     settings = direct.announce("a")
     update = plain_update(direct.delta(), 5, settings, "a")
     before = direct.remembered("main-server")
     with pytest.raises(InvalidMessage, match=words):
-        direct.http.post("http://main/cmodel", type(update)(**(vars(update) | changed)).to_bytes())
+        direct.device("a").post("http://main/cmodel", type(update)(**(vars(update) | changed)).to_bytes())
+    assert direct.remembered("main-server") == before
+
+
+def test_direct_update_of_a_device_that_has_not_announced_itself_is_refused(direct: Any) -> None:
+    settings, stranger = direct.announce("a"), direct.device("stranger")
+    before = direct.remembered("main-server")
+    with pytest.raises(InvalidMessage, match="stranger has not announced itself"):
+        stranger.post("http://main/cmodel", plain_update(direct.delta(), 5, settings, "stranger").to_bytes())
+    assert direct.remembered("main-server") == before
+
+
+def test_direct_update_in_the_name_of_another_device_is_refused(direct: Any) -> None:
+    settings = direct.announce("a")
+    direct.announce("b")
+    before = direct.remembered("main-server")
+    with pytest.raises(Forbidden, match="a cannot speak for b"):
+        direct.device("a").post("http://main/cmodel", plain_update(direct.delta(), 5, settings, "b").to_bytes())
     assert direct.remembered("main-server") == before
 
 
@@ -413,7 +429,7 @@ def test_plain_updates_and_plain_aggregation_are_refused_in_the_secure_topology(
     body = plain_update(federation.delta(), 5, settings, "a").to_bytes()
     before = state(federation)
     with pytest.raises(OutOfOrder, match="plain updates are not taken"):
-        federation.http.post("http://main/cmodel", body)
+        federation.device("a").post("http://main/cmodel", body)
     with pytest.raises(OutOfOrder, match="on the secure aggregator"):
         federation.step("main", "aggregate_models")
     assert state(federation) == before
@@ -429,7 +445,7 @@ def test_sums_are_refused_in_the_direct_topology(direct: Any) -> None:
         total += mask(encode(direct.delta(), 5, settings, direct.rng), seed, context)
     before = state(direct)
     with pytest.raises(OutOfOrder, match="sums are not taken"):
-        direct.http.post(SUM, Aggregate("package", 1, settings.base_version, seeds, total).to_bytes())
+        direct.as_aggregator.post(SUM, Aggregate("package", 1, settings.base_version, seeds, total).to_bytes())
     assert state(direct) == before
 
 

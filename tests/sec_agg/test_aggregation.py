@@ -89,7 +89,7 @@ def test_huge_clip_and_no_clamp_equal_plain_averaging(make_federation: Callable[
                 federation.upload(f"device-{number}", delta, 1 + number)
             else:
                 body = plain_update(delta, 1 + number, settings, f"device-{number}").to_bytes()
-                federation.http.post("http://main/cmodel", body)
+                federation.device(f"device-{number}").post("http://main/cmodel", body)
         if topology == "secure":
             federation.step("aggregator", "aggregate_models")
             federation.step("aggregator", "send_model_secagg")
@@ -104,7 +104,7 @@ def test_same_update_twice_counts_once(federation: Any) -> None:
     body = federation.upload("a", federation.delta())
     federation.upload("b", federation.delta())
     before = federation.remembered("aggregator")
-    said = federation.http.post(CMODEL, body).json["said"]
+    said = federation.device("a").post(CMODEL, body).json["said"]
     assert "same once more" in said
     assert federation.remembered("aggregator") == before
     assert federation.step("aggregator", "aggregate_models")["devices"] == ["a", "b"]
@@ -135,7 +135,7 @@ def test_after_freezing_new_bytes_are_refused_and_the_sum_stays(federation: Any)
     for device in ("a", "c"):
         with pytest.raises(OutOfOrder, match="Train for the next round"):
             federation.upload(device, federation.delta())
-    assert "same once more" in federation.http.post(CMODEL, body).json["said"]
+    assert "same once more" in federation.device("a").post(CMODEL, body).json["said"]
     again = federation.step("aggregator", "aggregate_models")
     assert (again["devices"], again["round"]) == (first["devices"], first["round"])
     assert "the sum is the same" in again["said"]
@@ -161,7 +161,7 @@ def test_update_whose_seed_does_not_open_is_left_out_and_named(federation: Any) 
         federation.upload(device, federation.delta())
     settings = federation.announce("c")
     body = masked_update(federation.delta(), 10, settings, "c", federation.rng).to_bytes()
-    federation.http.post(CMODEL, resealed(body, sealed_seed=bytes(1168)))
+    federation.device("c").post(CMODEL, resealed(body, sealed_seed=bytes(1168)))
     base = federation.params()
     done = federation.step("aggregator", "aggregate_models")
     assert done["devices"] == ["a", "b"]
@@ -176,7 +176,7 @@ def test_seed_sealed_for_another_device_is_left_out(federation: Any) -> None:
     federation.upload("a", federation.delta())
     stolen = federation.upload("b", federation.delta())
     federation.announce("c")
-    federation.http.post(CMODEL, resealed(stolen, device="c"))
+    federation.device("c").post(CMODEL, resealed(stolen, device="c"))
     assert federation.step("aggregator", "aggregate_models")["devices"] == ["a", "b"]
 
 
@@ -185,7 +185,7 @@ def test_device_that_never_announced_itself_is_left_out(federation: Any) -> None
         settings = federation.announce(device)
         federation.upload(device, federation.delta())
     body = masked_update(federation.delta(), 10, settings, "stranger", federation.rng).to_bytes()
-    federation.http.post(CMODEL, body)
+    federation.device("stranger").post(CMODEL, body)
     assert federation.step("aggregator", "aggregate_models")["devices"] == ["a", "b"]
 
 
@@ -193,12 +193,12 @@ def test_too_few_usable_updates_are_refused_by_name_and_nothing_changes(federati
     federation.announce("c")
     federation.upload("a", federation.delta())
     body = federation.upload("b", federation.delta())
-    federation.http.post(CMODEL, resealed(body, sealed_seed=bytes(1168)))
+    federation.device("b").post(CMODEL, resealed(body, sealed_seed=bytes(1168)))
     before = federation.remembered("aggregator"), federation.remembered("main-server")
     with pytest.raises(OutOfOrder, match=r"1 of the 2.*Still missing: b, c.*b is left out: .*does not open"):
         federation.step("aggregator", "aggregate_models")
     assert (federation.remembered("aggregator"), federation.remembered("main-server")) == before
-    federation.http.post(CMODEL, body)
+    federation.device("b").post(CMODEL, body)
     assert federation.step("aggregator", "aggregate_models")["devices"] == ["a", "b"]
 
 
@@ -239,14 +239,14 @@ def test_update_of_another_round_version_or_length_is_refused(
     body = federation.upload("a", federation.delta())
     before = federation.remembered("aggregator")
     with pytest.raises(refusal, match=words):
-        federation.http.post(CMODEL, resealed(body, device="b", **changed))
+        federation.device("b").post(CMODEL, resealed(body, device="b", **changed))
     assert federation.remembered("aggregator") == before
 
 
 @pytest.mark.parametrize("body", [b"", b"nonsense", bytes(4096)])
 def test_bytes_that_are_no_update_are_refused(federation: Any, body: bytes) -> None:
     with pytest.raises(InvalidMessage):
-        federation.http.post(CMODEL, body)
+        federation.device("a").post(CMODEL, body)
 
 
 def test_full_cohort_takes_new_bytes_of_its_devices_alone(make_federation: Callable[..., Any], tmp_path: Path) -> None:
@@ -265,11 +265,11 @@ def test_main_server_out_of_reach_changes_nothing_and_the_same_steps_work_later(
     empty = federation.remembered("aggregator")
     federation.network.down = {"main"}
     with pytest.raises(PeerUnreachable):
-        federation.http.post(CMODEL, bodies[0])
+        federation.device("a").post(CMODEL, bodies[0])
     assert federation.remembered("aggregator") == empty
     federation.network.down = set()
-    for body in bodies:
-        federation.http.post(CMODEL, body)
+    for device, body in zip("ab", bodies, strict=True):
+        federation.device(device).post(CMODEL, body)
     before = federation.remembered("aggregator")
     federation.network.down = {"main"}
     with pytest.raises(PeerUnreachable):
@@ -312,8 +312,8 @@ def test_update_that_comes_between_check_and_freeze_is_checked_too(federation: A
         def __init__(self) -> None:
             self.checks: list[list[str]] = []
 
-        def post_json(self, url: str, message: Any) -> Any:
-            reply = federation.http.post_json(url, message)
+        def post_json(self, url: str, message: Any, to: Any) -> Any:
+            reply = federation.aggregator.http.post_json(url, message, to)
             self.checks.append(sorted(message["sealed_seeds"]))
             if len(self.checks) == 1:
                 federation.upload("c", federation.delta())
@@ -361,7 +361,8 @@ def test_device_masked_with_another_seed_fails_the_round_and_the_next_opens(fede
     federation.upload("a", federation.delta())
     settings = federation.announce("b")
     base = federation.params()
-    federation.http.post(CMODEL, masked_with_another_seed(settings, "b", federation.delta(), federation.rng))
+    body = masked_with_another_seed(settings, "b", federation.delta(), federation.rng)
+    federation.device("b").post(CMODEL, body)
     federation.step("aggregator", "aggregate_models")
     with pytest.raises(InvalidMessage, match="makes no sense"):
         federation.step("aggregator", "send_model_secagg")
@@ -384,7 +385,7 @@ def test_aggregator_refuses_what_belongs_to_the_direct_topology(
     body = masked_update(federation.delta(), 10, settings, "a", federation.rng).to_bytes()
     federation.start(topology="direct")
     with pytest.raises(OutOfOrder, match="/aggregate_models on the main server"):
-        federation.http.post(CMODEL, body)
+        federation.device("a").post(CMODEL, body)
     with pytest.raises(OutOfOrder, match="/aggregate_models on the main server"):
         federation.step("aggregator", "aggregate_models")
 

@@ -643,12 +643,12 @@ def replaced(node: Any, path: tuple[Any, ...], value: object) -> Any:
 def test_header_with_any_member_replaced_is_read_or_refused_politely(kind: str, data: st.DataObject) -> None:
     header, body = taken_apart(VALID[kind])
     path = data.draw(st.sampled_from(places(header)))
-    mutated = put_together(replaced(header, path, data.draw(JSON)), body)
+    changed = replaced(header, path, data.draw(JSON))
     try:
-        PARSERS[kind](mutated)
+        PARSERS[kind](put_together(changed, body))
     except DoorbellError:
         return
-    assert path[:1] == ("__metadata__",), "only metadata may differ in a container that is read"
+    assert changed == header or path[:1] == ("__metadata__",), "only metadata may differ in a container that is read"
 
 
 @given(JSON)

@@ -5,15 +5,31 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from shared.errors import DoorbellError, InvalidMessage, NotFound, OutOfOrder, PeerUnreachable
+from shared.errors import (
+    BadSignature,
+    DoorbellError,
+    Forbidden,
+    InvalidMessage,
+    NotFound,
+    NotSigned,
+    OutOfOrder,
+    PeerUnreachable,
+)
 from shared.http_client import CONTAINER_TYPE, HttpClient
+from shared.http_client import Peer as Service
+from shared.identity import Identity
+from shared.nonces import Nonces
+from shared.signing import Receiver, Verified, sign_response, verify_request
 
 Headers = dict[str, str]
 
@@ -25,6 +41,7 @@ class Peer:
     url: str = ""
     answers: list[tuple[int, Headers, bytes]] = field(default_factory=list)
     requests: list[tuple[str, str, Headers, bytes]] = field(default_factory=list)
+    sign: Callable[[int, Headers, bytes], Headers] = lambda *_: {}
 
     def answer(self, status: int, message: object = None, body: bytes = b"", **headers: str) -> None:
         if message is not None:
@@ -47,6 +64,7 @@ def peer() -> Iterator[Peer]:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             told.requests.append((self.command, self.path, dict(self.headers), body))
             status, headers, answer = told.next_answer()
+            headers = headers | told.sign(status, headers, answer)
             self.send_response(status)
             for name, value in ({"Content-Length": str(len(answer))} | headers).items():
                 self.send_header(name, value)
@@ -153,7 +171,10 @@ def test_as_many_attempts_are_made_as_were_asked_for(peer: Peer, slept: list[flo
     assert (len(peer.requests), len(slept)) == (5, 4)
 
 
-@pytest.mark.parametrize(("status", "refusal"), [(400, InvalidMessage), (404, NotFound), (409, OutOfOrder)])
+@pytest.mark.parametrize(
+    ("status", "refusal"),
+    [(400, InvalidMessage), (401, Forbidden), (403, Forbidden), (404, NotFound), (409, OutOfOrder)],
+)
 @pytest.mark.parametrize(
     "content_type", ["application/json", "application/problem+json", "application/json; charset=utf-8"]
 )
@@ -168,7 +189,7 @@ def test_refusal_keeps_its_kind_and_the_peers_own_words(
     assert (len(peer.requests), slept) == (1, [])
 
 
-@pytest.mark.parametrize("status", [401, 403, 405, 408, 413, 418, 422, 429, 500, 501, 505])
+@pytest.mark.parametrize("status", [402, 405, 408, 413, 418, 422, 429, 500, 501, 505])
 def test_any_other_error_is_not_what_a_service_of_ours_says(peer: Peer, client: HttpClient, status: int) -> None:
     peer.answer(status, {"detail": "words of a stranger"})
     with pytest.raises(PeerUnreachable, match=f"{peer.url} answered {status}") as refused:
@@ -177,7 +198,7 @@ def test_any_other_error_is_not_what_a_service_of_ours_says(peer: Peer, client: 
     assert "secret" not in str(refused.value)
 
 
-@pytest.mark.parametrize("status", [400, 404, 409, 500])
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 500])
 @pytest.mark.parametrize(
     ("body", "content_type"),
     [(b"<html>Bad gateway</html>", "text/html"), (b"", "application/json"), (b"{", "application/json"),
@@ -274,3 +295,200 @@ def test_session_can_be_replaced(slept: list[float]) -> None:
     with pytest.raises(PeerUnreachable):
         HttpClient(timeout_s=7, session=session, sleep=slept.append).get("http://localhost")
     assert session.trust_env is False
+
+
+# --- signed requests and answers
+
+DEVICE, MAIN, OTHER = (Identity.from_private(bytes([number]) * 32) for number in (1, 2, 3))
+
+
+@pytest.fixture
+def main(peer: Peer) -> Service:
+    return Service("main-server", peer.url, MAIN.public)
+
+
+@pytest.fixture
+def device(slept: list[float]) -> HttpClient:
+    return HttpClient(DEVICE, timeout_s=5, sleep=slept.append)
+
+
+@pytest.fixture
+def receiver(tmp_path: Path) -> Iterator[Receiver]:
+    with closing(Nonces(tmp_path)) as nonces:
+        yield Receiver("main-server", {DEVICE.key_id: DEVICE.public}.get, nonces)
+
+
+def verified(peer: Peer, receiver: Receiver, number: int = -1) -> Verified:
+    """Verify a request as the service that received it does."""
+    method, path, headers, body = peer.requests[number]
+    return verify_request(method, path, headers, lambda: body, receiver, time.time())
+
+
+def nonce(peer: Peer, number: int) -> str:
+    return peer.requests[number][2]["Signature-Input"].partition('nonce="')[2][:22]
+
+
+def signing(peer: Peer, receiver: Receiver, key: Identity = MAIN) -> Callable[[int, Headers, bytes], Headers]:
+    """Return what signs a peer's answers to the request that it received last."""
+    return lambda status, headers, body: sign_response(
+        status, headers, body, verified(peer, receiver), key, time.time()
+    )
+
+
+def test_request_to_a_service_is_signed_for_it(
+    peer: Peer, device: HttpClient, receiver: Receiver, main: Service
+) -> None:
+    peer.answer(200, {"said": "done"})
+    peer.sign = signing(peer, receiver)
+    assert device.post(f"{peer.url}/cmodel?detector=a%20b", b"update", main).json == {"said": "done"}
+    assert device.post_json(f"{peer.url}/clientstatus", {"a": 1}, main).json == {"said": "done"}
+    assert device.get(f"{peer.url}/round/package", main).json == {"said": "done"}
+    bodies = [body for *_, body in peer.requests]
+    assert bodies == [b"update", b'{"a": 1}', b""]
+    assert [method for method, *_ in peer.requests] == ["POST", "POST", "GET"]
+    assert len({nonce(peer, number) for number in range(3)}) == 3
+
+
+@pytest.mark.parametrize("path", ["", "/", "/a b", "/%61?b=%2f&c=é", "/a?", "/a?%7E~", "/a/../b"])
+def test_what_is_signed_is_what_goes_onto_the_wire(
+    peer: Peer, device: HttpClient, receiver: Receiver, path: str
+) -> None:
+    peer.answer(200, {})
+    device.get(f"{peer.url}{path}", Service("main-server", peer.url))
+    assert verified(peer, receiver).key_id == DEVICE.key_id
+
+
+def test_header_fields_of_ones_own_go_along(peer: Peer, device: HttpClient, receiver: Receiver) -> None:
+    peer.answer(200, {})
+    device.post(peer.url, b"model", Service("main-server", peer.url), {"Doorbell-Manifest": "word"})
+    assert peer.requests[0][2]["Doorbell-Manifest"] == "word"
+    assert verified(peer, receiver).body == b"model"
+
+
+def test_without_a_receiver_or_a_key_nothing_is_signed(peer: Peer, client: HttpClient, device: HttpClient) -> None:
+    peer.answer(200, {})
+    device.get(peer.url)
+    client.get(peer.url, Service("main-server", peer.url))
+    for _, _, headers, _ in peer.requests:
+        assert not {"signature", "signature-input", "content-digest"} & {name.lower() for name in headers}
+
+
+def test_signature_is_made_at_the_clients_time(peer: Peer, slept: list[float]) -> None:
+    peer.answer(200, {})
+    HttpClient(DEVICE, sleep=slept.append, clock=lambda: 1234.9).get(peer.url, Service("main-server", peer.url))
+    assert "created=1234;" in peer.requests[0][2]["Signature-Input"]
+
+
+def test_answer_is_not_looked_at_where_no_key_is_known(peer: Peer, device: HttpClient) -> None:
+    peer.answer(200, {"said": "done"})
+    assert device.get(peer.url, Service("secure-aggregator", peer.url)).json == {"said": "done"}
+
+
+@pytest.mark.parametrize("status", [200, 201, 400, 404, 409])
+def test_answer_that_is_not_signed_comes_from_nobody_we_know(
+    peer: Peer, device: HttpClient, main: Service, slept: list[float], status: int
+) -> None:
+    peer.answer(status, {"detail": "words of a stranger"})
+    with pytest.raises(PeerUnreachable, match=f"{peer.url} is not the main-server of this federation") as refused:
+        device.post(peer.url, b"update", main)
+    assert isinstance(refused.value.__cause__, NotSigned)
+    assert "stranger" not in str(refused.value)
+    assert (len(peer.requests), slept) == (1, [])
+
+
+@pytest.mark.parametrize("status", [200, 400, 404, 409])
+def test_answer_signed_with_another_key_comes_from_somebody_else(
+    peer: Peer, device: HttpClient, main: Service, receiver: Receiver, status: int
+) -> None:
+    peer.answer(status, {"detail": "words of a stranger"})
+    peer.sign = signing(peer, receiver, OTHER)
+    with pytest.raises(PeerUnreachable, match="is not the main-server of this federation") as refused:
+        device.post(peer.url, b"update", main)
+    assert isinstance(refused.value.__cause__, BadSignature)
+    assert refused.value.__cause__.slug == "signature-wrong-key"
+    assert "stranger" not in str(refused.value)
+
+
+@pytest.mark.parametrize("altered", ["status", "body", "type"])
+def test_answer_altered_on_its_way_is_not_taken(
+    peer: Peer, device: HttpClient, main: Service, receiver: Receiver, altered: str
+) -> None:
+    sign = signing(peer, receiver)
+    genuine = {"status": (200, {"Content-Type": "application/json"}, b"{}"),
+               "body": (201, {"Content-Type": "application/json"}, b"[]"),
+               "type": (201, {"Content-Type": "text/plain"}, b"{}")}  # fmt: skip
+    peer.sign = lambda *_: sign(*genuine[altered])
+    peer.answer(201, body=b"{}", Content_Type="application/json")
+    with pytest.raises(PeerUnreachable, match="is not the main-server") as refused:
+        device.post(peer.url, b"update", main)
+    assert isinstance(refused.value.__cause__, BadSignature)
+
+
+def test_answer_to_another_request_is_not_taken(
+    peer: Peer, device: HttpClient, main: Service, receiver: Receiver
+) -> None:
+    kept: list[Headers] = []
+
+    def sign_once(status: int, headers: Headers, body: bytes) -> Headers:
+        kept.append(kept[0] if kept else sign_response(status, headers, body, verified(peer, receiver), MAIN, 0))
+        return kept[0]
+
+    peer.answer(200, {"said": "done"})
+    peer.sign = sign_once
+    assert device.post(peer.url, b"update", main).json == {"said": "done"}
+    with pytest.raises(PeerUnreachable, match="is not the main-server"):
+        device.post(peer.url, b"update", main)
+
+
+@pytest.mark.parametrize(("status", "refusal"), [(400, InvalidMessage), (404, NotFound), (409, OutOfOrder)])
+def test_signed_refusal_keeps_its_kind_and_words(
+    peer: Peer, device: HttpClient, main: Service, receiver: Receiver, status: int, refusal: type[DoorbellError]
+) -> None:
+    peer.answer(status, {"detail": "device-2 is missing."})
+    peer.sign = signing(peer, receiver)
+    with pytest.raises(DoorbellError) as refused:
+        device.post(peer.url, b"update", main)
+    assert type(refused.value) is refusal
+    assert str(refused.value) == "device-2 is missing."
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_who_refuses_a_signature_cannot_sign_and_is_heard_all_the_same(
+    peer: Peer, device: HttpClient, main: Service, slept: list[float], status: int
+) -> None:
+    peer.answer(status, {"detail": "porch was revoked: it was stolen."})
+    with pytest.raises(Forbidden) as refused:
+        device.post(peer.url, b"update", main)
+    assert str(refused.value) == "porch was revoked: it was stolen."
+    assert refused.value.status == 403
+    assert (len(peer.requests), slept) == (1, [])
+
+
+def test_each_attempt_is_signed_anew(
+    peer: Peer, device: HttpClient, main: Service, receiver: Receiver, slept: list[float]
+) -> None:
+    peer.answer(503)
+    peer.answer(502)
+    peer.answer(200, {"said": "done"})
+    peer.sign = signing(peer, receiver)
+    assert device.post(peer.url, b"update", main).json == {"said": "done"}
+    assert len({nonce(peer, number) for number in range(3)}) == 3
+    assert len(peer.requests) == len({headers["Signature"] for *_, headers, _ in peer.requests}) == 3
+    assert len(slept) == 2
+
+
+def test_first_answer_is_not_taken_for_the_second(
+    peer: Peer, device: HttpClient, main: Service, receiver: Receiver
+) -> None:
+    asked: list[Verified] = []
+
+    def sign(status: int, headers: Headers, body: bytes) -> Headers:
+        asked.append(verified(peer, receiver))
+        return sign_response(status, headers, body, asked[0], MAIN, time.time())
+
+    peer.answer(503)
+    peer.answer(200, {"said": "done"})
+    peer.sign = sign
+    with pytest.raises(PeerUnreachable, match="is not the main-server"):
+        device.post(peer.url, b"update", main)
+    assert len(asked) == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from shared.architectures import ARCHITECTURES, architecture
 from shared.errors import SettingsError
 from shared.round_settings import RoundSettings, parse_round_settings
-from shared.settings import AggregatorSettings, DeviceSettings, MainSettings, port_of
+from shared.settings import AggregatorSettings, DeviceSettings, MainSettings, OperatorSettings, port_of
 
 RoundSettingsFactory = Callable[..., RoundSettings]
 Environ = Mapping[str, str]
@@ -36,6 +37,8 @@ def test_device_settings_by_default() -> None:
         main_url="http://localhost:8000",
         aggregator_url="http://localhost:8003",
         trainer_max_mb=2048,
+        join_code=None,
+        local_codes=Path("var/main-server"),
     )
 
 
@@ -56,14 +59,28 @@ def test_main_server_settings_by_default() -> None:
         min_cohort=2,
         seed=0,
         max_body_mb=64,
+        device_networks=(),
     )
 
 
 def test_aggregator_settings_by_default() -> None:
-    expected = AggregatorSettings(
-        folder=Path("var/secure-aggregator"), main_url="http://localhost:8000", max_body_mb=64
+    assert AggregatorSettings.read({}) == AggregatorSettings(
+        folder=Path("var/secure-aggregator"),
+        main_url="http://localhost:8000",
+        max_body_mb=64,
+        join_code=None,
+        local_codes=Path("var/main-server"),
     )
-    assert AggregatorSettings.read({}) == expected
+
+
+def test_operator_settings_by_default() -> None:
+    assert OperatorSettings.read({}) == OperatorSettings(token=None, trusted_proxies=0)
+
+
+def test_services_look_for_a_code_where_the_main_server_of_the_same_home_leaves_it() -> None:
+    environ = {"DOORBELL_HOME": "/srv/bell", "DOORBELL_DEVICE_NAME": "porch"}
+    folder = MainSettings.read(environ).folder
+    assert device(environ).local_codes == AggregatorSettings.read(environ).local_codes == folder
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 10])
@@ -84,6 +101,7 @@ def test_device_numbers_begin_at_one(number: int) -> None:
         DeviceSettings.read(number, {})
 
 
+CODE, TOKEN = f"doorbell-{'a' * 32}-{'0' * 32}", "!not-a-secret-at-all~"
 GOOD: list[tuple[Callable[[Environ], Any], str, str, str, object]] = [
     (device, "DOORBELL_DEVICE_NAME", "porch", "name", "porch"),
     (device, "DOORBELL_DEVICE_NAME", "porch", "folder", Path("var/devices/porch")),
@@ -97,6 +115,8 @@ GOOD: list[tuple[Callable[[Environ], Any], str, str, str, object]] = [
     (device, "DOORBELL_MAIN_URL", "http://10.0.0.1:80", "main_url", "http://10.0.0.1:80"),
     (device, "DOORBELL_AGGREGATOR_URL", "http://[::1]:9/a/", "aggregator_url", "http://[::1]:9/a"),
     (device, "DOORBELL_TRAINER_MAX_MB", "256", "trainer_max_mb", 256),
+    (device, "DOORBELL_JOIN_CODE", CODE, "join_code", CODE),
+    (device, "DOORBELL_HOME", "/srv/bell", "local_codes", Path("/srv/bell/main-server")),
     (MainSettings.read, "DOORBELL_HOME", "/srv/bell", "folder", Path("/srv/bell/main-server")),
     (MainSettings.read, "DOORBELL_FEDERATION", "street", "federation", "street"),
     (MainSettings.read, "DOORBELL_TOPOLOGY", "direct", "topology", "direct"),
@@ -115,7 +135,13 @@ GOOD: list[tuple[Callable[[Environ], Any], str, str, str, object]] = [
     (AggregatorSettings.read, "DOORBELL_HOME", "/srv/bell", "folder", Path("/srv/bell/secure-aggregator")),
     (AggregatorSettings.read, "DOORBELL_MAIN_URL", "https://main.example.org", "main_url", "https://main.example.org"),
     (AggregatorSettings.read, "DOORBELL_MAX_BODY_MB", "1", "max_body_mb", 1),
-]
+    (AggregatorSettings.read, "DOORBELL_JOIN_CODE", CODE, "join_code", CODE),
+    (MainSettings.read, "DOORBELL_DEVICE_NETWORKS", "10.0.0.0/8, fd00::/8", "device_networks",
+     (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))),
+    (MainSettings.read, "DOORBELL_DEVICE_NETWORKS", "192.0.2.7", "device_networks", (ip_network("192.0.2.7/32"),)),
+    (OperatorSettings.read, "DOORBELL_OPERATOR_TOKEN", TOKEN, "token", TOKEN),
+    (OperatorSettings.read, "DOORBELL_TRUSTED_PROXIES", "5", "trusted_proxies", 5),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("read", "variable", "text", "member", "value"), GOOD)
@@ -124,7 +150,7 @@ def test_variable_is_read(read: Callable[[Environ], Any], variable: str, text: s
     assert getattr(read({}), member) != value
 
 
-@pytest.mark.parametrize("read", [device, MainSettings.read, AggregatorSettings.read])
+@pytest.mark.parametrize("read", [device, MainSettings.read, AggregatorSettings.read, OperatorSettings.read])
 def test_empty_variable_counts_as_missing(read: Callable[[Environ], Any]) -> None:
     assert read({variable: "" for _, variable, *_ in GOOD}) == read({})
 
@@ -147,6 +173,15 @@ BAD_URLS = ["localhost:8000", "ftp://a", "http://", "//a", "http://a?b=1", "http
             "http://a:99999", "http://a:0", "http://[::1", "javascript:alert(1)"]  # fmt: skip
 BAD_WHOLES = ["one", "1.5", "-1", "1_0", "0x10", " 7", "٣", "²", "nan", "9" * 5000]
 BAD_FRACTIONS = ["x", "0", "-1", "nan", "inf", "1e-10", "1e400", "0,5"]
+BAD_TOKENS = [
+    "x" * 19,
+    "x" * 1001,
+    f"{'x' * 20} ",
+    f"{'x' * 10} {'x' * 10}",
+    f"{'x' * 20}\n",
+    f"{'x' * 20}é",
+    "\x7f" * 20,
+]
 BAD: dict[str, tuple[Callable[[Environ], Any], list[str]]] = {
     "DOORBELL_DEVICE_NAME": (device, ["Porch", "a b", "../a", "a" * 33]),
     "DOORBELL_CLIENT": (device, ["Client", "a/b"]),
@@ -168,6 +203,12 @@ BAD: dict[str, tuple[Callable[[Environ], Any], list[str]]] = {
     "DOORBELL_MIN_COHORT": (MainSettings.read, ["1", "1048577", *BAD_WHOLES]),
     "DOORBELL_SEED": (MainSettings.read, ["4294967296", *BAD_WHOLES]),
     "DOORBELL_MAX_BODY_MB": (AggregatorSettings.read, ["0", "1025", *BAD_WHOLES]),
+    "DOORBELL_DEVICE_NETWORKS": (
+        MainSettings.read,
+        ["here", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.0/8,", ",", "::/129"],
+    ),
+    "DOORBELL_OPERATOR_TOKEN": (OperatorSettings.read, BAD_TOKENS),
+    "DOORBELL_TRUSTED_PROXIES": (OperatorSettings.read, ["6", *BAD_WHOLES]),
 }
 
 
@@ -177,12 +218,27 @@ def test_bad_value_names_its_variable(variable: str, text: str) -> None:
     with pytest.raises(SettingsError) as refused:
         read({variable: text})
     assert refused.value.happened.startswith(f"{variable} cannot be ")
-    assert refused.value.todo == f"Mend {variable}."
+    assert refused.value.todo.startswith(f"Mend {variable}")
+    assert refused.value.kept == "The service was not started."
 
 
 def test_every_variable_is_tried_with_good_and_bad_values() -> None:
     paths = {"DOORBELL_HOME", "DOORBELL_DATA", "DOORBELL_CACHE"}
-    assert {variable for _, variable, *_ in GOOD} == BAD.keys() | paths
+    assert {variable for _, variable, *_ in GOOD} == BAD.keys() | paths | {"DOORBELL_JOIN_CODE"}
+
+
+@pytest.mark.parametrize("token", BAD_TOKENS)
+def test_token_that_cannot_be_used_is_not_shown(token: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        OperatorSettings.read({"DOORBELL_OPERATOR_TOKEN": token})
+    assert token.strip() not in str(refused.value)
+
+
+def test_secrets_are_in_no_repr() -> None:
+    environ = {"DOORBELL_OPERATOR_TOKEN": TOKEN, "DOORBELL_JOIN_CODE": CODE}
+    shown = repr([OperatorSettings.read(environ), device(environ), AggregatorSettings.read(environ)])
+    assert TOKEN not in shown
+    assert CODE not in shown
 
 
 @pytest.mark.parametrize(

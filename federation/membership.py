@@ -1,0 +1,86 @@
+"""`python -m federation invite | devices | revoke | rename`: who belongs to the federation.
+
+They work on the main server's own state, so they are run where it runs, by who may read its folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from main_server import members
+from main_server.context import MainServer
+from shared.settings import MainSettings
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the commands to the command line."""
+    invite = commands.add_parser("invite", help="print a join code for a new device")
+    invite.add_argument("--uses", type=_positive, default=1, help="how many may join by it (1)")
+    invite.add_argument("--hours", type=_positive, default=24, help="for how long it is good (24)")
+    invite.add_argument("--aggregator", action="store_true", help="for a secure aggregator, not a device")
+    invite.set_defaults(run=_invite)
+    listing = commands.add_parser("devices", help="list who has joined")
+    listing.set_defaults(run=_devices)
+    revoke = commands.add_parser("revoke", help="shut a member out")
+    revoke.add_argument("name")
+    revoke.add_argument("--reason", default="by the main server's operator.", help="what it is told")
+    revoke.set_defaults(run=_revoke)
+    rename = commands.add_parser("rename", help="call a device otherwise")
+    rename.add_argument("name")
+    rename.add_argument("new_name")
+    rename.set_defaults(run=_rename)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 10_000:
+        raise argparse.ArgumentTypeError("a whole number from 1 to 10000")
+    return int(text)
+
+
+def _main_server() -> MainServer:
+    return MainServer.open(MainSettings.read())
+
+
+def _invite(chosen: argparse.Namespace) -> int:
+    role = members.AGGREGATOR if chosen.aggregator else members.DEVICE
+    print(members.invite(_main_server(), role, chosen.uses, chosen.hours).text)
+    return 0
+
+
+def _devices(_: argparse.Namespace) -> int:
+    server = _main_server()
+    table = Table()
+    for heading in ("name", "key", "address", "last seen", "last round trained", "version held"):
+        table.add_column(heading)
+    announced = {device.name: device for device in server.store.devices()}
+    parts = server.store.participations()
+    for member in server.store.members():
+        device = announced.get(member.name) if member.revoked is None else None
+        mine = [part for part in parts if device and part.device == member.name]
+        rounds = ", ".join(f"{part.detector} {part.trained_round}" for part in mine if part.trained_round)
+        held = ", ".join(f"{part.detector} {part.delivered[:8]}" for part in mine if part.delivered)
+        name = member.name if member.revoked is None else f"{member.name} (revoked: {member.revoked})"
+        seen = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(device.last_seen)) if device else ""
+        table.add_row(name, member.key_id, device.address if device else "", seen, rounds, held)
+    Console().print(table)
+    return 0
+
+
+def _revoke(chosen: argparse.Namespace) -> int:
+    members.revoke(_main_server(), chosen.name, chosen.reason)
+    print(f"{chosen.name} is revoked: its messages are refused, and its update is in no sum from now on.")
+    return 0
+
+
+def _rename(chosen: argparse.Namespace) -> int:
+    members.rename(_main_server(), chosen.name, chosen.new_name)
+    print(f"{chosen.name} is called {chosen.new_name} from now on; it hears of it when it next trains or sends.")
+    return 0

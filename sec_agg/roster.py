@@ -1,0 +1,64 @@
+"""Who may send to the aggregator: the roster, taken from the main server in a signed answer, and kept for a moment."""
+
+from __future__ import annotations
+
+import base64
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from shared.errors import InvalidMessage
+from shared.http_client import HttpClient
+from shared.identity import fingerprint
+from shared.trust import Member, Standing
+
+FRESH_S = 10.0
+MAX_STRANGERS = 100
+
+
+class Roster:
+    """The members as the main server last named them; asked for again when it is old, or knows a key not.
+
+    Args:
+        standing: The aggregator's place in the federation.
+        http: How to reach the main server.
+        clock: Seconds, from any start.
+    """
+
+    def __init__(self, standing: Standing, http: HttpClient, clock: Callable[[], float] = time.monotonic) -> None:
+        self._standing, self._http, self._clock = standing, http, clock
+        self._lock = threading.Lock()
+        self._members: dict[str, Member] = {}
+        self._asked_at = float("-inf")
+        self._strangers: set[str] = set()
+
+    def member(self, key_id: str) -> Member | None:
+        """Return the member with a key, or None.
+
+        Raises:
+            PeerUnreachable: The roster is old, and the main server does not answer.
+        """
+        with self._lock:
+            if self._clock() - self._asked_at > FRESH_S:
+                self._ask()
+                self._strangers.clear()
+            elif key_id not in self._members and key_id not in self._strangers and len(self._strangers) < MAX_STRANGERS:
+                self._ask()
+            if key_id not in self._members and len(self._strangers) < MAX_STRANGERS:
+                self._strangers.add(key_id)  # costs no further request until the roster is old
+            return self._members.get(key_id)
+
+    def _ask(self) -> None:
+        main = self._standing.main()
+        reply = self._http.get(f"{main.url}/roster", main).json
+        try:
+            members = [_member(entry) for entry in reply["members"]]
+        except (TypeError, KeyError, ValueError) as error:
+            raise InvalidMessage("The main server did not send a roster.") from error
+        self._members = {fingerprint(member.public_key): member for member in members}
+        self._asked_at = self._clock()
+
+
+def _member(entry: dict[str, Any]) -> Member:
+    return Member(entry["name"], entry["role"], base64.b64decode(entry["public_key"], validate=True), entry["revoked"])

@@ -1,0 +1,74 @@
+"""Where a request may go that somebody else gave the address of: the main server calls devices by it.
+
+A device's address is checked when it is connected to, not when it is announced: a name may point elsewhere later.
+Link-local addresses (cloud metadata services live there), multicast, unspecified and reserved ones are refused always;
+an operator may restrict the rest to networks of his own.
+"""
+
+from __future__ import annotations
+
+import socket
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import NewConnectionError
+
+Network = IPv4Network | IPv6Network
+_METADATA = (
+    ip_address("fd00:ec2::254"),
+    ip_address("fd20:ce::254"),
+    ip_address("100.100.100.200"),
+    ip_address("192.0.0.192"),
+)
+
+
+def permitted(address: IPv4Address | IPv6Address, networks: tuple[Network, ...]) -> bool:
+    """Return whether a device may be at `address`.
+
+    Args:
+        address: What the connection leads to.
+        networks: The operator's own, or none for no further restriction.
+    """
+    if isinstance(address, IPv6Address):
+        address = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, address))[1]
+    refused = address.is_link_local or address.is_multicast or address.is_unspecified
+    if refused or (address.is_reserved and not address.is_loopback) or address in _METADATA:
+        return False
+    return not networks or any(address in network for network in networks)
+
+
+def guarded_session(networks: tuple[Network, ...]) -> requests.Session:
+    """Return a session that connects to permitted addresses alone; it refuses before it sends a byte."""
+
+    class Plain(HTTPConnection):
+        def _new_conn(self) -> socket.socket:
+            return _checked(self, super()._new_conn(), networks)
+
+    class Secure(HTTPSConnection):
+        def _new_conn(self) -> socket.socket:
+            return _checked(self, super()._new_conn(), networks)
+
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class SecurePool(HTTPSConnectionPool):
+        ConnectionCls = Secure
+
+    session = requests.Session()
+    for scheme in ("http", "https"):
+        adapter = HTTPAdapter()
+        adapter.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
+        session.mount(f"{scheme}://", adapter)
+    return session
+
+
+def _checked(connection: HTTPConnection, made: socket.socket, networks: tuple[Network, ...]) -> socket.socket:
+    """Return a connection that was made, if it leads to where a device may be."""
+    peer = made.getpeername()[0]
+    if permitted(ip_address(peer.partition("%")[0]), networks):
+        return made
+    made.close()
+    raise NewConnectionError(connection, f"{peer} is not an address that a device may have")
