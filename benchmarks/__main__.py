@@ -10,6 +10,7 @@ GROUPS = {
     "training": "Training and rounds, drawn pictures, porch-cnn",
     "servers": "The two servers",
     "signing": "Signed messages",
+    "fuzz": "Hostile containers",
     "aggregation": "Summing and unmasking",
     "demonstration": "The demonstration",
 }

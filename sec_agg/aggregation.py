@@ -20,10 +20,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sec_agg.roster import Roster
 from sec_agg.store import Round, Store, Stored
 from shared.blobs import BlobStore
 from shared.containers import Aggregate, MaskedUpdate, parse_masked_update
-from shared.errors import InvalidMessage, OutOfOrder
+from shared.errors import InvalidMessage, OutOfOrder, PeerUnreachable
 from shared.fixed_point import EXTRA_COORDINATES
 from shared.http_client import HttpClient
 from shared.round_settings import RoundSettings, parse_round_settings
@@ -31,6 +32,7 @@ from shared.steps import Done
 from shared.trust import Caller, Standing
 
 _CHUNK = 1 << 16
+_NOT_IN_FORCE = "the key that it signed with is not in force any more."
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Aggregator:
     blobs: BlobStore
     http: HttpClient
     standing: Standing
+    roster: Roster
 
 
 def accept(aggregator: Aggregator, caller: Caller) -> Done:
@@ -61,7 +64,7 @@ def accept(aggregator: Aggregator, caller: Caller) -> Done:
     current = _round_for(aggregator, update)
     if update.masked.size != current.size + EXTRA_COORDINATES:
         raise InvalidMessage("This update has another length than the round's model.")
-    kept = Stored(update.device, hashlib.sha256(body).hexdigest(), update.sealed_seed)
+    kept = Stored(update.device, hashlib.sha256(body).hexdigest(), update.sealed_seed, caller.verified.key_id)
     if kept in aggregator.store.updates(update.detector, update.round):
         return Done(f"The update for round {update.round} is kept; this was the same once more.")
     if current.state != "open":  # before the disk is touched: whoever comes too late cannot fill it
@@ -93,7 +96,7 @@ def aggregate(aggregator: Aggregator, detector: str) -> Done:
     said = f"The masked updates of {len(cohort)} devices ({names}) for round {current.round} {when}."
     left_out = [kept.device for kept in aggregator.store.updates(detector, current.round) if kept not in cohort]
     if left_out:
-        said += f" Left out, because the main server does not take their sealed seeds: {', '.join(left_out)}."
+        said += f" Left out, because their sealed seeds or keys are not taken: {', '.join(left_out)}."
     devices = [stored.device for stored in cohort]
     return Done(said, {"round": current.round, "devices": devices, "left_out": left_out})
 
@@ -157,7 +160,9 @@ def _ask_for_round(aggregator: Aggregator, detector: str) -> tuple[RoundSettings
     main = aggregator.standing.main()
     reply = aggregator.http.get(f"{main.url}/round/{detector}", main).json
     if not isinstance(reply, dict) or not isinstance(devices := reply.get("devices"), list):
-        raise InvalidMessage("The main server did not describe the round.")
+        raise PeerUnreachable(
+            "The main server did not describe the round.", todo="Run the same version of every service."
+        )
     settings = parse_round_settings(reply.get("round"))
     if settings.topology == "direct":
         raise OutOfOrder(
@@ -168,19 +173,26 @@ def _ask_for_round(aggregator: Aggregator, detector: str) -> tuple[RoundSettings
 
 
 def _freeze(aggregator: Aggregator, current: Round) -> None:
-    """Fix the cohort to the updates whose seeds open; leaves the round open if an update came meanwhile."""
+    """Fix the cohort to the updates of members whose seeds open; leaves the round open if one came meanwhile."""
     seen = aggregator.store.updates(current.detector, current.round)
-    if len(seen) < current.min_cohort:
-        raise _too_few(aggregator, current, {stored.device for stored in seen}, {})
-    seeds = {stored.device: base64.b64encode(stored.sealed_seed).decode() for stored in seen}
+    aggregator.roster.refresh()
+    strangers = {
+        stored.device: _NOT_IN_FORCE for stored in seen if not aggregator.roster.owns(stored.device, stored.key_id)
+    }
+    usable = [stored for stored in seen if stored.device not in strangers]
+    if len(usable) < current.min_cohort:
+        raise _too_few(aggregator, current, {stored.device for stored in usable}, strangers)
+    seeds = {stored.device: base64.b64encode(stored.sealed_seed).decode() for stored in usable}
     message = {"detector": current.detector, "round": current.round, "sealed_seeds": seeds}
     main = aggregator.standing.main()
     reply = aggregator.http.post_json(f"{main.url}/check_seeds", message, main).json
     if not isinstance(reply, dict) or not isinstance(refused := reply.get("refused"), dict):
-        raise InvalidMessage("The main server did not say which seeds open.")
-    cohort = {stored.device: stored.digest for stored in seen if stored.device not in refused}
+        raise PeerUnreachable(
+            "The main server did not say which seeds open.", todo="Run the same version of every service."
+        )
+    cohort = {stored.device: stored.digest for stored in usable if stored.device not in refused}
     if len(cohort) < current.min_cohort:
-        raise _too_few(aggregator, current, set(cohort), refused)
+        raise _too_few(aggregator, current, set(cohort), refused | strangers)
     aggregator.store.freeze(current.detector, current.round, seen, cohort)
 
 

@@ -31,8 +31,9 @@ def create_app(settings: AggregatorSettings | None = None, http: HttpClient | No
     standing = Standing(
         identity, ROLE, ROLE, settings.folder, settings.main_url, http, settings.join_code, settings.local_codes
     )
-    gate = Gate(identity, lambda: ROLE, Roster(standing, http).member, Nonces(settings.folder))
-    aggregator = Aggregator(store, BlobStore(settings.folder / "blobs"), http, standing)
+    roster = Roster(standing, http)
+    gate = Gate(identity, lambda: ROLE, roster.member, Nonces(settings.folder))
+    aggregator = Aggregator(store, BlobStore(settings.folder / "blobs"), http, standing, roster)
 
     def page() -> dict[str, object]:
         names = store.detectors()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from shared.errors import InvalidMessage
+from shared.errors import PeerUnreachable
 from shared.http_client import HttpClient
 from shared.identity import fingerprint
 from shared.trust import Member, Standing
@@ -37,7 +37,7 @@ class Roster:
         """Return the member with a key, or None.
 
         Raises:
-            PeerUnreachable: The roster is old, and the main server does not answer.
+            PeerUnreachable: The roster is old, and the main server does not answer, or not with a roster.
         """
         with self._lock:
             if self._clock() - self._asked_at > FRESH_S:
@@ -49,13 +49,26 @@ class Roster:
                 self._strangers.add(key_id)  # costs no further request until the roster is old
             return self._members.get(key_id)
 
+    def refresh(self) -> None:
+        """Ask the main server for the roster now; raises as `member` does."""
+        with self._lock:
+            self._ask()
+
+    def owns(self, name: str, key_id: str) -> bool:
+        """Return whether, by the roster as it is known, a key is that of a member of this name who is not revoked."""
+        with self._lock:
+            member = self._members.get(key_id)
+        return member is not None and member.name == name and member.revoked is None
+
     def _ask(self) -> None:
         main = self._standing.main()
         reply = self._http.get(f"{main.url}/roster", main).json
         try:
             members = [_member(entry) for entry in reply["members"]]
         except (TypeError, KeyError, ValueError) as error:
-            raise InvalidMessage("The main server did not send a roster.") from error
+            raise PeerUnreachable(
+                "The main server did not send a roster.", todo="Run the same version of every service."
+            ) from error
         self._members = {fingerprint(member.public_key): member for member in members}
         self._asked_at = self._clock()
 

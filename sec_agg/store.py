@@ -49,6 +49,7 @@ _updates = Table(
     Column("device", String, primary_key=True),
     Column("digest", String, nullable=False),
     Column("sealed_seed", LargeBinary, nullable=False),
+    Column("key_id", String, nullable=False),
     Column("in_cohort", Boolean, nullable=False, default=False),
 )
 
@@ -70,11 +71,12 @@ class Round:
 
 @dataclass(frozen=True)
 class Stored:
-    """One device's masked update, kept as a blob."""
+    """One device's masked update, kept as a blob, and the key that it was signed with."""
 
     device: str
     digest: str
     sealed_seed: bytes
+    key_id: str
 
 
 class Store:
@@ -112,8 +114,8 @@ class Store:
             if current is None or current.state != "open" or len(others) >= current.cohort_cap:
                 return False
             connection.execute(_updates.delete().where(_of(detector, number), _updates.c.device == update.device))
-            row = {"device": update.device, "digest": update.digest, "sealed_seed": update.sealed_seed}
-            connection.execute(_updates.insert().values(detector=detector, round=number, in_cohort=False, **row))
+            row = vars(update) | {"detector": detector, "round": number, "in_cohort": False}
+            connection.execute(_updates.insert().values(row))
             return True
 
     def updates(self, detector: str, number: int) -> tuple[Stored, ...]:
@@ -172,7 +174,7 @@ def _round(connection: Connection, detector: str, number: int | None) -> Round |
 
 
 def _stored(connection: Connection, detector: str, number: int, *also: ColumnElement[bool]) -> tuple[Stored, ...]:
-    columns = (_updates.c.device, _updates.c.digest, _updates.c.sealed_seed)
+    columns = (_updates.c.device, _updates.c.digest, _updates.c.sealed_seed, _updates.c.key_id)
     query = select(*columns).where(_of(detector, number), *also).order_by(_updates.c.device)
     return tuple(Stored(**row) for row in connection.execute(query).mappings())
 

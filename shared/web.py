@@ -160,8 +160,9 @@ def json_body() -> object:
 
 
 def _answer(app: Flask, answer: Answer, data: Mapping[str, object]) -> Response:
-    best = request.accept_mimetypes.best_match(["text/plain", "application/json", "text/html"], default="text/plain")
-    if best == "application/json":
+    kinds = ["text/plain", "application/json", "text/html", "application/problem+json"]
+    best = request.accept_mimetypes.best_match(kinds, default="text/plain")
+    if best in ("application/json", "application/problem+json"):
         response = jsonify(data)
     elif best == "text/html":
         response = Response(_page_with(app, answer))

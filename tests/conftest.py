@@ -25,6 +25,7 @@ from main_server.context import MainServer
 from main_server.members import member_of
 from main_server.model_registry import load_model
 from sec_agg.aggregation import Aggregator
+from sec_agg.roster import Roster
 from sec_agg.store import Store
 from shared.architectures import architecture
 from shared.blobs import BlobStore
@@ -130,7 +131,9 @@ class Federation:
         self.as_main = Sender(identity, main_http)
         standing = self.standing("secure-aggregator", "secure-aggregator", mine.folder)
         self.network.apps["aggregator"] = sec_agg.app.create_app(mine, standing.http)
-        self.aggregator = Aggregator(Store(mine.folder), BlobStore(mine.folder / "blobs"), standing.http, standing)
+        roster = Roster(standing, standing.http)
+        blobs = BlobStore(mine.folder / "blobs")
+        self.aggregator = Aggregator(Store(mine.folder), blobs, standing.http, standing, roster)
         self.as_aggregator = Sender(standing.identity, standing.http, standing.main().public_key)
 
     def standing(self, role: Role, name: str, folder: Path, join_code: str | None = None) -> Standing:

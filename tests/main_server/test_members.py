@@ -415,6 +415,16 @@ def test_update_of_a_revoked_device_is_not_in_the_next_sum(federation: Any) -> N
     assert federation.main.store.round("package", 1).cohort == ("a", "b")
 
 
+def test_update_of_a_revoked_device_is_not_its_namesakes(federation: Any) -> None:
+    masked_round(federation, "a", "b", "c")
+    revoke(federation.main, "c", "It was stolen.")
+    join(federation.main, invite(federation.main, "device", 1, 1), "c", identity(1))
+    namesake = replace(federation.device("a"), identity=identity(1), http=federation.network.client(identity(1)))
+    namesake.post_json("http://main/clientstatus", STATUS)
+    done = federation.step("aggregator", "aggregate_models")
+    assert (done["devices"], done["left_out"]) == (["a", "b"], ["c"])
+
+
 @pytest.mark.parametrize(
     "leave", [lambda main: revoke(main, "c", "It was stolen."), lambda main: rename(main, "c", "d")]
 )

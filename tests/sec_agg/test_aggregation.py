@@ -166,7 +166,7 @@ def test_update_whose_seed_does_not_open_is_left_out_and_named(federation: Any) 
     done = federation.step("aggregator", "aggregate_models")
     assert done["devices"] == ["a", "b"]
     assert "Left out" in done["said"]
-    assert done["said"].endswith("Left out, because the main server does not take their sealed seeds: c.")
+    assert done["said"].endswith("Left out, because their sealed seeds or keys are not taken: c.")
     assert federation.step("aggregator", "aggregate_models")["left_out"] == ["c"]
     federation.step("aggregator", "send_model_secagg")
     assert not np.array_equal(federation.params(), base)
@@ -346,7 +346,7 @@ def test_cohort_is_not_frozen_from_a_stale_view_nor_twice(federation: Any) -> No
     assert store.freeze("package", 1, seen, {"a": seen[0].digest})
     assert not store.freeze("package", 1, seen, {stored.device: stored.digest for stored in seen})
     assert [stored.device for stored in store.cohort("package", 1)] == ["a"]
-    assert not store.keep_update("package", 1, Stored("c", "0" * 64, b""))
+    assert not store.keep_update("package", 1, Stored("c", "0" * 64, b"", "0" * 32))
 
 
 def test_first_sum_is_kept_whatever_comes_after(federation: Any) -> None:

@@ -13,7 +13,7 @@ from flask import Flask
 
 from main_server.members import rename, revoke
 from sec_agg.roster import FRESH_S, MAX_STRANGERS, Roster
-from shared.errors import Forbidden, InvalidMessage, PeerUnreachable
+from shared.errors import Forbidden, PeerUnreachable
 from shared.identity import Identity
 from shared.signing import sign_request
 from shared.trust import Member
@@ -213,7 +213,7 @@ def test_answer_that_is_no_roster_changes_nothing(
     with monkeypatch.context() as patched:
         patched.setattr("main_server.routes.jsonify", lambda _: federation.network.apps["main"].json.response(make(a)))
         clock.now += FRESH_S + 0.01
-        with pytest.raises(InvalidMessage, match="did not send a roster"):
+        with pytest.raises(PeerUnreachable, match="did not send a roster"):
             roster.member(a)
     assert roster.member(a) == first
 
