@@ -186,9 +186,9 @@ def performance(device: Device, detector: str) -> Done:
     models = {"local": str(device.blobs.path(training.local_model)), "global": str(device.blobs.path(held.version))}
     job = _job(device, "score", detector) | {"clients": [device.settings.client], "split": "test", "models": models}
     measured = device.trainer.run(job)["models"]
-    said = " ".join(_in_words(name, measured[name]) for name in ("local", "global"))
-    said = f"On {measured['local']['pictures']} test pictures: {said} (local: round {training.round}, "
-    said += f"global: the model of round {held.round})"
+    said = "; ".join(_in_words(name, measured[name]) for name in ("local", "global"))
+    said = f"On {measured['local']['pictures']} test pictures: {said}. "
+    said += f"(Local: trained for round {training.round}; global: the model of round {held.round}.)"
     return Done(said, measured | {"local_round": training.round, "global_round": held.round})
 
 
@@ -281,5 +281,5 @@ def _in_words(name: str, measured: dict[str, Any]) -> str:
     auc = "no AUC" if measured["roc_auc"] is None else f"AUC {measured['roc_auc']:.3f}"
     return (
         f"{name} model accuracy {measured['accuracy']:.1%}, precision {measured['precision']:.1%}, "
-        f"recall {measured['recall']:.1%}, F1 {measured['f1']:.3f}, {auc};"
+        f"recall {measured['recall']:.1%}, F1 {measured['f1']:.3f}, {auc}"
     )

@@ -175,8 +175,6 @@ class HttpClient:
 
     def _read(self, url: str, response: requests.Response) -> bytes:
         """Return an answer's body as it is on the wire; how long it is and takes is not the peer's to say."""
-        if response.raw is None:  # it did not come over a wire
-            return response.content
         body, deadline = bytearray(), time.monotonic() + _PATIENCE * self._timeout_s
         bearable = response.headers.get("Content-Encoding", "identity") == "identity"
         while bearable and (part := response.raw.read1(_PIECE_BYTES, decode_content=False)):

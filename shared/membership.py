@@ -56,7 +56,9 @@ class JoinCode:
         """
         match = _CODE.fullmatch(text.strip())
         if not match:
-            raise SettingsError("That is not a join code.", todo="Copy the whole line that federation invite printed.")
+            raise SettingsError(
+                "DOORBELL_JOIN_CODE is not a join code.", todo="Copy the whole line that federation invite printed."
+            )
         return cls(base64.b32decode(match[1].upper()), match[2])
 
     @property

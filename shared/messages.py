@@ -47,6 +47,6 @@ def add_signed_message(
 
 
 def _signed(gate: Gate, caller: Caller, response: Response) -> Response:
-    headers = {"Content-Type": response.headers["Content-Type"]} if response.data else {}
-    response.headers.update(gate.sign_answer(response.status_code, headers, response.data, caller))
+    covered = {name: value for name, value in response.headers if name == "Content-Type"}
+    response.headers.update(gate.sign_answer(response.status_code, covered, response.data, caller))
     return response
