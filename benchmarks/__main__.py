@@ -9,6 +9,7 @@ GROUPS = {
     "learning": "Real photos, 2 clients, default architecture",
     "training": "Training and rounds, drawn pictures, porch-cnn",
     "servers": "The two servers",
+    "joining": "Joining",
     "signing": "Signed messages",
     "fuzz": "Hostile containers",
     "aggregation": "Summing and unmasking",

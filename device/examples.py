@@ -10,6 +10,7 @@ from device.body import ensure_exported
 from device.embedding import Embedder, embed_cached
 from device.training import Examples
 from shared.architectures import Architecture
+from shared.errors import DatasetError
 
 
 class Pictures:
@@ -23,6 +24,25 @@ class Pictures:
     def __init__(self, cache: Path, machine_cache: Path) -> None:
         self._cache, self._machine_cache = cache, machine_cache
         self._embedder: Embedder | None = None
+        self._repeated: dict[tuple[str, str], tuple[int, list[str]]] = {}
+
+    def repeated(self, root: Path, detector: str, client: str) -> list[str]:
+        """Say which test pictures are learned from as well; looked at again when a file has changed.
+
+        Returns:
+            "train/animal/1.jpg = test/animal/7.jpg" and so on; empty also where there is no test split yet.
+        """
+        folder = root / detector / client
+        files = [(path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
+        listing = hash(tuple((path, status.st_size, status.st_mtime_ns) for path, status in files))
+        if self._repeated.get((detector, client), (None, []))[0] != listing:
+            try:
+                pairs = folders.repeated(root, detector, client)
+            except DatasetError:
+                pairs = ()
+            said = [" = ".join("/".join(path.parts[2:]) for path in pair) for pair in pairs]
+            self._repeated[detector, client] = listing, said
+        return self._repeated[detector, client][1]
 
     def load(
         self, architecture: Architecture, root: Path, detector: str, client: str, split: str

@@ -273,8 +273,12 @@ def _trained(current: RoundSettings, result: dict[str, Any], bytes_down: int, no
     if result["left_out"]:
         reasons = ", ".join(f"{count} x {reason}" for reason, count in sorted(result["left_out"].items()))
         said += f" Left out: {reasons}."
-    figures = {"round": current.round, "weight": result["weight"], "history": result["history"]}
-    return Done(said + note, figures | {"left_out": result["left_out"], "seconds": seconds, "bytes_down": bytes_down})
+    if result["repeated"]:
+        said += f" Learned from and tested on as well ({len(result['repeated'])}), so measurements flatter: "
+        said += ", ".join(result["repeated"][:3]) + (", ..." if len(result["repeated"]) > 3 else ".")
+    about_pictures = {"left_out": result["left_out"], "repeated": result["repeated"]}
+    figures = {"round": current.round, "weight": result["weight"], "history": result["history"]} | about_pictures
+    return Done(said + note, figures | {"seconds": seconds, "bytes_down": bytes_down})
 
 
 def _in_words(name: str, measured: dict[str, Any]) -> str:

@@ -74,7 +74,7 @@ class _Bench:
         self._pictures: Any = None
 
     def train(self, job: dict[str, Any], on_progress: Emit) -> dict[str, Any]:
-        """Train, write the trained model and the plot, and return weight, history and what was left out."""
+        """Train, write the trained model and the plot, and return weight, history, what was left out or repeats."""
         from device.plot import training_plot  # noqa: PLC0415 - matplotlib, too, is loaded on the first job alone
         from shared.containers import Model, parse_model  # noqa: PLC0415
         from shared.round_settings import LocalWork  # noqa: PLC0415
@@ -90,7 +90,8 @@ class _Bench:
         Path(job["local_model"]).write_bytes(local.to_bytes())
         epochs = [asdict(epoch) for epoch in history]
         Path(job["plot"]).write_bytes(training_plot(job["detector"], epochs))
-        return {"weight": len(train.labels), "history": epochs, "left_out": left_out}
+        repeated = self._pictures.repeated(Path(job["data"]), job["detector"], job["client"])
+        return {"weight": len(train.labels), "history": epochs, "left_out": left_out, "repeated": repeated}
 
     def score(self, job: dict[str, Any], _on_progress: Emit) -> dict[str, Any]:
         """Score several models on one split, of one client or of several together."""

@@ -20,20 +20,16 @@ from shared.trust import Gate, Standing
 from shared.web import make_app
 
 ROLE: Final = "secure-aggregator"
+IDENTITY: Final = "identity.key"
 
 
 def create_app(settings: AggregatorSettings | None = None, http: HttpClient | None = None) -> Flask:
     """Make the aggregator's app from its settings, or from the environment; tests may replace `http`."""
     settings = settings or AggregatorSettings.read()
-    store = Store(settings.folder)
-    identity = Identity.open(settings.folder / "identity.key")
-    http = http or HttpClient(identity)
-    standing = Standing(
-        identity, ROLE, ROLE, settings.folder, settings.main_url, http, settings.join_code, settings.local_codes
-    )
-    roster = Roster(standing, http)
-    gate = Gate(identity, lambda: ROLE, roster.member, Nonces(settings.folder))
-    aggregator = Aggregator(store, BlobStore(settings.folder / "blobs"), http, standing, roster)
+    store, standing = Store(settings.folder), open_standing(settings, http)
+    roster = Roster(standing, standing.http)
+    gate = Gate(standing.identity, lambda: ROLE, roster.member, Nonces(settings.folder))
+    aggregator = Aggregator(store, BlobStore(settings.folder / "blobs"), standing.http, standing, roster)
 
     def page() -> dict[str, object]:
         names = store.detectors()
@@ -45,3 +41,18 @@ def create_app(settings: AggregatorSettings | None = None, http: HttpClient | No
     )
     add_routes(app, aggregator, gate)
     return app
+
+
+def open_standing(settings: AggregatorSettings, http: HttpClient | None = None) -> Standing:
+    """Open the aggregator's key pair and its place in the federation."""
+    identity = Identity.open(settings.folder / IDENTITY)
+    return Standing(
+        identity=identity,
+        role=ROLE,
+        wanted_name=ROLE,
+        folder=settings.folder,
+        main_url=settings.main_url,
+        http=http or HttpClient(identity),
+        join_code=settings.join_code,
+        local_codes=settings.local_codes,
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -225,3 +226,12 @@ def _check_standing(member: Member, roles: tuple[AnyRole, ...]) -> None:
         )
     if member.role not in roles:
         raise Forbidden(f"{member.name} is a {member.role}, and may not send this.", slug="wrong-role")
+
+
+def change_key_from_command_line(standing: Standing, path: Path) -> None:
+    """Replace a service's key, and say so, or say why not and end with exit code 1."""
+    try:
+        fresh = standing.change_key(path)
+    except DoorbellError as error:
+        sys.exit(str(error))
+    sys.stdout.write(f"{standing.name} has a new key, {fresh.key_id}. Start it again if it is running.\n")

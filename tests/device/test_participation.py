@@ -34,6 +34,7 @@ class PretendTrainer:
         self.step = STEP
         self.error: Exception | None = None
         self.progress, self.pid = None, None
+        self.repeated = ["train/face/1.jpg = test/face/7.jpg"]
 
     def run(self, job: dict[str, Any]) -> dict[str, Any]:
         self.jobs.append(job)
@@ -47,7 +48,7 @@ class PretendTrainer:
         Path(job["local_model"]).write_bytes(local.to_bytes())
         Path(job["plot"]).write_bytes(b"a plot")
         epoch = {"loss": 0.1, "accuracy": 0.9, "val_loss": 0.2, "val_accuracy": 0.8, "seconds": 1.5}
-        return {"weight": 12, "history": [epoch], "left_out": {"not a picture": 2}}
+        return {"weight": 12, "history": [epoch], "left_out": {"not a picture": 2}, "repeated": self.repeated}
 
     def close(self) -> None:
         """Nothing was started."""
@@ -107,6 +108,7 @@ def test_training_fetches_version_0_and_keeps_it(federation: Any, doorbell: Devi
     assert done.figures["bytes_down"] == len(doorbell.blobs.get(held.version))
     assert "Trained for round 1 on 12 pictures in 1.5 s: accuracy 90.0%, on validation pictures 80.0%." in done.said
     assert "Left out: 2 x not a picture." in done.said
+    assert "Learned from and tested on as well (1), so measurements flatter: train/face/1.jpg = test" in done.said
     assert federation.main.store.devices()[0].address == "http://device-1"
 
 

@@ -65,6 +65,21 @@ def test_a_device_joins_by_a_code_that_is_good_once(main_machine: Any, other_mac
             assert code not in machine.log(service)
 
 
+def test_the_aggregator_gets_a_new_key_and_goes_on(main_machine: Any) -> None:
+    key = main_machine.home / "secure-aggregator" / "identity.key"
+    assert main_machine.step("aggregator", "/aggregate_models?detector=face").status_code in (200, 409)
+    before = key.read_bytes()
+    main_machine.stop("aggregator")
+    command = [sys.executable, "-m", "sec_agg", "--new-key"]
+    run = subprocess.run(
+        command, cwd=PROJECT, env=main_machine.environment, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0 and "secure-aggregator has a new key" in run.stdout, run.stderr
+    assert key.read_bytes() != before
+    main_machine.start("aggregator")
+    assert main_machine.step("aggregator", "/aggregate_models?detector=face").status_code in (200, 409)
+
+
 def test_a_member_is_renamed_gets_a_new_key_and_is_shut_out(
     main_machine: Any, other_machine: Callable[..., Any]
 ) -> None:
