@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import get_args
 
 from main_server.context import MainServer
-from main_server.store import Invitation, Joined
+from main_server.member_store import Invitation, Joined
 from shared.errors import Forbidden, InvalidMessage, NotFound, OutOfOrder
 from shared.identity import fingerprint, secret_file, verify
 from shared.membership import (

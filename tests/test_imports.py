@@ -20,7 +20,15 @@ SERVERS = ("sec_agg.app", "main_server.app")
 WEB = {"sec_agg/app.py", "main_server/app.py", "device/app.py"}
 WEB |= {"shared/web.py", "shared/messages.py", "shared/operators.py"}
 WEB |= {"sec_agg/routes.py", "main_server/routes.py", "device/routes.py"}
-SQL = {"sec_agg/store.py", "main_server/store.py", "device/store.py", "shared/database.py", "shared/nonces.py"}
+SQL = {
+    "sec_agg/store.py",
+    "main_server/store.py",
+    "main_server/member_store.py",
+    "main_server/tables.py",
+    "device/store.py",
+    "shared/database.py",
+    "shared/nonces.py",
+}
 ENVIRONMENT = {"shared/settings.py", "device/trainer.py"}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from main_server.store import Invitation
+from main_server.member_store import Invitation
 from shared.identity import Identity
 from shared.membership import JoinCode, JoinRequest, new_key_statement
 

@@ -1,0 +1,128 @@
+"""What the main server remembers of who has joined, and of the join codes that are out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sqlalchemy import ColumnElement, Connection, and_, insert, select
+
+from main_server.tables import DEVICES, INVITATIONS, MEMBERS, METADATA, PARTICIPATIONS, PLAIN_UPDATES, ROUNDS
+from shared.database import open_database
+from shared.membership import Role
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Somebody who joined: `revoked` is why he may not call any more, or None; a revoked name may join anew."""
+
+    key_id: str
+    name: str
+    role: Role
+    public_key: bytes
+    joined_at: float
+    revoked: str | None
+
+
+@dataclass(frozen=True)
+class Invitation:
+    """A join code that is out: how often it may still be used, and until when (seconds since the epoch)."""
+
+    invitation: str
+    secret: bytes = field(repr=False)
+    role: Role
+    uses_left: int
+    expires_at: float
+
+
+class MemberStore:
+    """The part of the main server's database that is about members; each method is one transaction."""
+
+    def __init__(self, folder: Path) -> None:
+        self._engine = open_database(folder, METADATA)
+
+    def invite(self, invitation: Invitation) -> None:
+        """Note that a join code is out; one that is known already stays as it is."""
+        with self._engine.begin() as connection:
+            if connection.execute(select(INVITATIONS).where(_invited(invitation.invitation))).first() is None:
+                connection.execute(insert(INVITATIONS).values(vars(invitation)))
+
+    def invitation(self, invitation: str) -> Invitation | None:
+        """Return a join code that is out, used up and expired ones too, or None."""
+        with self._engine.begin() as connection:
+            row = connection.execute(select(INVITATIONS).where(_invited(invitation))).mappings().first()
+            return None if row is None else Invitation(**row)
+
+    def admit(self, invitation: str, member: Joined, now: float) -> str | None:
+        """Add a member by one use of a join code; return why not, or None. The same member twice costs one use."""
+        with self._engine.begin() as connection:
+            known = connection.execute(select(MEMBERS).where(MEMBERS.c.key_id == member.key_id)).mappings().first()
+            if known is not None:
+                same = known["name"] == member.name and known["revoked"] is None
+                return None if same else "that key has joined before, under another name, or was revoked"
+            named = and_(MEMBERS.c.name == member.name, MEMBERS.c.revoked.is_(None))
+            if connection.execute(select(MEMBERS).where(named)).first() is not None:
+                return f"there is a {member.name} already, with another key"
+            usable = and_(_invited(invitation), INVITATIONS.c.uses_left > 0, INVITATIONS.c.expires_at > now)
+            used = connection.execute(INVITATIONS.update().where(usable).values(uses_left=INVITATIONS.c.uses_left - 1))
+            if used.rowcount != 1:
+                return "the join code is used up or has expired"
+            connection.execute(insert(MEMBERS).values(vars(member)))
+            return None
+
+    def member(self, key_id: str) -> Joined | None:
+        """Return the member with a key, revoked or not, or None."""
+        with self._engine.begin() as connection:
+            row = connection.execute(select(MEMBERS).where(MEMBERS.c.key_id == key_id)).mappings().first()
+            return None if row is None else Joined(**row)
+
+    def members(self) -> tuple[Joined, ...]:
+        """Return everybody who ever joined, by name and time."""
+        with self._engine.begin() as connection:
+            query = select(MEMBERS).order_by(MEMBERS.c.name, MEMBERS.c.joined_at)
+            return tuple(Joined(**row) for row in connection.execute(query).mappings())
+
+    def revoke(self, name: str, reason: str) -> bool:
+        """Revoke the member of that name, and end its part in every round; False if there is none."""
+        with self._engine.begin() as connection:
+            where = and_(MEMBERS.c.name == name, MEMBERS.c.revoked.is_(None))
+            revoked = connection.execute(MEMBERS.update().where(where).values(revoked=reason)).rowcount
+            _end_participations(connection, name)
+            return bool(revoked)
+
+    def rename(self, old: str, new: str) -> bool:
+        """Rename a device that is not revoked; False if there is none, or the new name is taken."""
+        with self._engine.begin() as connection:
+            mine = and_(MEMBERS.c.name == old, MEMBERS.c.role == "device", MEMBERS.c.revoked.is_(None))
+            taken = and_(MEMBERS.c.name == new, MEMBERS.c.revoked.is_(None))
+            if connection.execute(select(MEMBERS).where(taken)).first() is not None:
+                return False
+            if connection.execute(MEMBERS.update().where(mine).values(name=new)).rowcount != 1:
+                return False
+            _end_participations(connection, old)
+            connection.execute(DEVICES.delete().where(DEVICES.c.name == old))
+            return True
+
+    def change_key(self, key_id: str, new_key_id: str, public_key: bytes) -> bool:
+        """Replace a member's key; False if the member is gone, or the new key is known."""
+        with self._engine.begin() as connection:
+            if connection.execute(select(MEMBERS).where(MEMBERS.c.key_id == new_key_id)).first() is not None:
+                return False
+            mine = and_(MEMBERS.c.key_id == key_id, MEMBERS.c.revoked.is_(None))
+            values = {"key_id": new_key_id, "public_key": public_key}
+            return bool(connection.execute(MEMBERS.update().where(mine).values(values)).rowcount)
+
+
+def _invited(invitation: str) -> ColumnElement[bool]:
+    return INVITATIONS.c.invitation == invitation
+
+
+def _end_participations(connection: Connection, device: str) -> None:
+    """Forget a device's part in every detector, plain updates too; give up open rounds that it was vouched for in."""
+    for row in connection.execute(select(ROUNDS).where(ROUNDS.c.state == "open")).mappings().all():
+        if device in json.loads(row["vouched"]):
+            where = and_(ROUNDS.c.detector == row["detector"], ROUNDS.c.round == row["round"])
+            connection.execute(ROUNDS.update().where(where).values(state="abandoned"))
+    connection.execute(PARTICIPATIONS.delete().where(PARTICIPATIONS.c.device == device))
+    connection.execute(PLAIN_UPDATES.delete().where(PLAIN_UPDATES.c.device == device))
