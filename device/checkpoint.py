@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import math
-import pickle  # nosec B403 - its unpickler is overridden to admit tensors only
+import pickle  # nosec B403 # its unpickler is overridden to admit tensors only
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass

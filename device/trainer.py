@@ -103,7 +103,7 @@ class Trainer:
     def _started(self) -> subprocess.Popen[str]:
         if self.pid is None:
             environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"}
-            self._child = subprocess.Popen(  # nosec B603 - a fixed command, no shell
+            self._child = subprocess.Popen(  # nosec B603 # a fixed command, no shell
                 self._command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -61,7 +61,7 @@ def _up(_: argparse.Namespace) -> int:
     preflight.check_ports(PORTS)
     for service, port in PORTS.items():
         print(f"  {service:<18} http://localhost:{port}/", flush=True)
-    os.execve(sys.executable, command(), environment({}))  # nosec B606 - a fixed command, no shell
+    os.execve(sys.executable, command(), environment({}))  # nosec B606 # a fixed command, no shell
 
 
 def _round(chosen: argparse.Namespace) -> int:

@@ -41,7 +41,7 @@ def running(variables: Mapping[str, str], log: Path) -> Iterator[None]:
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
-        honcho = subprocess.Popen(  # nosec B603 - a fixed command, no shell
+        honcho = subprocess.Popen(  # nosec B603 # a fixed command, no shell
             command(), env=environment(variables), stdout=file, stderr=file, stdin=subprocess.DEVNULL,
             start_new_session=True,
         )  # fmt: skip

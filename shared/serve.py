@@ -23,7 +23,7 @@ def serve(
     bind = arguments.bind or f"localhost:{default_port}"
     command = [sys.executable, "-m", "gunicorn", "--bind", bind, "--timeout", "600"]
     command += ["--workers", str(workers)] if workers else []
-    os.execv(sys.executable, [*command, app])  # nosec B606 - a fixed command, no shell
+    os.execv(sys.executable, [*command, app])  # nosec B606 # a fixed command, no shell
 
 
 def parser() -> argparse.ArgumentParser:
