@@ -13,10 +13,10 @@ import re
 from pathlib import Path
 
 from shared.errors import DatasetError
+from shared.names import NAME
 
 SPLITS: tuple[str, ...] = ("train", "valid", "test")
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 _NAME_RULE = "1 to 32 of a-z, 0-9, _ and -, the first a letter or digit"
 _LISTED = 5
 
@@ -32,7 +32,7 @@ def detectors(root: Path, client: str) -> tuple[str, ...]:
         The sorted names; empty if there are none.
     """
     _check_client_name(client)
-    return tuple(name for name in _folders(root) if _NAME.fullmatch(name) and (root / name / client).is_dir())
+    return tuple(name for name in _folders(root) if NAME.fullmatch(name) and (root / name / client).is_dir())
 
 
 def census(root: Path, detector: str, client: str) -> dict[str, dict[bool, int]]:
@@ -83,11 +83,11 @@ def check(root: Path) -> tuple[str, ...]:
         expected = "<detector>/<client>/train/<detector>"
         raise unfit(f"{root} holds {_listing(root)}, but no folders like {expected} were found in it")
     for name, client in homes:
-        if _NAME.fullmatch(name):
+        if NAME.fullmatch(name):
             _check_home(root, name, client)
         elif (name, client) in laid_out:
             raise unfit(f"{root / name} is laid out as a detector, but a detector's name is {_NAME_RULE}")
-    return tuple(sorted({name for name, _ in homes if _NAME.fullmatch(name)}))
+    return tuple(sorted({name for name, _ in homes if NAME.fullmatch(name)}))
 
 
 def _check_home(root: Path, detector: str, client: str) -> None:
@@ -113,7 +113,7 @@ def split_folder(root: Path, detector: str, client: str, split: str) -> Path:
     Raises:
         DatasetError: A name is not one; it could lead out of root.
     """
-    if not _NAME.fullmatch(detector):
+    if not NAME.fullmatch(detector):
         raise unfit(f"{detector!r} is not a detector's name: that is {_NAME_RULE}")
     _check_client_name(client)
     if split not in SPLITS:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -275,7 +274,7 @@ def _published(server: MainServer, current: Round) -> Done:
     settings, devices = current.settings, len(current.cohort)
     said = f"Round {settings.round} is finished: the global model took a step from {devices} devices' updates."
     if current.clamped:
-        widened = replace(settings, value_range=_value_range(server, current)).value_range
+        widened = _value_range(server, current)
         said += f" {current.clamped} values were clamped; the next round allows up to {widened:g}."
     return Done(said, {"round": settings.round, "devices": list(current.cohort), "clamped": current.clamped})
 
