@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from device.store import Store
 from device.trainer import Trainer
@@ -29,7 +27,6 @@ class Device:
     http: HttpClient
     standing: Standing
     clock: Callable[[], float] = time.time
-    rng: np.random.Generator = field(default_factory=np.random.default_rng)
 
     @classmethod
     def open(cls, settings: DeviceSettings, http: HttpClient | None = None) -> Device:

@@ -17,6 +17,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+
 from dataset import folders
 from device.context import Device
 from device.store import Held, Training
@@ -241,7 +243,8 @@ def _update_of(device: Device, training: Training, current: RoundSettings) -> st
     trained = parse_model(device.blobs.get(training.local_model)).params
     delta = delta_of(spec, trained, parse_model(device.blobs.get(training.base_version)).params)
     if current.topology == "secure":
-        body = masked_update(delta, training.weight, current, device.name, device.rng).to_bytes()
+        rounding = np.random.default_rng(_seed(device, current))
+        body = masked_update(delta, training.weight, current, device.name, rounding).to_bytes()
     else:
         body = plain_update(delta, training.weight, current, device.name).to_bytes()
     return device.store.keep_update(training, device.blobs.put(body))
@@ -259,7 +262,7 @@ def _job(device: Device, verb: str, detector: str) -> dict[str, Any]:
 
 
 def _seed(device: Device, current: RoundSettings) -> int:
-    """Return the training's seed: the same device, round and base train the same."""
+    """Return the seed of a training and of its rounding: the same device, round and base give the same update."""
     return int.from_bytes(hashlib.sha256(current.context(device.name)).digest()[:4], "little")
 
 

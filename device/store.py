@@ -9,26 +9,27 @@ from pathlib import Path
 
 from sqlalchemy import Column, Float, Integer, MetaData, String, Table, insert, select
 
-from shared.database import open_database
+from shared.database import Database
 from shared.round_settings import RoundSettings, parse_round_settings
 
-_metadata = MetaData()
+MIGRATIONS = Path(__file__).parent / "migrations"
+METADATA = MetaData()
 _models = Table(
     "models",
-    _metadata,
+    METADATA,
     Column("detector", String, primary_key=True),
     Column("version", String, nullable=False),
     Column("round", Integer, nullable=False),
 )
 _rounds = Table(
     "rounds",
-    _metadata,
+    METADATA,
     Column("detector", String, primary_key=True),
     Column("settings", String, nullable=False),
 )
 _trainings = Table(
     "trainings",
-    _metadata,
+    METADATA,
     Column("id", Integer, primary_key=True),
     Column("detector", String, nullable=False, index=True),
     Column("round", Integer, nullable=False),
@@ -40,6 +41,7 @@ _trainings = Table(
     Column("finished_at", Float, nullable=False),
     Column("update", String),
     Column("sent", Integer, nullable=False, default=0),
+    Column("pictures", Integer, nullable=False, default=0),
 )
 
 
@@ -68,6 +70,7 @@ class Training:
         finished_at: Seconds since the epoch.
         update: Digest of the update made of it, if one was made.
         sent: 1 once the update was accepted, else 0.
+        pictures: Number of picture files that the device had, training split.
     """
 
     id: int
@@ -81,17 +84,18 @@ class Training:
     finished_at: float
     update: str | None
     sent: int
+    pictures: int
 
 
 class Store:
     """The device's database; each method is one transaction."""
 
-    def __init__(self, folder: Path) -> None:
-        self._engine = open_database(folder, _metadata)
+    def __init__(self, folder: Path, url: str | None = None) -> None:
+        self.database = Database.open(folder, MIGRATIONS, url)
 
     def hold(self, model: Held) -> bool:
         """Make `model` the newest, unless the device has one of a later round; return whether it is the newest."""
-        with self._engine.begin() as connection:
+        with self.database.write() as connection:
             row = connection.execute(select(_models).where(_models.c.detector == model.detector)).mappings().first()
             if row is not None and row["round"] > model.round:
                 return False
@@ -102,39 +106,39 @@ class Store:
 
     def held(self, detector: str) -> Held | None:
         """Return the newest global model of a detector, or None."""
-        with self._engine.begin() as connection:
+        with self.database.read() as connection:
             row = connection.execute(select(_models).where(_models.c.detector == detector)).mappings().first()
             return None if row is None else Held(**row)
 
     def remember_round(self, settings: RoundSettings) -> None:
         """Note the newest round that the device heard of."""
-        with self._engine.begin() as connection:
+        with self.database.write() as connection:
             connection.execute(_rounds.delete().where(_rounds.c.detector == settings.detector))
             text = json.dumps(settings.to_json())
             connection.execute(insert(_rounds).values(detector=settings.detector, settings=text))
 
     def newest_round(self, detector: str) -> RoundSettings | None:
         """Return the newest round that the device heard of, or None."""
-        with self._engine.begin() as connection:
+        with self.database.read() as connection:
             text = connection.execute(select(_rounds.c.settings).where(_rounds.c.detector == detector)).scalar()
             return None if text is None else parse_round_settings(json.loads(text))
 
     def add_training(self, values: Mapping[str, object]) -> None:
         """Add a finished training: the attributes of `Training` but for `id`, `update` and `sent`."""
         row = dict(values) | {"history": json.dumps(values["history"]), "sent": 0}
-        with self._engine.begin() as connection:
+        with self.database.write() as connection:
             connection.execute(insert(_trainings).values(row))
 
     def newest_training(self, detector: str) -> Training | None:
         """Return the newest training of a detector, or None."""
-        with self._engine.begin() as connection:
+        with self.database.read() as connection:
             query = select(_trainings).where(_trainings.c.detector == detector).order_by(_trainings.c.id.desc())
             row = connection.execute(query.limit(1)).mappings().first()
             return None if row is None else Training(**(dict(row) | {"history": json.loads(row["history"])}))
 
     def keep_update(self, training: Training, update: str) -> str:
         """Keep the digest of the one update made of a training, and return the one that is kept."""
-        with self._engine.begin() as connection:
+        with self.database.write() as connection:
             mine = _trainings.c.id == training.id
             known = connection.execute(select(_trainings.c.update).where(mine)).scalar()
             if known is None:
@@ -143,5 +147,5 @@ class Store:
 
     def note_sent(self, training: Training) -> None:
         """Note that a training's update was accepted."""
-        with self._engine.begin() as connection:
+        with self.database.write() as connection:
             connection.execute(_trainings.update().where(_trainings.c.id == training.id).values(sent=1))

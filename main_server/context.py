@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from main_server.store import Store
 from shared.addresses import guarded_session
-from shared.blobs import BlobStore
+from shared.blobs import BlobStore, open_blobs
 from shared.http_client import HttpClient
-from shared.identity import Identity, secret_file
-from shared.masking import SealingKey, new_private_key
+from shared.identity import Identity, private_bytes
+from shared.masking import PRIVATE_KEY_BYTES, SealingKey
 from shared.settings import MainSettings
 
 
@@ -30,12 +30,14 @@ class MainServer:
     @classmethod
     def open(cls, settings: MainSettings, http: HttpClient | None = None) -> MainServer:
         """Open the main server's state, and make what is missing; tests may replace `http`."""
-        identity = Identity.open(settings.folder / "identity.key")
+        identity = Identity.open(settings.folder / "identity.key", settings.secret)
         return cls(
             settings=settings,
-            store=Store(settings.folder),
-            blobs=BlobStore(settings.folder / "blobs"),
+            store=Store(settings.folder, settings.database_url),
+            blobs=open_blobs(settings.folder / "blobs", settings.blobs, settings.folder.name, settings.s3_endpoint),
             identity=identity,
-            key=SealingKey.from_private(secret_file(settings.folder / "sealing.key", new_private_key)),
+            key=SealingKey.from_private(
+                private_bytes(settings.folder / "sealing.key", PRIVATE_KEY_BYTES, settings.secret)
+            ),
             http=http or HttpClient(identity, 20, 2, guarded_session(settings.device_networks)),
         )

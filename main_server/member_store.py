@@ -8,8 +8,9 @@ from pathlib import Path
 
 from sqlalchemy import ColumnElement, Connection, and_, insert, select
 
-from main_server.tables import DEVICES, INVITATIONS, MEMBERS, METADATA, PARTICIPATIONS, PLAIN_UPDATES, ROUNDS
-from shared.database import open_database
+from main_server.states import ABANDONED, OPEN, move, note
+from main_server.tables import CONTRIBUTIONS, DEVICES, INVITATIONS, MEMBERS, MIGRATIONS, PARTICIPATIONS, ROUNDS
+from shared.database import Database
 from shared.membership import Role
 
 
@@ -39,24 +40,24 @@ class Invitation:
 class MemberStore:
     """The part of the main server's database that is about members; each method is one transaction."""
 
-    def __init__(self, folder: Path) -> None:
-        self._engine = open_database(folder, METADATA)
+    def __init__(self, folder: Path, url: str | None = None) -> None:
+        self.database = Database.open(folder, MIGRATIONS, url)
 
     def invite(self, invitation: Invitation) -> None:
         """Note that a join code is out; one that is known already stays as it is."""
-        with self._engine.begin() as connection:
+        with self.database.write() as connection:
             if connection.execute(select(INVITATIONS).where(_invited(invitation.invitation))).first() is None:
                 connection.execute(insert(INVITATIONS).values(vars(invitation)))
 
     def invitation(self, invitation: str) -> Invitation | None:
         """Return a join code that is out, used up and expired ones too, or None."""
-        with self._engine.begin() as connection:
+        with self.database.read() as connection:
             row = connection.execute(select(INVITATIONS).where(_invited(invitation))).mappings().first()
             return None if row is None else Invitation(**row)
 
     def admit(self, invitation: str, member: Joined, now: float) -> str | None:
         """Add a member by one use of a join code; return why not, or None. The same member twice costs one use."""
-        with self._engine.begin() as connection:
+        with self.database.write() as connection:
             known = connection.execute(select(MEMBERS).where(MEMBERS.c.key_id == member.key_id)).mappings().first()
             if known is not None:
                 same = known["name"] == member.name and known["revoked"] is None
@@ -69,44 +70,48 @@ class MemberStore:
             if used.rowcount != 1:
                 return "the join code is used up or has expired"
             connection.execute(insert(MEMBERS).values(vars(member)))
+            note(connection, now, "joined", f"{member.name} has joined as a {member.role}.", device=member.name)
             return None
 
     def member(self, key_id: str) -> Joined | None:
         """Return the member with a key, revoked or not, or None."""
-        with self._engine.begin() as connection:
+        with self.database.read() as connection:
             row = connection.execute(select(MEMBERS).where(MEMBERS.c.key_id == key_id)).mappings().first()
             return None if row is None else Joined(**row)
 
     def members(self) -> tuple[Joined, ...]:
         """Return everybody who ever joined, by name and time."""
-        with self._engine.begin() as connection:
+        with self.database.read() as connection:
             query = select(MEMBERS).order_by(MEMBERS.c.name, MEMBERS.c.joined_at)
             return tuple(Joined(**row) for row in connection.execute(query).mappings())
 
-    def revoke(self, name: str, reason: str) -> bool:
+    def revoke(self, name: str, reason: str, at: float) -> bool:
         """Revoke the member of that name, and end its part in every round; False if there is none."""
-        with self._engine.begin() as connection:
+        with self.database.write() as connection:
             where = and_(MEMBERS.c.name == name, MEMBERS.c.revoked.is_(None))
             revoked = connection.execute(MEMBERS.update().where(where).values(revoked=reason)).rowcount
-            _end_participations(connection, name)
+            _end_participations(connection, name, at)
+            if revoked:
+                note(connection, at, "revoked", f"{name} is revoked: {reason}", device=name)
             return bool(revoked)
 
-    def rename(self, old: str, new: str) -> bool:
+    def rename(self, old: str, new: str, at: float) -> bool:
         """Rename a device that is not revoked; False if there is none, or the new name is taken."""
-        with self._engine.begin() as connection:
+        with self.database.write() as connection:
             mine = and_(MEMBERS.c.name == old, MEMBERS.c.role == "device", MEMBERS.c.revoked.is_(None))
             taken = and_(MEMBERS.c.name == new, MEMBERS.c.revoked.is_(None))
             if connection.execute(select(MEMBERS).where(taken)).first() is not None:
                 return False
             if connection.execute(MEMBERS.update().where(mine).values(name=new)).rowcount != 1:
                 return False
-            _end_participations(connection, old)
+            _end_participations(connection, old, at)
             connection.execute(DEVICES.delete().where(DEVICES.c.name == old))
+            note(connection, at, "renamed", f"{old} is called {new} now.", device=new)
             return True
 
     def change_key(self, key_id: str, new_key_id: str, public_key: bytes) -> bool:
         """Replace a member's key; False if the member is gone, or the new key is known."""
-        with self._engine.begin() as connection:
+        with self.database.write() as connection:
             if connection.execute(select(MEMBERS).where(MEMBERS.c.key_id == new_key_id)).first() is not None:
                 return False
             mine = and_(MEMBERS.c.key_id == key_id, MEMBERS.c.revoked.is_(None))
@@ -118,11 +123,11 @@ def _invited(invitation: str) -> ColumnElement[bool]:
     return INVITATIONS.c.invitation == invitation
 
 
-def _end_participations(connection: Connection, device: str) -> None:
+def _end_participations(connection: Connection, device: str, at: float) -> None:
     """Forget a device's part in every detector, plain updates too; give up open rounds that it was vouched for in."""
-    for row in connection.execute(select(ROUNDS).where(ROUNDS.c.state == "open")).mappings().all():
+    for row in connection.execute(select(ROUNDS).where(ROUNDS.c.state == OPEN)).mappings().all():
         if device in json.loads(row["vouched"]):
-            where = and_(ROUNDS.c.detector == row["detector"], ROUNDS.c.round == row["round"])
-            connection.execute(ROUNDS.update().where(where).values(state="abandoned"))
+            said = f"Round {row['round']} is given up: {device} may be in its sum, and is not a member any more."
+            move(connection, row["detector"], row["round"], ABANDONED, at, said)
     connection.execute(PARTICIPATIONS.delete().where(PARTICIPATIONS.c.device == device))
-    connection.execute(PLAIN_UPDATES.delete().where(PLAIN_UPDATES.c.device == device))
+    connection.execute(CONTRIBUTIONS.delete().where(CONTRIBUTIONS.c.device == device))

@@ -133,7 +133,7 @@ def revoke(server: MainServer, name: str, reason: str) -> None:
     Raises:
         NotFound: Nobody is called that.
     """
-    if not server.store.revoke(name, reason):
+    if not server.store.revoke(name, reason, server.clock()):
         raise NotFound(f"Nobody called {name} is in this federation.", todo="python -m federation devices lists them.")
 
 
@@ -144,5 +144,5 @@ def rename(server: MainServer, old: str, new: str) -> None:
         InvalidMessage: That is no name.
         NotFound: Nobody is called that, or the new name is taken.
     """
-    if not server.store.rename(old, checked_member_name(new, "device")):
+    if not server.store.rename(old, checked_member_name(new, "device"), server.clock()):
         raise NotFound(f"Nobody is called {old}, or there is a {new} already.", todo="Choose another name.")

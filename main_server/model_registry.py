@@ -21,8 +21,10 @@ _PARALLEL_DELIVERIES = 8
 def keep_model(server: MainServer, model: Model) -> Version:
     """Keep a model's bytes durably and return the version they make; it is not published yet."""
     data = model.to_bytes()
-    manifest = Manifest.of(server.settings.federation, model, data, server.clock()).signed(server.identity)
-    return Version(server.blobs.put(data), model.detector, model.round, model.architecture, manifest)
+    now = server.clock()
+    manifest = Manifest.of(server.settings.federation, model, data, now).signed(server.identity)
+    digest = server.blobs.put(data)
+    return Version(digest, model.detector, model.round, model.architecture, manifest, model.parent, now)
 
 
 def initial_version(server: MainServer, detector: str, number: int, parent: str | None) -> Version:
@@ -64,6 +66,7 @@ def deliver(server: MainServer, detector: str) -> Done:
         raise OutOfOrder(
             "No aggregated model exists yet.", todo="Finish a round first: train, send, aggregate; then deliver."
         )
+    server.store.release(version.version, server.clock())
     model = server.blobs.get(version.version)
     taking_part = {p.device for p in server.store.participations(detector)}
     devices = [device for device in server.store.devices() if device.name in taking_part]

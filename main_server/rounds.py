@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from main_server.context import MainServer
 from main_server.model_registry import initial_version, keep_model, load_model
 from main_server.server_optimizer import step, weighted_mean
+from main_server.states import OPEN, PUBLISHED
 from main_server.store import Round, Version
 from shared.architectures import architecture
 from shared.containers import Aggregate, Model, parse_aggregate, parse_plain_update
@@ -53,7 +54,7 @@ def open_round(server: MainServer, detector: str) -> RoundSettings:
     """
     newest = server.store.newest_round(detector)
     base = server.store.newest_version(detector)
-    if newest is not None and newest.state == "open" and base is not None:
+    if newest is not None and newest.state == OPEN and base is not None:
         same = _settings(server, newest.settings.round, base, newest.settings.value_range)
         if newest.settings == same:
             return same
@@ -61,7 +62,9 @@ def open_round(server: MainServer, detector: str) -> RoundSettings:
         number = 0 if base is None else max(base.round + 1, newest.settings.round if newest else 0)
         base = initial_version(server, detector, number, None if base is None else base.version)
     number = max(base.round, newest.settings.round if newest else 0) + 1
-    return server.store.open_round(_settings(server, number, base, _value_range(server, newest))).settings
+    return server.store.open_round(
+        _settings(server, number, base, _value_range(server, newest)), server.clock()
+    ).settings
 
 
 def current_round(server: MainServer, detector: str) -> tuple[RoundSettings, tuple[str, ...]]:
@@ -93,7 +96,7 @@ def check_seeds(server: MainServer, message: object) -> dict[str, str]:
         raise InvalidMessage("This is not a list of sealed seeds.")
     detector = checked_name(message.get("detector"), "detector")
     current = _round(server, detector, message.get("round"))
-    if current.state != "open":
+    if current.state != OPEN:
         raise _not_open(current)
     known = {p.device for p in server.store.participations(detector)}
     refused = {}
@@ -125,8 +128,8 @@ def accept_aggregate(server: MainServer, body: bytes) -> Done:
     settings, digest = current.settings, hashlib.sha256(body).hexdigest()
     if settings.topology != "secure":
         raise OutOfOrder("This federation runs in the direct topology: sums are not taken.")
-    if current.state != "open":
-        if current.aggregate == digest and current.state == "published":
+    if current.state != OPEN:
+        if current.aggregate == digest and current.state == PUBLISHED:
             return _published(server, current)
         raise _not_open(current)
     _check_aggregate(settings, aggregate)
@@ -138,7 +141,7 @@ def accept_aggregate(server: MainServer, body: bytes) -> Done:
     try:
         mean = decode(total, settings, len(seeds))
     except InvalidMessage:
-        server.store.fail(settings, digest)
+        server.store.fail(settings, digest, server.clock())
         raise
     return _step_and_publish(server, settings, tuple(seeds), digest, mean)
 
@@ -165,7 +168,9 @@ def accept_plain(server: MainServer, caller: Caller) -> Done:
         raise InvalidMessage("This update was not made for this round's model.")
     if update.device not in {p.device for p in server.store.participations(update.detector)}:
         raise InvalidMessage(f"{update.device} has not announced itself.", todo="Open /sendstatus on it first.")
-    if current.state != "open" or not server.store.keep_plain_update(settings, update.device, server.blobs.put(body)):
+    if current.state != OPEN:  # before the disk is touched
+        raise _not_open(current)
+    if not server.store.keep_plain_update(settings, update.device, server.blobs.put(body), server.clock()):
         raise _not_open(current)
     return Done(f"The update for round {settings.round} is kept.")
 
@@ -183,7 +188,7 @@ def aggregate_plain(server: MainServer, detector: str) -> Done:
             todo="Open /aggregate_models on the secure aggregator (port 8003).",
         )
     digests = server.store.plain_updates(settings)
-    if not digests and (before := server.store.round(detector, settings.round - 1)) and before.state == "published":
+    if not digests and (before := server.store.round(detector, settings.round - 1)) and before.state == PUBLISHED:
         return _published(server, before)
     if len(digests) < settings.min_cohort:
         missing = ", ".join(device for device in devices if device not in digests)

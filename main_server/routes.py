@@ -27,7 +27,7 @@ from shared.manifest import HEADER
 from shared.membership import MAIN_SERVER
 from shared.messages import add_signed_message
 from shared.names import checked_name, checked_version
-from shared.nonces import Nonces
+from shared.nonces import open_nonces
 from shared.openapi import CONTAINER, Operation
 from shared.operators import Attempts
 from shared.steps import Answer, Done, do_each
@@ -56,7 +56,11 @@ def add_routes(app: Flask, server: MainServer) -> None:
 
 def _add_messages(app: Flask, server: MainServer) -> None:
     gate = Gate(
-        server.identity, lambda: MAIN_SERVER, partial(member_of, server), Nonces(server.settings.folder), server.clock
+        server.identity,
+        lambda: MAIN_SERVER,
+        partial(member_of, server),
+        open_nonces(server.store.database),
+        server.clock,
     )
 
     attempts = Attempts()

@@ -1,87 +1,155 @@
-"""What the main server remembers: devices, rounds, versions of the models, and who has which.
-
-States of a round here: open (updates are collected) → published (a version came of it), failed (its sum made no
-sense) or abandoned (the operator changed the settings). One round per detector is open at most.
-"""
+"""What the main server remembers: devices, rounds, versions of the models, and who has which."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, insert, select
+from sqlalchemy import ColumnElement, Connection, and_, func, insert, select
 
-from main_server.member_store import MemberStore
-from main_server.tables import DEVICES, PARTICIPATIONS, PLAIN_UPDATES, ROUNDS, VERSIONS
+from main_server.run_store import RUNNING, RunStore, Score
+from main_server.states import ABANDONED, FAILED, OPEN, PUBLISHED, move, note
+from main_server.tables import CONTRIBUTIONS, DEVICES, PARTICIPATIONS, ROUNDS, RUNS, SCORES, VERSIONS
 from shared.round_settings import RoundSettings, parse_round_settings
+
+PENDING, PASSED, REJECTED, UNCHECKED = "pending", "passed", "rejected", "unchecked"
 
 
 @dataclass(frozen=True)
 class Device:
-    """A device that announced itself; `last_seen` is seconds since the epoch."""
+    """A device that announced itself; `last_seen` is seconds since the epoch; `waiting` if it asks for work itself."""
 
     name: str
     address: str
     last_seen: float
+    waiting: bool = False
 
 
 @dataclass(frozen=True)
 class Participation:
-    """One device's part in one detector: the last round it trained, the version it was last given."""
+    """One device's part in one detector.
+
+    Attributes:
+        device: Its name.
+        detector: What it takes part in.
+        trained_round: The last round that it trained.
+        delivered: The version that it was last given.
+        setback_round: The last round in which something went wrong there, and `setback`: what.
+    """
 
     device: str
     detector: str
     trained_round: int | None
     delivered: str | None
+    setback_round: int | None = None
+    setback: str | None = None
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a device says of one detector when it asks for work; None where there is none."""
+
+    trained_round: int | None
+    sent_round: int | None
+    held: str | None
+    score: tuple[str, float, int] | None
+    setback: tuple[int, str] | None
 
 
 @dataclass(frozen=True)
 class Round:
-    """One round; `aggregate` is the digest of what it was made from, `clamped` counts coordinates."""
+    """One round; all times are seconds since the epoch.
+
+    Attributes:
+        settings: What it asks of everybody.
+        state: See `states.py`.
+        cohort: Who is in it.
+        aggregate: Digest of what it was made from.
+        clamped: Number of coordinates that did not fit into the value range.
+        opened_at: When it was opened.
+        asked_at: When a run asked the devices to train for it.
+        due_at: From when on it is to be summed, by decision of the run.
+        closed_at: When it left the state open.
+    """
 
     settings: RoundSettings
     state: str
-    cohort: tuple[str, ...]
-    aggregate: str | None
-    clamped: int
+    cohort: tuple[str, ...] = ()
+    aggregate: str | None = None
+    clamped: int = 0
+    opened_at: float = 0.0
+    asked_at: float | None = None
+    due_at: float | None = None
+    closed_at: float | None = None
 
 
 @dataclass(frozen=True)
 class Version:
-    """One version of a detector's global model; `round` made it, 0 for version 0; `manifest` is signed."""
+    """One version of a detector's global model.
+
+    Attributes:
+        version: SHA-256 of its container.
+        detector: Whose model.
+        round: Number of the round that made it, or under which it was put back into force; 0 for the first.
+        architecture: Name of the architecture.
+        manifest: The main server's signed word for it.
+        parent: The version that it came of.
+        made_at: When, in seconds since the epoch.
+        released_at: Since when devices are given it, or None.
+        gate: "pending", "passed", "rejected" or "unchecked".
+        said: Why.
+    """
 
     version: str
     detector: str
     round: int
     architecture: str
     manifest: str
+    parent: str | None
+    made_at: float
+    released_at: float | None = None
+    gate: str = UNCHECKED
+    said: str = ""
 
 
-class Store(MemberStore):
+class Store(RunStore):
     """The main server's database; each method is one transaction."""
 
     def note_device(self, device: Device, detectors: Mapping[str, int | None]) -> None:
         """Note that a device is there, where it can be reached, and the last round it trained per detector."""
-        with self._engine.begin() as connection:
-            known = connection.execute(select(DEVICES).where(DEVICES.c.name == device.name)).first()
-            row = {"address": device.address, "last_seen": device.last_seen}
-            if known:
-                connection.execute(DEVICES.update().where(DEVICES.c.name == device.name).values(row))
-            else:
-                connection.execute(insert(DEVICES).values(name=device.name, **row))
+        with self.database.write() as connection:
+            _note_device(connection, device)
             for detector, trained_round in detectors.items():
-                _note_participation(connection, device.name, detector, trained_round)
+                _note_participation(connection, device.name, detector, trained_round=trained_round)
+
+    def note_status(self, device: Device, detectors: Mapping[str, Status]) -> None:
+        """Note what a device says of itself when it asks for work."""
+        with self.database.write() as connection:
+            _note_device(connection, device)
+            for detector, status in detectors.items():
+                setback = status.setback or (None, None)
+                _note_participation(
+                    connection, device.name, detector,
+                    trained_round=status.trained_round, delivered=status.held,
+                    setback_round=setback[0], setback=setback[1],
+                )  # fmt: skip
+                if status.sent_round is not None:
+                    _note_sent(connection, device, detector, status.sent_round)
+                if status.score is not None:
+                    version, accuracy, pictures = status.score
+                    _note_score(connection, detector, version, Score(device.name, accuracy, pictures), device.last_seen)
 
     def devices(self) -> tuple[Device, ...]:
         """Return every device, by name."""
-        with self._engine.begin() as connection:
+        with self.database.read() as connection:
             rows = connection.execute(select(DEVICES).order_by(DEVICES.c.name)).mappings()
             return tuple(Device(**row) for row in rows)
 
     def participations(self, detector: str | None = None) -> tuple[Participation, ...]:
         """Return who takes part in a detector, or in any, by detector and name."""
-        with self._engine.begin() as connection:
+        with self.database.read() as connection:
             query = select(PARTICIPATIONS).order_by(PARTICIPATIONS.c.detector, PARTICIPATIONS.c.device)
             query = query.where(PARTICIPATIONS.c.detector == detector) if detector else query
             return tuple(Participation(**row) for row in connection.execute(query).mappings())
@@ -89,127 +157,267 @@ class Store(MemberStore):
     def note_delivery(self, device: str, detector: str, version: str) -> None:
         """Note that a device has a version."""
         where = and_(PARTICIPATIONS.c.device == device, PARTICIPATIONS.c.detector == detector)
-        with self._engine.begin() as connection:
+        with self.database.write() as connection:
             connection.execute(PARTICIPATIONS.update().where(where).values(delivered=version))
+
+    def detectors(self) -> tuple[str, ...]:
+        """Return every detector that a device takes part in, in alphabetical order."""
+        with self.database.read() as connection:
+            query = select(PARTICIPATIONS.c.detector).distinct().order_by(PARTICIPATIONS.c.detector)
+            return tuple(connection.execute(query).scalars())
 
     def newest_round(self, detector: str) -> Round | None:
         """Return the newest round of a detector, or None if it has had none."""
-        with self._engine.begin() as connection:
+        with self.database.read() as connection:
             return _round(connection, detector)
 
     def round(self, detector: str, number: int) -> Round | None:
         """Return one round, or None if there was no such."""
-        with self._engine.begin() as connection:
+        with self.database.read() as connection:
             return _round(connection, detector, number)
 
-    def open_round(self, settings: RoundSettings) -> Round:
+    def rounds(self, detector: str, count: int, since: int = 0) -> tuple[Round, ...]:
+        """Return the newest rounds of a detector from number `since` on, newest first."""
+        with self.database.read() as connection:
+            query = select(ROUNDS).where(ROUNDS.c.detector == detector, ROUNDS.c.round >= since)
+            rows = connection.execute(query.order_by(ROUNDS.c.round.desc()).limit(count)).mappings()
+            return tuple(_round_of(row) for row in rows)
+
+    def published_since(self, detector: str, first_round: int) -> int:
+        """Return how many rounds were published from number `first_round` on."""
+        with self.database.read() as connection:
+            mine = (ROUNDS.c.detector == detector, ROUNDS.c.round >= first_round, ROUNDS.c.state == PUBLISHED)
+            return connection.execute(select(func.count()).select_from(ROUNDS).where(*mine)).scalar() or 0
+
+    def open_round(self, settings: RoundSettings, at: float) -> Round:
         """Open a round unless the detector has that one or a newer already; return its newest."""
-        with self._engine.begin() as connection:
+        with self.database.write() as connection:
             newest = _round(connection, settings.detector)
             if newest is not None and newest.settings.round >= settings.round:
                 return newest
-            if newest is not None and newest.state == "open":
-                _set(connection, newest.settings, state="abandoned")
+            if newest is not None and newest.state == OPEN:
+                said = f"Round {newest.settings.round} is given up: the settings or the model changed."
+                move(connection, settings.detector, newest.settings.round, ABANDONED, at, said)
             text = json.dumps(settings.to_json())
-            row = {"detector": settings.detector, "round": settings.round, "settings": text, "state": "open"}
-            connection.execute(insert(ROUNDS).values(row))
-            return Round(settings, "open", (), None, 0)
+            row = {"detector": settings.detector, "round": settings.round, "settings": text, "state": OPEN}
+            connection.execute(insert(ROUNDS).values(row | {"opened_at": at}))
+            said = f"Round {settings.round} is open."
+            note(connection, at, "opened", said, detector=settings.detector, round=settings.round)
+            return Round(settings, OPEN, opened_at=at)
+
+    def ask(self, settings: RoundSettings, at: float) -> None:
+        """Note that the devices are asked to train for a round; its deadline counts from then on."""
+        with self.database.write() as connection:
+            if _set_open(connection, settings, asked_at=at, due_at=None):
+                said = f"The devices are asked to train for round {settings.round}."
+                note(connection, at, "asked", said, detector=settings.detector, round=settings.round)
+
+    def make_due(self, settings: RoundSettings, at: float, said: str) -> None:
+        """Note that a round is to be summed now, once."""
+        with self.database.write() as connection:
+            current = _round(connection, settings.detector, settings.round)
+            if current is not None and current.due_at is None and _set_open(connection, settings, due_at=at):
+                note(connection, at, "due", said, detector=settings.detector, round=settings.round)
 
     def vouch(self, settings: RoundSettings, devices: list[str]) -> None:
         """Note whose seeds opened in a round: their updates may be in its sum from now on."""
-        with self._engine.begin() as connection:
-            _set(connection, settings, vouched=json.dumps(devices))
+        with self.database.write() as connection:
+            _set_open(connection, settings, vouched=json.dumps(devices))
+
+    def vouched(self, detector: str, number: int) -> bool:
+        """Return whether an aggregator may have frozen a cohort of a round."""
+        with self.database.read() as connection:
+            mine = and_(ROUNDS.c.detector == detector, ROUNDS.c.round == number)
+            return connection.execute(select(ROUNDS.c.vouched).where(mine)).scalar() not in (None, "[]")
+
+    def give_up(self, settings: RoundSettings, at: float, said: str) -> None:
+        """Abandon a round if it is open."""
+        with self.database.write() as connection:
+            move(connection, settings.detector, settings.round, ABANDONED, at, said)
 
     def publish(
         self, settings: RoundSettings, cohort: tuple[str, ...], aggregate: str, clamped: int, version: Version
     ) -> Round:
-        """Close an open round with the version that came of it, once; return the round as it then stands."""
-        with self._engine.begin() as connection:
-            current = _round(connection, settings.detector, settings.round)
-            if current is not None and current.state == "open":
-                values = {"aggregate": aggregate, "cohort": json.dumps(cohort), "clamped": clamped}
-                _set(connection, settings, state="published", **values)
-                _add_version(connection, version)
-            return _round(connection, settings.detector, settings.round) or Round(settings, "open", (), None, 0)
+        """Close an open round with the version that came of it, once; return the round as it then stands.
 
-    def fail(self, settings: RoundSettings, aggregate: str) -> None:
+        A version that a run made is released at once; any other when the operator delivers it.
+        """
+        with self.database.write() as connection:
+            said = f"Round {settings.round} is published: {len(cohort)} devices are in it."
+            values = {"aggregate": aggregate, "cohort": json.dumps(cohort), "clamped": clamped}
+            if move(connection, settings.detector, settings.round, PUBLISHED, version.made_at, said, **values):
+                _add_version(connection, version, gate=PENDING)
+                running = and_(RUNS.c.detector == settings.detector, RUNS.c.state == RUNNING)
+                if connection.execute(select(RUNS.c.id).where(running)).first():
+                    _release(connection, version.version, version.made_at)
+            return _round(connection, settings.detector, settings.round) or Round(settings, OPEN)
+
+    def fail(self, settings: RoundSettings, aggregate: str, at: float) -> None:
         """Close an open round whose sum made no sense."""
-        with self._engine.begin() as connection:
-            current = _round(connection, settings.detector, settings.round)
-            if current is not None and current.state == "open":
-                _set(connection, settings, state="failed", aggregate=aggregate)
+        with self.database.write() as connection:
+            said = f"Round {settings.round} has failed: its sum made no sense."
+            move(connection, settings.detector, settings.round, FAILED, at, said, aggregate=aggregate)
 
     def add_version(self, version: Version) -> None:
         """Add a version that no round made, if it is new."""
-        with self._engine.begin() as connection:
+        with self.database.write() as connection:
             _add_version(connection, version)
 
-    def newest_version(self, detector: str) -> Version | None:
-        """Return the newest version of a detector's model, or None if there is none."""
-        with self._engine.begin() as connection:
+    def release(self, version: str, at: float) -> None:
+        """Give a version to the devices from now on."""
+        with self.database.write() as connection:
+            _release(connection, version, at)
+
+    def judge(self, version: Version, gate: str, said: str, at: float, instead: Version | None = None) -> bool:
+        """Close the gate of a pending version, once; False if another was faster.
+
+        Args:
+            version: The version.
+            gate: "passed", "rejected" or "unchecked".
+            said: Why.
+            at: When.
+            instead: The version that is in force from now on, in the same transaction; the open round is given up.
+        """
+        with self.database.write() as connection:
+            mine = and_(VERSIONS.c.version == version.version, VERSIONS.c.gate == PENDING)
+            judged = connection.execute(VERSIONS.update().where(mine).values(gate=gate, said=said)).rowcount == 1
+            if judged:
+                note(connection, at, gate, said, detector=version.detector, round=version.round)
+                if instead is not None:
+                    _put_in_force(connection, instead, at, said)
+            return judged
+
+    def put_in_force(self, version: Version, at: float, said: str) -> None:
+        """Make a version the newest, and give it to the devices; the open round is given up."""
+        with self.database.write() as connection:
+            _put_in_force(connection, version, at, said)
+
+    def newest_version(self, detector: str, released: bool = False) -> Version | None:
+        """Return the newest version of a detector's model, or the newest that is released; None if there is none."""
+        with self.database.read() as connection:
             query = select(VERSIONS).where(VERSIONS.c.detector == detector)
+            query = query.where(VERSIONS.c.released_at.is_not(None)) if released else query
             row = connection.execute(query.order_by(VERSIONS.c.round.desc()).limit(1)).mappings().first()
             return None if row is None else Version(**row)
 
+    def versions(self, detector: str, count: int) -> tuple[Version, ...]:
+        """Return the newest versions of a detector, newest first."""
+        with self.database.read() as connection:
+            query = select(VERSIONS).where(VERSIONS.c.detector == detector).order_by(VERSIONS.c.round.desc())
+            return tuple(Version(**row) for row in connection.execute(query.limit(count)).mappings())
+
     def version(self, version: str) -> Version | None:
         """Return a version that was published, or None if it never was."""
-        with self._engine.begin() as connection:
+        with self.database.read() as connection:
             row = connection.execute(select(VERSIONS).where(VERSIONS.c.version == version)).mappings().first()
             return None if row is None else Version(**row)
 
-    def detectors(self) -> tuple[str, ...]:
-        """Return every detector that a device takes part in, in alphabetical order."""
-        with self._engine.begin() as connection:
-            query = select(PARTICIPATIONS.c.detector).distinct().order_by(PARTICIPATIONS.c.detector)
-            return tuple(connection.execute(query).scalars())
-
-    def keep_plain_update(self, settings: RoundSettings, device: str, digest: str) -> bool:
+    def keep_plain_update(self, settings: RoundSettings, device: str, digest: str, at: float) -> bool:
         """Keep a plain update, replacing an earlier one of the device; False if the round is closed."""
-        with self._engine.begin() as connection:
+        with self.database.write() as connection:
             current = _round(connection, settings.detector, settings.round)
-            if current is None or current.state != "open":
+            if current is None or current.state != OPEN:
                 return False
-            connection.execute(PLAIN_UPDATES.delete().where(_of(settings), PLAIN_UPDATES.c.device == device))
+            connection.execute(CONTRIBUTIONS.delete().where(_of(settings), CONTRIBUTIONS.c.device == device))
             row = {"detector": settings.detector, "round": settings.round, "device": device, "digest": digest}
-            connection.execute(insert(PLAIN_UPDATES).values(row))
+            connection.execute(insert(CONTRIBUTIONS).values(row | {"sent_at": at}))
             return True
 
     def plain_updates(self, settings: RoundSettings) -> dict[str, str]:
         """Return device to digest of the plain updates of a round, by device name."""
-        with self._engine.begin() as connection:
-            columns = (PLAIN_UPDATES.c.device, PLAIN_UPDATES.c.digest)
-            query = select(*columns).where(_of(settings)).order_by(PLAIN_UPDATES.c.device)
-            return {str(row.device): str(row.digest) for row in connection.execute(query)}
+        with self.database.read() as connection:
+            columns = (CONTRIBUTIONS.c.device, CONTRIBUTIONS.c.digest)
+            query = select(*columns).where(_of(settings), CONTRIBUTIONS.c.digest.is_not(None))
+            return {str(row.device): str(row.digest) for row in connection.execute(query.order_by(columns[0]))}
+
+    def sent(self, settings: RoundSettings) -> dict[str, float]:
+        """Return device to time (seconds since the epoch) of those who said that they sent their update."""
+        with self.database.read() as connection:
+            query = select(CONTRIBUTIONS.c.device, CONTRIBUTIONS.c.sent_at).where(_of(settings))
+            return {row.device: row.sent_at for row in connection.execute(query)}
 
 
 def _of(settings: RoundSettings) -> ColumnElement[bool]:
-    return and_(PLAIN_UPDATES.c.detector == settings.detector, PLAIN_UPDATES.c.round == settings.round)
+    return and_(CONTRIBUTIONS.c.detector == settings.detector, CONTRIBUTIONS.c.round == settings.round)
 
 
 def _round(connection: Connection, detector: str, number: int | None = None) -> Round | None:
     query = select(ROUNDS).where(ROUNDS.c.detector == detector).order_by(ROUNDS.c.round.desc()).limit(1)
     query = query if number is None else query.where(ROUNDS.c.round == number)
     row = connection.execute(query).mappings().first()
-    if row is None:
-        return None
+    return None if row is None else _round_of(row)
+
+
+def _round_of(row: Mapping[Any, Any]) -> Round:
+    values = {name: row[name] for name in Round.__dataclass_fields__}
     settings = parse_round_settings(json.loads(row["settings"]))
-    return Round(settings, row["state"], tuple(json.loads(row["cohort"])), row["aggregate"], row["clamped"])
+    return Round(**(values | {"settings": settings, "cohort": tuple(json.loads(row["cohort"]))}))
 
 
-def _set(connection: Connection, settings: RoundSettings, **values: object) -> None:
-    where = and_(ROUNDS.c.detector == settings.detector, ROUNDS.c.round == settings.round)
-    connection.execute(ROUNDS.update().where(where).values(values))
+def _set_open(connection: Connection, settings: RoundSettings, **values: object) -> bool:
+    where = and_(ROUNDS.c.detector == settings.detector, ROUNDS.c.round == settings.round, ROUNDS.c.state == OPEN)
+    return connection.execute(ROUNDS.update().where(where).values(values)).rowcount == 1
 
 
-def _add_version(connection: Connection, version: Version) -> None:
+def _add_version(connection: Connection, version: Version, **values: object) -> None:
     known = connection.execute(select(VERSIONS).where(VERSIONS.c.version == version.version)).first()
     if known is None:
-        connection.execute(insert(VERSIONS).values(vars(version)))
+        connection.execute(insert(VERSIONS).values(vars(version) | values))
 
 
-def _note_participation(connection: Connection, device: str, detector: str, trained_round: int | None) -> None:
+def _release(connection: Connection, version: str, at: float) -> None:
+    mine = and_(VERSIONS.c.version == version, VERSIONS.c.released_at.is_(None))
+    if connection.execute(VERSIONS.update().where(mine).values(released_at=at)).rowcount:
+        row = connection.execute(select(VERSIONS).where(VERSIONS.c.version == version)).one()
+        said = f"The model of round {row.round} is given to the devices."
+        note(connection, at, "released", said, detector=row.detector, round=row.round)
+
+
+def _put_in_force(connection: Connection, version: Version, at: float, said: str) -> None:
+    newest = _round(connection, version.detector)
+    if newest is not None:
+        move(connection, version.detector, newest.settings.round, ABANDONED, at, said)
+    _add_version(connection, version)
+    _release(connection, version.version, at)
+
+
+def _note_device(connection: Connection, device: Device) -> None:
+    row = {"address": device.address, "last_seen": device.last_seen}
+    row |= {"waiting": True} if device.waiting else {}
+    if connection.execute(DEVICES.update().where(DEVICES.c.name == device.name).values(row)).rowcount == 0:
+        connection.execute(insert(DEVICES).values(vars(device)))
+
+
+def _note_participation(connection: Connection, device: str, detector: str, **values: object) -> None:
     where = and_(PARTICIPATIONS.c.device == device, PARTICIPATIONS.c.detector == detector)
-    if connection.execute(select(PARTICIPATIONS).where(where)).first():
-        connection.execute(PARTICIPATIONS.update().where(where).values(trained_round=trained_round))
-    else:
-        connection.execute(insert(PARTICIPATIONS).values(device=device, detector=detector, trained_round=trained_round))
+    if connection.execute(PARTICIPATIONS.update().where(where).values(values)).rowcount == 0:
+        connection.execute(insert(PARTICIPATIONS).values(device=device, detector=detector, **values))
+
+
+def _note_sent(connection: Connection, device: Device, detector: str, number: int) -> None:
+    """Note that a device sent its update, if that round is open and it is news."""
+    current = _round(connection, detector, number)
+    if current is None or current.state != OPEN:
+        return
+    mine = and_(_of(current.settings), CONTRIBUTIONS.c.device == device.name)
+    if connection.execute(select(CONTRIBUTIONS.c.device).where(mine)).first() is None:
+        row = {"detector": detector, "round": number, "device": device.name, "sent_at": device.last_seen}
+        connection.execute(insert(CONTRIBUTIONS).values(row))
+        said = f"{device.name} has sent its update for round {number}."
+        note(connection, device.last_seen, "sent", said, detector=detector, round=number, device=device.name)
+
+
+def _note_score(connection: Connection, detector: str, version: str, score: Score, at: float) -> None:
+    """Note what a version scored, if it is one of that detector and this is news."""
+    mine = and_(SCORES.c.version == version, SCORES.c.device == score.device)
+    kept = connection.execute(select(SCORES).where(mine)).mappings().first()
+    of_detector = and_(VERSIONS.c.version == version, VERSIONS.c.detector == detector)
+    known = connection.execute(select(VERSIONS.c.version).where(of_detector)).first()
+    if known is None or (kept and (kept["accuracy"], kept["pictures"]) == (score.accuracy, score.pictures)):
+        return
+    connection.execute(SCORES.delete().where(mine))
+    connection.execute(insert(SCORES).values(version=version, **vars(score)))
+    said = (
+        f"{score.device} tells {score.accuracy:.1%} of {score.pictures} validation pictures apart with {version[:12]}."
+    )
+    note(connection, at, "scored", said, detector=detector, device=score.device)

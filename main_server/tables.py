@@ -1,9 +1,12 @@
-"""The main server's tables. Who reads and writes them: `store.py`, and `member_store.py` for who has joined."""
+"""The main server's tables, as `migrations/` makes them. `store.py` and its parts read and write them."""
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Float, ForeignKey, Integer, LargeBinary, MetaData, String, Table
+from pathlib import Path
 
+from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Integer, LargeBinary, MetaData, String, Table
+
+MIGRATIONS = Path(__file__).parent / "migrations"
 METADATA = MetaData()
 MEMBERS = Table(
     "members",
@@ -21,7 +24,7 @@ INVITATIONS = Table(
     Column("invitation", String, primary_key=True),
     Column("secret", LargeBinary, nullable=False),
     Column("role", String, nullable=False),
-    Column("uses_left", Integer, nullable=False),
+    Column("uses_left", BigInteger, nullable=False),
     Column("expires_at", Float, nullable=False),
 )
 DEVICES = Table(
@@ -30,6 +33,7 @@ DEVICES = Table(
     Column("name", String, primary_key=True),
     Column("address", String, nullable=False),
     Column("last_seen", Float, nullable=False),
+    Column("waiting", Boolean, nullable=False, default=False),
 )
 PARTICIPATIONS = Table(
     "participations",
@@ -38,6 +42,8 @@ PARTICIPATIONS = Table(
     Column("detector", String, primary_key=True),
     Column("trained_round", Integer),
     Column("delivered", String),
+    Column("setback_round", Integer),
+    Column("setback", String),
 )
 ROUNDS = Table(
     "rounds",
@@ -50,6 +56,10 @@ ROUNDS = Table(
     Column("cohort", String, nullable=False, default="[]"),
     Column("aggregate", String),
     Column("clamped", Integer, nullable=False, default=0),
+    Column("opened_at", Float, nullable=False, default=0.0),
+    Column("asked_at", Float),
+    Column("due_at", Float),
+    Column("closed_at", Float),
 )
 VERSIONS = Table(
     "versions",
@@ -59,12 +69,54 @@ VERSIONS = Table(
     Column("round", Integer, nullable=False),
     Column("architecture", String, nullable=False),
     Column("manifest", String, nullable=False),
+    Column("parent", String),
+    Column("made_at", Float, nullable=False, default=0.0),
+    Column("released_at", Float),
+    Column("gate", String, nullable=False, default="unchecked"),
+    Column("said", String, nullable=False, default=""),
 )
-PLAIN_UPDATES = Table(
-    "plain_updates",
+CONTRIBUTIONS = Table(
+    "contributions",
     METADATA,
     Column("detector", String, primary_key=True),
     Column("round", Integer, primary_key=True),
     Column("device", String, primary_key=True),
-    Column("digest", String, nullable=False),
+    Column("sent_at", Float, nullable=False),
+    Column("digest", String),
+)
+SCORES = Table(
+    "scores",
+    METADATA,
+    Column("version", String, primary_key=True),
+    Column("device", String, primary_key=True),
+    Column("accuracy", Float, nullable=False),
+    Column("pictures", Integer, nullable=False),
+)
+RUNS = Table(
+    "runs",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("detector", String, nullable=False, index=True),
+    Column("rounds", Integer, nullable=False),
+    Column("first_round", Integer, nullable=False),
+    Column("state", String, nullable=False),
+    Column("said", String, nullable=False),
+    Column("started_at", Float, nullable=False),
+)
+PINS = Table(
+    "pins",
+    METADATA,
+    Column("detector", String, primary_key=True),
+    Column("version", String, nullable=False),
+)
+EVENTS = Table(
+    "events",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("detector", String),
+    Column("round", Integer),
+    Column("device", String),
+    Column("said", String, nullable=False),
 )

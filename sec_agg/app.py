@@ -11,10 +11,10 @@ from sec_agg.aggregation import Aggregator
 from sec_agg.roster import Roster
 from sec_agg.routes import add_routes
 from sec_agg.store import Store
-from shared.blobs import BlobStore
+from shared.blobs import open_blobs
 from shared.http_client import HttpClient
 from shared.identity import Identity
-from shared.nonces import Nonces
+from shared.nonces import open_nonces
 from shared.settings import AggregatorSettings
 from shared.trust import Gate, Standing
 from shared.web import make_app
@@ -26,10 +26,11 @@ IDENTITY: Final = "identity.key"
 def create_app(settings: AggregatorSettings | None = None, http: HttpClient | None = None) -> Flask:
     """Make the aggregator's app from its settings, or from the environment; tests may replace `http`."""
     settings = settings or AggregatorSettings.read()
-    store, standing = Store(settings.folder), open_standing(settings, http)
+    store, standing = Store(settings.folder, settings.database_url), open_standing(settings, http)
     roster = Roster(standing, standing.http)
-    gate = Gate(standing.identity, lambda: ROLE, roster.member, Nonces(settings.folder))
-    aggregator = Aggregator(store, BlobStore(settings.folder / "blobs"), standing.http, standing, roster)
+    blobs = open_blobs(settings.folder / "blobs", settings.blobs, settings.folder.name, settings.s3_endpoint)
+    gate = Gate(standing.identity, lambda: ROLE, roster.member, open_nonces(store.database))
+    aggregator = Aggregator(store, blobs, standing.http, standing, roster)
 
     def page() -> dict[str, object]:
         names = store.detectors()
@@ -45,7 +46,7 @@ def create_app(settings: AggregatorSettings | None = None, http: HttpClient | No
 
 def open_standing(settings: AggregatorSettings, http: HttpClient | None = None) -> Standing:
     """Open the aggregator's key pair and its place in the federation."""
-    identity = Identity.open(settings.folder / IDENTITY)
+    identity = Identity.open(settings.folder / IDENTITY, settings.secret)
     return Standing(
         identity=identity,
         role=ROLE,

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    Float,
     Integer,
     LargeBinary,
     MetaData,
@@ -24,13 +25,14 @@ from sqlalchemy import (
     select,
 )
 
-from shared.database import open_database
+from shared.database import Database
 from shared.round_settings import RoundSettings
 
-_metadata = MetaData()
+MIGRATIONS = Path(__file__).parent / "migrations"
+METADATA = MetaData()
 _rounds = Table(
     "rounds",
-    _metadata,
+    METADATA,
     Column("detector", String, primary_key=True),
     Column("round", Integer, primary_key=True),
     Column("base_version", String, nullable=False),
@@ -43,7 +45,7 @@ _rounds = Table(
 )
 _updates = Table(
     "updates",
-    _metadata,
+    METADATA,
     Column("detector", String, primary_key=True),
     Column("round", Integer, primary_key=True),
     Column("device", String, primary_key=True),
@@ -51,6 +53,7 @@ _updates = Table(
     Column("sealed_seed", LargeBinary, nullable=False),
     Column("key_id", String, nullable=False),
     Column("in_cohort", Boolean, nullable=False, default=False),
+    Column("received_at", Float, nullable=False, default=0.0),
 )
 
 
@@ -82,12 +85,12 @@ class Stored:
 class Store:
     """The aggregator's database; each method is one transaction."""
 
-    def __init__(self, folder: Path) -> None:
-        self._engine = open_database(folder, _metadata)
+    def __init__(self, folder: Path, url: str | None = None) -> None:
+        self.database = Database.open(folder, MIGRATIONS, url)
 
     def remember_round(self, settings: RoundSettings) -> Round:
         """Note a round that the main server has opened, and return it as it stands."""
-        with self._engine.begin() as connection:
+        with self.database.write() as connection:
             if (known := _round(connection, settings.detector, settings.round)) is not None:
                 return known
             shared = ("detector", "round", "base_version", "size", "min_cohort", "cohort_cap")
@@ -97,18 +100,18 @@ class Store:
 
     def newest_round(self, detector: str) -> Round | None:
         """Return the newest round of a detector, or None if there is none."""
-        with self._engine.begin() as connection:
+        with self.database.read() as connection:
             return _round(connection, detector, None)
 
     def detectors(self) -> tuple[str, ...]:
         """Return the detectors with a round here, in alphabetical order."""
-        with self._engine.begin() as connection:
+        with self.database.read() as connection:
             query = select(_rounds.c.detector).distinct().order_by(_rounds.c.detector)
             return tuple(connection.execute(query).scalars())
 
     def keep_update(self, detector: str, number: int, update: Stored) -> bool:
         """Keep an update, replacing an earlier one of the same device; False if the cohort is frozen or full."""
-        with self._engine.begin() as connection:
+        with self.database.write() as connection:
             current = _round(connection, detector, number)
             others = [kept for kept in _stored(connection, detector, number) if kept.device != update.device]
             if current is None or current.state != "open" or len(others) >= current.cohort_cap:
@@ -120,7 +123,7 @@ class Store:
 
     def updates(self, detector: str, number: int) -> tuple[Stored, ...]:
         """Return all updates kept for a round, by device name."""
-        with self._engine.begin() as connection:
+        with self.database.read() as connection:
             return _stored(connection, detector, number)
 
     def freeze(self, detector: str, number: int, seen: tuple[Stored, ...], cohort: Mapping[str, str]) -> bool:
@@ -132,7 +135,7 @@ class Store:
             seen: The updates the decision was made from.
             cohort: Device to digest, of those to be added up.
         """
-        with self._engine.begin() as connection:
+        with self.database.write() as connection:
             current = _round(connection, detector, number)
             if current is None or current.state != "open" or _stored(connection, detector, number) != seen:
                 return False
@@ -143,12 +146,12 @@ class Store:
 
     def cohort(self, detector: str, number: int) -> tuple[Stored, ...]:
         """Return the frozen cohort's updates, by device name; empty before it is frozen."""
-        with self._engine.begin() as connection:
+        with self.database.read() as connection:
             return _stored(connection, detector, number, _updates.c.in_cohort.is_(True))
 
     def keep_sum(self, detector: str, number: int, aggregate: str) -> str:
         """Keep the digest of a frozen cohort's sum, once, and return the one that is kept."""
-        with self._engine.begin() as connection:
+        with self.database.write() as connection:
             current = _round(connection, detector, number)
             if current is not None and current.aggregate is not None:
                 return current.aggregate
@@ -157,7 +160,7 @@ class Store:
 
     def note_delivery(self, detector: str, number: int) -> None:
         """Note that the main server has the sum."""
-        with self._engine.begin() as connection:
+        with self.database.write() as connection:
             _set(connection, detector, number, delivered=True)
 
 

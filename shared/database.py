@@ -1,47 +1,254 @@
-"""One way to open a database, for every service. SQL itself stands in each service's `store.py`.
+"""One way to a database for every service: SQLite in its own folder, or PostgreSQL. SQL itself stands in `store.py`.
 
-Every transaction takes the write lock when it begins, so "look, then write" is one step whichever worker does it,
-and it is on disk when the answer goes out (WAL with full sync).
+Whoever writes holds the one write lock of the service's database from the beginning of the transaction, so "look, then
+write" is one step whichever worker, process or machine does it; and it is on disk when the answer goes out (SQLite in
+WAL mode with full sync, PostgreSQL with synchronous commit). Whoever only reads sees one state and waits for nobody.
 """
 
 from __future__ import annotations
 
 import fcntl
+import sqlite3
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, MetaData, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from shared.blobs import storage_errors
+from shared.errors import SettingsError, StorageFailed, StorageUnavailable
+
+_LOCK_CLASS = 0x_D00B
+_SAID = {
+    sqlite3.SQLITE_FULL: ("is full, or its disk is.", "Free some space, then try again."),
+    sqlite3.SQLITE_READONLY: ("cannot be written.", "Let this service's user own its folder, then try again."),
+    sqlite3.SQLITE_CANTOPEN: ("cannot be opened.", "Let this service's user own its folder, then try again."),
+    sqlite3.SQLITE_CORRUPT: ("is damaged.", "Stop the service, and restore a backup: python -m federation restore."),
+    sqlite3.SQLITE_NOTADB: ("is damaged.", "Stop the service, and restore a backup: python -m federation restore."),
+    sqlite3.SQLITE_IOERR: ("cannot be read or written: the disk reports an error.", "Look at the disk."),
+}
 
 
-def open_database(folder: Path, tables: MetaData) -> Engine:
-    """Open the SQLite database of a service, and make the tables it lacks.
+@dataclass(frozen=True)
+class Database:
+    """A service's database; `what` names it in messages.
 
-    Args:
-        folder: The service's own folder; made if missing, and closed to everybody but its owner.
-        tables: What the database holds.
+    Attributes:
+        what: "The database in var/main-server", without a password.
+        folder: The service's own folder.
+        migrations: Where the steps lie that make its tables, one file each, named 0001_..., 0002_..., in order.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)
+
+    what: str
+    folder: Path
+    migrations: Path
+    _engine: Engine
+
+    @classmethod
+    def open(cls, folder: Path, migrations: Path, url: str | None = None) -> Database:
+        """Open a service's database; an empty one gets its tables.
+
+        Args:
+            folder: The service's own folder; made if missing, and closed to everybody but its owner.
+            migrations: Where its migrations lie.
+            url: "postgresql://..." for PostgreSQL, where the service's tables stand in a schema named as its package;
+                None for SQLite in the folder.
+
+        Raises:
+            SettingsError: It was made by a newer version, or by an older one and has not been upgraded.
+            StorageFailed: It cannot be opened.
+        """
+        database = cls.connect(folder, migrations, url)
+        with database._alone():
+            revision = database.revision()
+            if revision is None:
+                database._upgrade()
+            elif revision != database.newest_revision:
+                raise database._other_version(revision)
+        return database
+
+    @classmethod
+    def connect(cls, folder: Path, migrations: Path, url: str | None = None) -> Database:
+        """Return the database as it is, whatever version made it; `open` is for those who use it."""
+        with storage_errors(f"The folder {folder}"):
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o700)
+        engine = _sqlite(folder) if url is None else _postgresql(url, migrations.parent.name)
+        what = f"The database in {folder}" if url is None else f"The database {engine.url.database} on PostgreSQL"
+        return cls(what, folder, migrations, engine)
+
+    @contextmanager
+    def write(self, alone: bool = True) -> Iterator[Connection]:
+        """One transaction that may write: nobody else's begins until it ends, and then it is on disk.
+
+        Args:
+            alone: False for a single statement, which needs no write lock on PostgreSQL to be one step.
+
+        Raises:
+            StorageFailed: It cannot be written; nothing of the transaction was kept.
+            StorageUnavailable: The database does not answer.
+        """
+        with self._failures(), self._engine.execution_options(alone=alone).begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One transaction that only reads, and sees one state of everything; raises as `write` does."""
+        with self._failures(), self._engine.execution_options(reading=True).begin() as connection:
+            yield connection
+
+    @property
+    def shared(self) -> bool:
+        """Whether several machines may use it at once."""
+        return self._engine.dialect.name != "sqlite"
+
+    @property
+    def newest_revision(self) -> str:
+        """The revision that this version of the service works with."""
+        return max(path.stem[:4] for path in self.migrations.glob("[0-9][0-9][0-9][0-9]_*.py"))
+
+    def revision(self) -> str | None:
+        """Return the revision that the database has, or None if it is empty.
+
+        A database of the time before revisions were written down counts as the first.
+        """
+        with self.read() as connection:
+            tables = inspect(connection).get_table_names()
+            if "alembic_version" in tables:
+                return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+            return "0001" if tables else None
+
+    def upgrade(self) -> None:
+        """Bring the tables to the newest revision, in one transaction.
+
+        Raises:
+            SettingsError: A newer version made them.
+        """
+        with self._alone():
+            self._upgrade()
+
+    def close(self) -> None:
+        """Let go of every connection; the next transaction makes new ones."""
+        self._engine.dispose()
+
+    def _upgrade(self) -> None:
+        revision = self.revision()
+        if revision is not None and revision > self.newest_revision:
+            raise self._other_version(revision)
+        with self.write() as connection:
+            _migrate(connection, self.migrations, revision)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let one worker at a time prepare the database: SQLite's time-out does not cover the switch to WAL."""
+        if self.shared:
+            lock = {"a": _LOCK_CLASS, "b": 0}  # one of its own, beside the transactions'
+            with self._failures(), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.execute(text("SELECT pg_advisory_lock(:a, :b)"), lock)
+                try:
+                    connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{self.migrations.parent.name}"'))
+                    yield
+                finally:
+                    connection.execute(text("SELECT pg_advisory_unlock(:a, :b)"), lock)
+            return
+        with storage_errors(f"The folder {self.folder}"), (self.folder / ".preparing").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _other_version(self, revision: str) -> SettingsError:
+        if revision > self.newest_revision:
+            return SettingsError(
+                f"{self.what} was written by a newer version (revision {revision}; this one knows "
+                f"{self.newest_revision}).",
+                todo="Install the newer version again, or restore a backup that this version made.",
+            )
+        return SettingsError(
+            f"{self.what} was written by an older version (revision {revision}; this one needs "
+            f"{self.newest_revision}).",
+            todo="Stop the service, run python -m federation upgrade, and start it again.",
+        )
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except SQLAlchemyError as error:
+            raise self._failure(error) or error from error
+
+    def _failure(self, error: SQLAlchemyError) -> StorageFailed | None:
+        """Return what a person is to read of a failure that is the database's, and not a mistake of ours."""
+        cause = error.orig if isinstance(error, DBAPIError) else None
+        kept = "What was stored before is kept."
+        code = getattr(cause, "sqlite_errorcode", None)
+        if code is not None and (said := _SAID.get(code & 0xFF)) is not None:
+            return StorageFailed(f"{self.what} {said[0]}", kept=kept, todo=said[1])
+        if code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return StorageUnavailable(f"{self.what} is busy.", kept=kept, todo="Try again in a moment.")
+        state = getattr(cause, "sqlstate", None) or ""
+        if state.startswith("53"):  # insufficient resources: disk full, too many connections
+            return StorageFailed(f"{self.what} is full.", kept=kept, todo="Free some space there, then try again.")
+        if state == "25006":
+            return StorageFailed(
+                f"{self.what} cannot be written.", kept=kept, todo="Mend the database, then try again."
+            )
+        gone = isinstance(error, DBAPIError) and (error.connection_invalidated or state[:2] in ("08", "57", "55"))
+        if gone or (type(cause).__name__ == "OperationalError" and not state and code is None):
+            return StorageUnavailable(
+                f"{self.what} does not answer.", kept=kept, todo="Start it, or mend DATABASE_URL; then try again."
+            )
+        return None
+
+
+def _sqlite(folder: Path) -> Engine:
     engine = create_engine(f"sqlite:///{folder / 'state.sqlite3'}", connect_args={"timeout": 30})
-    event.listen(engine, "connect", _prepare)
-    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
-    with _alone(folder), engine.begin() as connection:
-        tables.create_all(connection)
+
+    def prepare(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # sqlite3 would begin by itself, and too late
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    def begin(connection: Connection) -> None:
+        reading = connection.get_execution_options().get("reading")
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+    event.listen(engine, "connect", prepare)
+    event.listen(engine, "begin", begin)
     return engine
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Let one worker at a time prepare the database: SQLite's time-out does not cover the switch to WAL."""
-    with (folder / ".preparing").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _postgresql(url: str, schema: str) -> Engine:
+    """Return an engine for one service's schema: psycopg, few connections, time-outs, dead ones replaced."""
+    engine = create_engine(
+        "postgresql+psycopg://" + url.partition("://")[2],
+        pool_size=4, max_overflow=4, pool_timeout=30, pool_pre_ping=True,
+        connect_args={"connect_timeout": 5, "options": f"-csearch_path={schema} -clock_timeout=30s"},
+    )  # fmt: skip
+    lock = {"a": _LOCK_CLASS, "b": zlib.crc32(schema.encode()) & 0x7FFFFFFF}
+
+    def begin(connection: Connection) -> None:
+        if connection.get_execution_options().get("reading"):
+            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        elif connection.get_execution_options().get("alone", True):  # what is read after the lock is the last state
+            connection.execute(text("SELECT pg_advisory_xact_lock(:a, :b)"), lock)
+
+    event.listen(engine, "begin", begin)
+    return engine
 
 
-def _prepare(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # sqlite3 would begin by itself, and too late
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA foreign_keys = ON")
+def _migrate(connection: Connection, migrations: Path, revision: str | None) -> None:
+    from alembic import command  # noqa: PLC0415 - a service that starts with its tables there does without
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "newline")
+    config.set_main_option("version_locations", str(migrations))
+    config.attributes["connection"] = connection
+    if revision == "0001" and "alembic_version" not in inspect(connection).get_table_names():
+        command.stamp(config, revision)
+    command.upgrade(config, "head")

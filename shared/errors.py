@@ -14,6 +14,8 @@
     ├── NotFound            404  no such detector, version or page
     ├── OutOfOrder          409  a step before its time
     ├── TrainingFailed      500  the training child gave up, was killed, or ran out of memory
+    ├── StorageFailed       507  a disk, a bucket or a database that does not take or give what it should
+    │   └── StorageUnavailable 503  one that does not answer at the moment
     └── PeerUnreachable     503  another service did not answer, or not as a service of ours would
 
 Each says three things: what happened, what was kept, and what to do next.
@@ -142,6 +144,29 @@ class TrainingFailed(DoorbellError):
     """The training child gave up, was killed, or ran out of memory."""
 
     slug = "training-failed"
+
+
+class StorageFailed(DoorbellError):
+    """A disk, a bucket or a database that does not take or give what it should.
+
+    Args:
+        happened: What happened, one sentence.
+        kept: What was kept, one sentence.
+        todo: What to do next, one sentence.
+    """
+
+    status = HTTPStatus.INSUFFICIENT_STORAGE
+    slug = "storage"
+
+    def __init__(self, happened: str, *, kept: str = "What was stored before is kept.", todo: str = "") -> None:
+        super().__init__(happened, kept=kept, todo=todo)
+
+
+class StorageUnavailable(StorageFailed):
+    """A disk, a bucket or a database that does not answer at the moment."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    slug = "storage-unavailable"
 
 
 class PeerUnreachable(DoorbellError):

@@ -40,6 +40,7 @@ _REFUSALS: dict[int, type[DoorbellError]] = {
     404: NotFound,
     409: OutOfOrder,
     503: PeerUnreachable,
+    507: PeerUnreachable,  # its disk is full, say
 }
 _PASSING = {502, 503, 504}
 _MAX_ANSWER_BYTES = MAX_HEADER_BYTES + 4 * max(known.size for known in ARCHITECTURES.values())  # the largest model

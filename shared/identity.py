@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from shared.blobs import write_durably
 from shared.errors import SettingsError
@@ -37,16 +39,17 @@ class Identity:
     _private: Ed25519PrivateKey = field(repr=False, compare=False)
 
     @classmethod
-    def open(cls, path: Path) -> Identity:
+    def open(cls, path: Path, secret: str | None = None) -> Identity:
         """Read the key pair of the service whose private key lies at `path`, or make it.
 
         Args:
             path: A file of 32 raw bytes; made with its folder if missing.
+            secret: What the key is derived from instead; see `private_bytes`.
 
         Raises:
             SettingsError: The file is not a private key, or not private.
         """
-        private = secret_file(path, lambda: secrets.token_bytes(PRIVATE_KEY_BYTES))
+        private = private_bytes(path, PRIVATE_KEY_BYTES, secret)
         if len(private) != PRIVATE_KEY_BYTES:
             raise SettingsError(
                 f"{path} is not the key of a service: it has {len(private)} bytes, not {PRIVATE_KEY_BYTES}.",
@@ -92,6 +95,30 @@ def verify(public: bytes, signature: bytes, data: bytes) -> bool:
 def fingerprint(public: bytes) -> str:
     """Return the first 32 hexadecimal digits (128 bits) of the SHA-256 of a public key of 32 bytes."""
     return hashlib.sha256(public).hexdigest()[:FINGERPRINT_DIGITS]
+
+
+def private_bytes(path: Path, size: int, secret: str | None) -> bytes:
+    """Return the secret bytes of one key: from its file, or derived where the disk is not kept.
+
+    Args:
+        path: The key's file; its name and its folder's say which key of which service it is.
+        size: Number of bytes.
+        secret: What the operator keeps for the service instead of the file (HKDF-SHA256, RFC 5869), or None.
+
+    Raises:
+        SettingsError: The file cannot be used, or holds another key than the secret gives.
+    """
+    if secret is None:
+        return secret_file(path, lambda: secrets.token_bytes(size))
+    label = f"{path.parent.name}/{path.name}".encode()
+    derived = HKDF(hashes.SHA256(), size, b"doorbell-secret/1", label).derive(secret.encode())
+    if path.exists() and _read_private(path) != derived:
+        raise SettingsError(
+            f"DOORBELL_SECRET gives another key than the one in {path}, by which the federation knows this service.",
+            kept="The service was not started.",
+            todo="Unset DOORBELL_SECRET; or move the file away, and join the federation anew.",
+        )
+    return derived
 
 
 def secret_file(path: Path, make: Callable[[], bytes]) -> bytes:

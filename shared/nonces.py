@@ -1,8 +1,9 @@
 """Nonces that were spent, so that no signed request counts twice (RFC 9421, section 7.2.2). Every receiver keeps them.
 
-One small SQLite database for all workers of a service. It is written without a sync: a killed process forgets nothing;
-a power cut may lose the last moments, and then a request of the last minutes could be repeated, which the protocol's
-messages all bear. It costs no wait for the disk on each request.
+`Nonces` is for a service on one machine: one small SQLite database for all its workers. It is written without a sync: a
+killed process forgets nothing; a power cut may lose the last moments, and then a request of the last minutes could be
+repeated, which the protocol's messages all bear. It costs no wait for the disk on each request. `SharedNonces` is for a
+service on several machines with one PostgreSQL: it has them in the service's database.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import os
 import sqlite3
 import threading
 from pathlib import Path
+from typing import Protocol
+
+from shared.database import Database
 
 SWEEP_EVERY = 256
 BUSY_TIMEOUT_S = 30.0
@@ -24,6 +28,35 @@ CREATE TABLE IF NOT EXISTS nonces (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS nonces_expires ON nonces (expires);
 """
+
+
+class Spending(Protocol):
+    """Where nonces are spent."""
+
+    def spend(self, key_id: str, nonce: str, expires: int, now: float) -> bool:
+        """Spend a nonce; see `Nonces.spend`."""
+
+
+class SharedNonces:
+    """The spent nonces of a service on several machines, in its PostgreSQL database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._calls = 0
+
+    def spend(self, key_id: str, nonce: str, expires: int, now: float) -> bool:
+        """Spend a nonce; see `Nonces.spend`."""
+        self._calls += 1
+        with self._database.write(alone=False) as connection:
+            if self._calls % SWEEP_EVERY == 1:
+                connection.exec_driver_sql("DELETE FROM nonces WHERE expires < %s", (int(now),))
+            insert = "INSERT INTO nonces VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
+            return connection.exec_driver_sql(insert, (key_id, nonce, expires)).rowcount == 1
+
+
+def open_nonces(database: Database) -> Spending:
+    """Return where the service with this database spends its nonces."""
+    return SharedNonces(database) if database.shared else Nonces(database.folder)
 
 
 class Nonces:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from shared.addresses import Network
 from shared.architectures import DEFAULT, architecture
+from shared.blobs import parse_blob_place
 from shared.errors import DoorbellError, SettingsError
 from shared.names import checked_name
 from shared.round_settings import Topology
@@ -89,6 +90,15 @@ class MainSettings:
         seed: Of version 0's parameters.
         max_body_mb: Largest request accepted, in MB.
         device_networks: Where devices may be; empty for no further restriction.
+        database_url: PostgreSQL, or None for SQLite in `folder`.
+        blobs: Where model files lie: "s3://bucket/prefix", or None for `folder`.
+        s3_endpoint: Address of an S3-compatible store, or None for Amazon's.
+        secret: What the service's keys are derived from, or None for keys in `folder`.
+        round_deadline_s: Seconds that a run waits for a round's updates.
+        target_cohort: So many updates are enough for a run's round; None: those of all devices that are there.
+        max_regression: How far the accuracy may fall from a version to the next, as a fraction.
+        gate_deadline_s: Seconds that are waited for what devices say of a new version.
+        keep_versions: How many versions of a detector are kept.
     """
 
     federation: str
@@ -107,6 +117,15 @@ class MainSettings:
     seed: int
     max_body_mb: int
     device_networks: tuple[Network, ...]
+    database_url: str | None = field(repr=False)
+    blobs: str | None
+    s3_endpoint: str | None
+    secret: str | None = field(repr=False)
+    round_deadline_s: float
+    target_cohort: int | None
+    max_regression: float
+    gate_deadline_s: float
+    keep_versions: int
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> MainSettings:
@@ -129,6 +148,15 @@ class MainSettings:
             seed=read("DOORBELL_SEED", "0", _whole(0, 2**32 - 1)),
             max_body_mb=read("DOORBELL_MAX_BODY_MB", "64", _whole(1, 1024)),
             device_networks=read.optional("DOORBELL_DEVICE_NETWORKS", _networks) or (),
+            database_url=read.database_url,
+            blobs=read.blobs,
+            s3_endpoint=read.s3_endpoint,
+            secret=read.secret("DOORBELL_SECRET"),
+            round_deadline_s=read("DOORBELL_ROUND_DEADLINE_S", "600", _fraction(1e7)),
+            target_cohort=read.optional("DOORBELL_TARGET_COHORT", _whole(2, MAX_COHORT)),
+            max_regression=read("DOORBELL_MAX_REGRESSION", "0.1", _fraction(1.0)),
+            gate_deadline_s=read("DOORBELL_GATE_DEADLINE_S", "120", _fraction(1e7)),
+            keep_versions=read("DOORBELL_KEEP_VERSIONS", "20", _whole(2, 100_000)),
         )
         if settings.weight_cap * settings.cohort_cap > 2**30 or settings.min_cohort > settings.cohort_cap:
             raise SettingsError(
@@ -142,7 +170,8 @@ class MainSettings:
 class AggregatorSettings:
     """The secure aggregator's settings; `max_body_mb` is the largest request accepted, in MB.
 
-    `join_code` and `local_codes` are what they are for a device.
+    `join_code` and `local_codes` are what they are for a device; `database_url`, `blobs`, `s3_endpoint` and `secret`
+    what they are for the main server.
     """
 
     folder: Path
@@ -150,6 +179,10 @@ class AggregatorSettings:
     max_body_mb: int
     join_code: str | None = field(repr=False)
     local_codes: Path
+    database_url: str | None = field(default=None, repr=False)
+    blobs: str | None = None
+    s3_endpoint: str | None = None
+    secret: str | None = field(default=None, repr=False)
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> AggregatorSettings:
@@ -161,6 +194,10 @@ class AggregatorSettings:
             max_body_mb=read("DOORBELL_MAX_BODY_MB", "64", _whole(1, 1024)),
             join_code=read.join_code,
             local_codes=read.home / "main-server",
+            database_url=read.database_url,
+            blobs=read.blobs,
+            s3_endpoint=read.s3_endpoint,
+            secret=read.secret("DOORBELL_SECRET"),
         )
 
 
@@ -201,6 +238,9 @@ class _Reader:
         self.main_url = self("DOORBELL_MAIN_URL", "http://localhost:8000", _url)
         self.aggregator_url = self("DOORBELL_AGGREGATOR_URL", "http://localhost:8003", _url)
         self.join_code = self._environ.get("DOORBELL_JOIN_CODE") or None
+        self.database_url = self._database_url()
+        self.blobs = self.optional("DOORBELL_BLOBS", _blob_place)
+        self.s3_endpoint = self.optional("DOORBELL_S3_ENDPOINT", _url)
 
     def __call__(self, variable: str, default: str, parse: Callable[[str], T]) -> T:
         text = self._environ.get(variable) or default
@@ -213,6 +253,17 @@ class _Reader:
 
     def optional(self, variable: str, parse: Callable[[str], T]) -> T | None:
         return self(variable, "", parse) if self._environ.get(variable) else None
+
+    def _database_url(self) -> str | None:
+        """Return DATABASE_URL, as Heroku names it; the error does not show it, since a password may be in it."""
+        text = self._environ.get("DATABASE_URL")
+        if text and not re.fullmatch(r"postgres(ql)?://[^\s/]+/[^\s/?]+(\?\S*)?", text):
+            raise SettingsError(
+                "DATABASE_URL cannot be used: it names no PostgreSQL database.",
+                kept="The service was not started.",
+                todo="It looks like postgresql://user:password@host:5432/name. Without it, SQLite is used.",
+            )
+        return text or None
 
     def secret(self, variable: str) -> str | None:
         """Return a secret that can travel in a header; the error does not show it."""
@@ -243,6 +294,11 @@ def _url(text: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0 or set("?#@") & set(text):
         raise ValueError("an address looks like http://localhost:8000 or https://example.org, without a password.")
     return text.rstrip("/")
+
+
+def _blob_place(text: str) -> str:
+    parse_blob_place(text)
+    return text
 
 
 def _networks(text: str) -> tuple[Network, ...]:

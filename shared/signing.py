@@ -22,7 +22,7 @@ from typing import Any
 
 from shared.errors import BadSignature
 from shared.identity import Identity, fingerprint
-from shared.nonces import Nonces
+from shared.nonces import Spending
 from shared.signature_form import (
     PARAMETERS,
     Headers,
@@ -54,7 +54,7 @@ class Receiver:
 
     name: str
     keys: Callable[[str], bytes | None]
-    nonces: Nonces
+    nonces: Spending
 
 
 @dataclass(frozen=True)

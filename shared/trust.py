@@ -29,7 +29,7 @@ from shared.membership import (
     new_key_statement,
     read_local_code,
 )
-from shared.nonces import Nonces
+from shared.nonces import Spending
 from shared.signature_form import Headers
 from shared.signing import Receiver, Verified, sign_response, verify_request
 
@@ -84,7 +84,7 @@ class Gate:
     identity: Identity
     name: Callable[[], str]
     members: Callable[[str], Member | None]
-    nonces: Nonces
+    nonces: Spending
     clock: Callable[[], float] = time.time
 
     def admit(

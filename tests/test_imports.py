@@ -24,6 +24,8 @@ SQL = {
     "sec_agg/store.py",
     "main_server/store.py",
     "main_server/member_store.py",
+    "main_server/run_store.py",
+    "main_server/states.py",
     "main_server/tables.py",
     "device/store.py",
     "shared/database.py",

@@ -164,6 +164,24 @@ def test_server_that_stays_down_is_unreachable(peer: Peer, client: HttpClient, s
     assert (len(peer.requests), len(slept)) == (3, 2)
 
 
+@pytest.mark.parametrize("content_type", ["application/json", "application/problem+json"])
+def test_peer_whose_disk_is_full_is_quoted_and_not_asked_again(
+    peer: Peer, client: HttpClient, slept: list[float], content_type: str
+) -> None:
+    peer.answer(507, {"detail": "The disk is full. What was stored before is kept."}, Content_Type=content_type)
+    with pytest.raises(PeerUnreachable) as refused:
+        client.post(peer.url, b"update")
+    assert str(refused.value) == "The disk is full. What was stored before is kept."
+    assert refused.value.status == 503
+    assert (len(peer.requests), slept) == (1, [])
+
+
+def test_full_disk_without_our_words_is_not_a_service_of_ours(peer: Peer, client: HttpClient) -> None:
+    peer.answer(507, body=b"<html>", Content_Type="text/html")
+    with pytest.raises(PeerUnreachable, match="answered 507"):
+        client.get(peer.url)
+
+
 def test_as_many_attempts_are_made_as_were_asked_for(peer: Peer, slept: list[float]) -> None:
     peer.answer(503)
     with pytest.raises(PeerUnreachable):

@@ -60,6 +60,15 @@ def test_main_server_settings_by_default() -> None:
         seed=0,
         max_body_mb=64,
         device_networks=(),
+        database_url=None,
+        blobs=None,
+        s3_endpoint=None,
+        secret=None,
+        round_deadline_s=600.0,
+        target_cohort=None,
+        max_regression=0.1,
+        gate_deadline_s=120.0,
+        keep_versions=20,
     )
 
 
