@@ -5,7 +5,7 @@ import sys
 from gunicorn import systemd
 
 worker_class = "gthread"
-threads = 8
+threads = 64  # those that wait for work cost nothing; the aggregator, to which models are sent, is started with 8
 timeout = 600
 graceful_timeout = 5
 keepalive = 30
@@ -37,3 +37,16 @@ def on_starting(server):
         check_bind(inherited or server.cfg.address, OperatorSettings.read())
     except SettingsError as error:
         sys.exit(str(error))
+
+
+def post_worker_init(worker):
+    """Start what the service does besides answering requests."""
+    from shared.background import start_background  # noqa: PLC0415
+
+    worker.doorbell_background = start_background(worker.wsgi, worker.cfg.threads)
+
+
+def worker_exit(server, worker):
+    """End it."""
+    if hasattr(worker, "doorbell_background"):
+        worker.doorbell_background.set()

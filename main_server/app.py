@@ -9,6 +9,9 @@ from flask import Flask
 from main_server.context import MainServer
 from main_server.members import leave_local_codes
 from main_server.routes import add_routes
+from main_server.status import status
+from main_server.work import News
+from shared.background import add_background, threads_of
 from shared.http_client import HttpClient
 from shared.settings import MainSettings
 from shared.web import make_app
@@ -21,18 +24,13 @@ def create_app(settings: MainSettings | None = None, http: HttpClient | None = N
     leave_local_codes(server)
 
     def page() -> dict[str, object]:
-        names = server.store.detectors()
-        return {
-            "topology": settings.topology,
-            "detectors": names,
-            "rounds": [(server.store.newest_round(name), server.store.newest_version(name)) for name in names],
-            "devices": server.store.devices(),
-            "participations": server.store.participations(),
-        }
+        return {"now": status(server), "detectors": server.store.detectors(), "devices": server.store.devices()}
 
     app = make_app(
         "Main server", Path(__file__).parent / "templates", page, lambda: {"topology": settings.topology},
         settings.max_body_mb << 20,
     )  # fmt: skip
-    add_routes(app, server)
+    news = News(server)
+    add_background(app, "news", lambda stop: news.watch(stop, threads_of(app)))
+    add_routes(app, server, news)
     return app

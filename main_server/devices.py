@@ -24,7 +24,8 @@ MAX_DETECTORS = 64
 _ADDRESS = re.compile(r'https?://[!"$->A-\[\]-~]{1,248}')
 """Without `?` and `#`, behind which the path of a message would be lost, and without `@`: no password travels."""
 _TRAINED = table({"type": ["integer", "null"], "minimum": 1, "maximum": 2**31 - 1})
-STATUS = as_json(record(address=text(_ADDRESS.pattern), detectors={**_TRAINED, "maxProperties": MAX_DETECTORS}))
+ADDRESS = text(_ADDRESS.pattern)
+STATUS = as_json(record(address=ADDRESS, detectors={**_TRAINED, "maxProperties": MAX_DETECTORS}))
 ROUNDS = as_json(record(name=NAME_TEXT, rounds=table(record_of(RoundSettings))))
 
 
@@ -41,16 +42,30 @@ def announce(server: MainServer, caller: Caller, message: object) -> dict[str, R
     """
     if not isinstance(message, Mapping) or not isinstance(detectors := message.get("detectors"), Mapping):
         raise InvalidMessage("This is not the status of a device.")
-    device = Device(caller.name, _address(message.get("address")), server.clock())
-    trained = {checked_name(name, "detector"): _round_number(number) for name, number in detectors.items()}
-    before = {part.detector for part in server.store.participations() if part.device == caller.name}
-    if len(before | set(trained)) > MAX_DETECTORS:  # each costs a model
-        raise InvalidMessage(f"A device takes part in {MAX_DETECTORS} detectors at most.")
+    device = Device(caller.name, checked_address(message.get("address")), server.clock())
+    trained = {checked_name(name, "detector"): checked_round_number(number) for name, number in detectors.items()}
+    check_detectors(server, caller.name, set(trained))
     server.store.note_device(device, trained)
     return {detector: open_round(server, detector) for detector in trained}
 
 
-def _address(value: object) -> str:
+def check_detectors(server: MainServer, device: str, detectors: set[str]) -> None:
+    """Refuse more detectors than one device may take part in, now and before: each costs a model.
+
+    Raises:
+        InvalidMessage: They are more.
+    """
+    before = {part.detector for part in server.store.participations() if part.device == device}
+    if len(before | detectors) > MAX_DETECTORS:
+        raise InvalidMessage(f"A device takes part in {MAX_DETECTORS} detectors at most.")
+
+
+def checked_address(value: object) -> str:
+    """Return where a device says it is, if devices can be there.
+
+    Raises:
+        InvalidMessage: They cannot.
+    """
     try:
         parts = urlsplit(value) if isinstance(value, str) and _ADDRESS.fullmatch(value) else None
         valid = parts is not None and parts.port != 0 and bool(parts.hostname) and not _is_nowhere(str(parts.hostname))
@@ -69,7 +84,12 @@ def _is_nowhere(host: str) -> bool:
         return False
 
 
-def _round_number(value: object) -> int | None:
+def checked_round_number(value: object) -> int | None:
+    """Return `value` if it is the number of a round, or null.
+
+    Raises:
+        InvalidMessage: It is not.
+    """
     if value is None or (type(value) is int and 0 < value < 2**31):
         return value
     raise InvalidMessage("A device's last trained round is a whole number, or null.")

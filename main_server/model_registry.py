@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
 from main_server.context import MainServer
-from main_server.store import Device, Version
+from main_server.store import PASSED, Device, Version
 from shared.architectures import architecture
 from shared.containers import Model, parse_model
 from shared.errors import DoorbellError, NotFound, OutOfOrder
@@ -37,6 +38,22 @@ def initial_version(server: MainServer, detector: str, number: int, parent: str 
     return version
 
 
+def republish(server: MainServer, source: Version, number: int, said: str = "") -> Version:
+    """Return a new version with the params of an earlier one, under a higher round number; it is not in force yet.
+
+    Raises:
+        NotFound: Its parameters are not kept any more.
+    """
+    if source.forgotten:
+        raise NotFound(
+            f"The parameters of {source.version[:12]} are not kept any more.",
+            todo="python -m federation models lists the versions that are; DOORBELL_KEEP_VERSIONS says how many.",
+        )
+    model = load_model(server, source.version)
+    again = Model(model.detector, number, source.version, model.architecture, model.params)
+    return replace(keep_model(server, again), gate=PASSED, said=said)
+
+
 def load_model(server: MainServer, version: str) -> Model:
     """Return the model of a version that was published."""
     return parse_model(server.blobs.get(version))
@@ -49,8 +66,10 @@ def published_model(server: MainServer, version: str) -> tuple[bytes, str]:
         NotFound: No such version was published.
     """
     published = server.store.version(version)
-    if published is None:
-        raise NotFound("There is no such version.", todo="Ask for the version that the open round starts from.")
+    if published is None or published.forgotten:
+        raise NotFound(
+            "There is no such version, or not any more.", todo="Ask for the version that the open round starts from."
+        )
     return server.blobs.get(version), published.manifest
 
 

@@ -67,8 +67,14 @@ def open_round(server: MainServer, detector: str) -> RoundSettings:
     ).settings
 
 
-def current_round(server: MainServer, detector: str) -> tuple[RoundSettings, tuple[str, ...]]:
+def current_round(server: MainServer, detector: str, untouched: bool = False) -> tuple[RoundSettings, tuple[str, ...]]:
     """Return the open round of a detector and the devices that take part.
+
+    Args:
+        server: The main server.
+        detector: Whose round.
+        untouched: Give up the open round if seeds were vouched for in it: whoever asks lost what it knew, and might
+            otherwise add it up a second time, over another cohort.
 
     Raises:
         NotFound: No device takes part in that detector.
@@ -78,7 +84,26 @@ def current_round(server: MainServer, detector: str) -> tuple[RoundSettings, tup
         raise NotFound(
             f"No device takes part in {detector}.", todo="Open /sendstatus on a device that has pictures for it."
         )
-    return open_round(server, detector), devices
+    settings = open_round(server, detector)
+    if untouched and server.store.vouched(detector, settings.round):
+        said = f"Round {settings.round} is given up: the aggregator lost what it knew of it."
+        server.store.give_up(settings, server.clock(), said)
+        settings = open_round(server, detector)
+    return settings, devices
+
+
+def check_not_pinned(server: MainServer, detector: str) -> None:
+    """Refuse to change the model of a detector that is pinned.
+
+    Raises:
+        OutOfOrder: It is.
+    """
+    if detector in server.store.pins():
+        raise OutOfOrder(
+            f"{detector} is pinned to a version, so no round changes its model.",
+            kept="What was sent is kept.",
+            todo=f"On the main server: python -m federation unpin {detector}; then try again.",
+        )
 
 
 def check_seeds(server: MainServer, message: object) -> dict[str, str]:
@@ -125,6 +150,8 @@ def accept_aggregate(server: MainServer, body: bytes) -> Done:
     """
     aggregate = parse_aggregate(body)
     current = _round(server, aggregate.detector, aggregate.round)
+    if current.state == OPEN:
+        check_not_pinned(server, aggregate.detector)
     settings, digest = current.settings, hashlib.sha256(body).hexdigest()
     if settings.topology != "secure":
         raise OutOfOrder("This federation runs in the direct topology: sums are not taken.")
@@ -187,6 +214,7 @@ def aggregate_plain(server: MainServer, detector: str) -> Done:
             "This federation runs in the secure topology: the aggregator adds up.",
             todo="Open /aggregate_models on the secure aggregator (port 8003).",
         )
+    check_not_pinned(server, detector)
     digests = server.store.plain_updates(settings)
     if not digests and (before := server.store.round(detector, settings.round - 1)) and before.state == PUBLISHED:
         return _published(server, before)

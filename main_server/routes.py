@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
-from flask import Flask, Response, jsonify
+from flask import Flask, Response, jsonify, request
 
 from main_server.context import MainServer
+from main_server.controls import add_controls
 from main_server.devices import ROUNDS, STATUS, announce
 from main_server.members import ADMISSION, JOINING, NEW_KEY, ROSTER, admit, change_key, member_of, roster
 from main_server.model_registry import deliver, published_model
@@ -21,6 +22,8 @@ from main_server.rounds import (
     check_seeds,
     current_round,
 )
+from main_server.work import News, for_aggregator, for_device
+from main_server.work_messages import ASKING, WORK
 from shared.errors import DoorbellError
 from shared.http_client import CONTAINER_TYPE
 from shared.manifest import HEADER
@@ -37,9 +40,10 @@ from shared.web import add_message, add_step, json_body
 _NOTHING = "No device has announced itself yet. Open /sendstatus on the devices, then try again."
 
 
-def add_routes(app: Flask, server: MainServer) -> None:
+def add_routes(app: Flask, server: MainServer, news: News) -> None:
     """Add the main server's addresses to its app."""
-    _add_messages(app, server)
+    _add_messages(app, server, news)
+    add_controls(app, server)
 
     def detectors(picked: str | None) -> tuple[str, ...]:
         return (picked,) if picked else server.store.detectors()
@@ -54,7 +58,7 @@ def add_routes(app: Flask, server: MainServer) -> None:
     add_step(app, "/send_model_clients", send_model_clients, "Send the newest model to the devices.")
 
 
-def _add_messages(app: Flask, server: MainServer) -> None:
+def _add_messages(app: Flask, server: MainServer, news: News) -> None:
     gate = Gate(
         server.identity,
         lambda: MAIN_SERVER,
@@ -78,6 +82,11 @@ def _add_messages(app: Flask, server: MainServer) -> None:
         described = {detector: settings.to_json() for detector, settings in rounds.items()}
         return jsonify({"name": caller.name, "rounds": described})
 
+    def work(caller: Caller) -> Response:
+        is_device = caller.member.role == "device"
+        said = json_body()
+        return jsonify(for_device(server, news, caller, said) if is_device else for_aggregator(server, news, said))
+
     def new_key(caller: Caller) -> Response:
         change_key(server, caller, json_body())
         return jsonify({"said": "The new key is in force."})
@@ -86,7 +95,8 @@ def _add_messages(app: Flask, server: MainServer) -> None:
         return jsonify({"members": roster(server)})
 
     def show_round(_: Caller, detector: str) -> Response:
-        settings, devices = current_round(server, checked_name(detector, "detector"))
+        first = request.args.get("first") == "1"  # whoever asks knows of no round: it may have lost what it knew
+        settings, devices = current_round(server, checked_name(detector, "detector"), untouched=first)
         return jsonify({"round": settings.to_json(), "devices": devices})
 
     def show_model(_: Caller, version: str) -> Response:
@@ -108,6 +118,7 @@ def _add_messages(app: Flask, server: MainServer) -> None:
     message = partial(add_signed_message, app, gate)
     add_message(app, "/join", join, operation=Operation("Join the federation.", JOINING, ADMISSION, (403, 429)))
     message("/clientstatus", clientstatus, device, Operation("Announce a device.", STATUS, ROUNDS))
+    message("/work", work, device + aggregator, Operation("Wait for work.", ASKING, WORK))
     message("/new_key", new_key, device + aggregator, Operation("Change one's key.", NEW_KEY, fails=(409,)))
     message("/roster", show_roster, aggregator, Operation("List the members.", answer=ROSTER), ["GET"])
     message("/round/<detector>", show_round, aggregator, Operation("Show the open round.", {}, ROUND, (404,)), ["GET"])

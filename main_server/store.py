@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, and_, func, insert, select
 
 from main_server.run_store import RUNNING, RunStore, Score
 from main_server.states import ABANDONED, FAILED, OPEN, PUBLISHED, move, note
-from main_server.tables import CONTRIBUTIONS, DEVICES, PARTICIPATIONS, ROUNDS, RUNS, SCORES, VERSIONS
+from main_server.tables import CONTRIBUTIONS, DEVICES, PARTICIPATIONS, PINS, ROUNDS, RUNS, SCORES, VERSIONS
 from shared.round_settings import RoundSettings, parse_round_settings
 
 PENDING, PASSED, REJECTED, UNCHECKED = "pending", "passed", "rejected", "unchecked"
@@ -49,13 +49,14 @@ class Participation:
 
 @dataclass(frozen=True)
 class Status:
-    """What a device says of one detector when it asks for work; None where there is none."""
+    """What a device says of one detector when it asks for work; `refused` is a version that did not answer there."""
 
     trained_round: int | None
     sent_round: int | None
     held: str | None
     score: tuple[str, float, int] | None
     setback: tuple[int, str] | None
+    refused: str | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ class Version:
         released_at: Since when devices are given it, or None.
         gate: "pending", "passed", "rejected" or "unchecked".
         said: Why.
+        forgotten: Whether its parameters are not kept any more.
     """
 
     version: str
@@ -112,6 +114,7 @@ class Version:
     released_at: float | None = None
     gate: str = UNCHECKED
     said: str = ""
+    forgotten: bool = False
 
 
 class Store(RunStore):
@@ -306,6 +309,12 @@ class Store(RunStore):
             query = select(VERSIONS).where(VERSIONS.c.detector == detector).order_by(VERSIONS.c.round.desc())
             return tuple(Version(**row) for row in connection.execute(query.limit(count)).mappings())
 
+    def find_versions(self, beginning: str) -> tuple[Version, ...]:
+        """Return the versions whose names begin so."""
+        with self.database.read() as connection:
+            query = select(VERSIONS).where(VERSIONS.c.version.startswith(beginning, autoescape=True))
+            return tuple(Version(**row) for row in connection.execute(query).mappings())
+
     def version(self, version: str) -> Version | None:
         """Return a version that was published, or None if it never was."""
         with self.database.read() as connection:
@@ -335,6 +344,37 @@ class Store(RunStore):
         with self.database.read() as connection:
             query = select(CONTRIBUTIONS.c.device, CONTRIBUTIONS.c.sent_at).where(_of(settings))
             return {row.device: row.sent_at for row in connection.execute(query)}
+
+    def forget(self, detector: str, keep_versions: int, keep_rounds: int) -> None:
+        """Forget what only older rounds needed; what happened in them, and which versions there were, stays known.
+
+        Args:
+            detector: Whose.
+            keep_versions: So many of the newest versions keep their parameters, beside those still needed: the pinned
+                one, the base of the open round, and the parent that a version at the gate may go back to.
+            keep_rounds: So many of the newest rounds keep the names of who sent what when.
+        """
+        with self.database.write() as connection:
+            rows = connection.execute(
+                select(VERSIONS).where(VERSIONS.c.detector == detector).order_by(VERSIONS.c.round.desc())
+            ).all()
+            current = _round(connection, detector)
+            needed = {row.version for row in rows[:keep_versions]} | {rows[0].parent for _ in rows[:1]}
+            needed |= set(connection.execute(select(PINS.c.version).where(PINS.c.detector == detector)).scalars())
+            needed |= {current.settings.base_version} if current else set()
+            gone = [row.version for row in rows if row.version not in needed and not row.forgotten]
+            connection.execute(VERSIONS.update().where(VERSIONS.c.version.in_(gone)).values(forgotten=True))
+            connection.execute(SCORES.delete().where(SCORES.c.version.in_(gone)))
+            old = (current.settings.round if current else 0) - keep_rounds
+            mine = and_(CONTRIBUTIONS.c.detector == detector, CONTRIBUTIONS.c.round <= old)
+            connection.execute(CONTRIBUTIONS.delete().where(mine))
+
+    def kept_blobs(self) -> set[str]:
+        """Return the digests of everything that is still needed: versions, and plain updates."""
+        with self.database.read() as connection:
+            versions = connection.execute(select(VERSIONS.c.version).where(VERSIONS.c.forgotten.is_(False))).scalars()
+            updates = connection.execute(select(CONTRIBUTIONS.c.digest)).scalars()
+            return {*versions, *(digest for digest in updates if digest is not None)}
 
 
 def _of(settings: RoundSettings) -> ColumnElement[bool]:

@@ -74,6 +74,7 @@ VERSIONS = Table(
     Column("released_at", Float),
     Column("gate", String, nullable=False, default="unchecked"),
     Column("said", String, nullable=False, default=""),
+    Column("forgotten", Boolean, nullable=False, default=False),
 )
 CONTRIBUTIONS = Table(
     "contributions",

@@ -91,9 +91,13 @@ SAID = as_json(record(said=STRING))
 MANIFEST: Schema = {"name": HEADER, "in": "header", "required": True, "schema": STRING}
 _PICKED = text(f"({NAME.pattern})?")
 PICK: Schema = {"name": "detector", "in": "query", "description": "One detector; all without it.", "schema": _PICKED}
-PICK_FORM: Content = {FORM: {"type": "object", "properties": {"detector": _PICKED}}}
 _DETECTORS = table(record(status={"type": "integer"}, said=STRING))
 STEP: Content = {"text/plain": STRING, **as_json(record(said=STRING, detectors=_DETECTORS)), **HTML}
+
+
+def form(*parameters: Schema) -> Content:
+    """Return the form in which parameters of the query may be posted as well."""
+    return {FORM: {"type": "object", "properties": {each["name"]: each["schema"] for each in parameters}}}
 
 
 @dataclass(frozen=True)

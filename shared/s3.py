@@ -173,7 +173,6 @@ class S3BlobStore(BlobStore):
             ClientError,
             ConnectionError,
             HTTPClientError,
-            IncompleteReadError,
         )
 
         try:
@@ -183,7 +182,7 @@ class S3BlobStore(BlobStore):
             if said in missing:
                 raise FileNotFoundError(f"no such object in the bucket {self._bucket}") from error
             raise self._refusal(said, error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) from error
-        except (ConnectionError, HTTPClientError, IncompleteReadError) as error:
+        except (ConnectionError, HTTPClientError) as error:
             raise self._silence(type(error).__name__) from error
         except BotoCoreError as error:
             raise StorageFailed(

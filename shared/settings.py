@@ -208,10 +208,12 @@ class OperatorSettings:
     Attributes:
         token: What an operator shows; None lets in who is on this machine, and nobody else.
         trusted_proxies: How many proxies stand in front; so many values of X-Forwarded-* are believed.
+        main_url: The main server that an operator's command line speaks to.
     """
 
     token: str | None = field(repr=False)
     trusted_proxies: int
+    main_url: str = "http://localhost:8000"
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> OperatorSettings:
@@ -220,6 +222,7 @@ class OperatorSettings:
         return cls(
             token=read.secret("DOORBELL_OPERATOR_TOKEN"),
             trusted_proxies=read("DOORBELL_TRUSTED_PROXIES", "0", _whole(0, 5)),
+            main_url=read.main_url,
         )
 
 

@@ -6,6 +6,7 @@ gets the service's page with the sentence on top.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -61,6 +62,7 @@ def make_app(
     app.jinja_loader = jinja2.ChoiceLoader(
         [jinja2.FileSystemLoader(templates), jinja2.FileSystemLoader(_HERE / "templates")]
     )
+    app.jinja_env.filters["clock"] = lambda seconds: time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
     app.config["MAX_CONTENT_LENGTH"] = max_body_bytes
     app.config["DOORBELL_PAGE"] = page
 
@@ -95,7 +97,12 @@ def make_app(
 
 
 def add_step(
-    app: Flask, path: str, verb: Callable[[str | None], Answer], summary: str = "", fails: tuple[int, ...] = ()
+    app: Flask,
+    path: str,
+    verb: Callable[[str | None], Answer],
+    summary: str = "",
+    fails: tuple[int, ...] = (),
+    takes: tuple[openapi.Schema, ...] = (openapi.PICK,),
 ) -> None:
     """Add an operator's step, by GET and POST; `?detector=NAME` picks one detector, and None means all.
 
@@ -105,6 +112,7 @@ def add_step(
         verb: Does it and answers.
         summary: What it does, one sentence.
         fails: Statuses of its problems, beside 400 and 409.
+        takes: Its parameters, in the query or a posted form.
     """
 
     def view() -> Response:
@@ -118,8 +126,8 @@ def add_step(
         return _problem(app, problem | {"detail": answer.said} | dict(answer.data))
 
     app.add_url_rule(path, path.strip("/"), view, methods=["GET", "POST"])
-    step = Operation(summary, {}, openapi.STEP, (400, 409, *fails), "operator", (openapi.PICK,))
-    declare(app.extensions, path.strip("/"), GET=step, POST=replace(step, body=openapi.PICK_FORM))
+    step = Operation(summary, {}, openapi.STEP, (400, 409, *fails), "operator", takes)
+    declare(app.extensions, path.strip("/"), GET=step, POST=replace(step, body=openapi.form(*takes)))
 
 
 def add_message(

@@ -17,9 +17,9 @@ SHARED = [f"shared.{path.stem}" for path in sorted((ROOT / "shared").glob("*.py"
 FRAMEWORKS = ("tensorflow", "keras")
 MEASURING = ("sklearn", "matplotlib", "scipy")
 SERVERS = ("sec_agg.app", "main_server.app")
-WEB = {"sec_agg/app.py", "main_server/app.py", "device/app.py"}
+WEB = {"sec_agg/app.py", "main_server/app.py", "device/app.py", "shared/background.py"}
 WEB |= {"shared/web.py", "shared/messages.py", "shared/operators.py"}
-WEB |= {"sec_agg/routes.py", "main_server/routes.py", "device/routes.py"}
+WEB |= {"sec_agg/routes.py", "main_server/routes.py", "main_server/controls.py", "device/routes.py"}
 SQL = {
     "sec_agg/store.py",
     "main_server/store.py",

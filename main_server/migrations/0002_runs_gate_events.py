@@ -23,6 +23,7 @@ def upgrade() -> None:
     op.add_column("versions", sa.Column("released_at", sa.Float, server_default="0"))
     op.add_column("versions", sa.Column("gate", sa.String, nullable=False, server_default="unchecked"))
     op.add_column("versions", sa.Column("said", sa.String, nullable=False, server_default=""))
+    op.add_column("versions", sa.Column("forgotten", sa.Boolean, nullable=False, server_default=sa.false()))
     contributions = op.create_table(
         "contributions",
         sa.Column("detector", sa.String, primary_key=True),

@@ -1,0 +1,150 @@
+"""Rounds that run by themselves: a run opens rounds, asks the devices, waits, has them summed, and goes on.
+
+    start, stop, resume    what an operator says
+    advance                what is next, for every run; called over and over, by every process, and after any restart
+
+Everything is decided from what is written down, and every decision is one transaction that only the first can make, so
+it does not matter who advances a run, how often, or who was killed in between.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from main_server.attendance import is_online
+from main_server.context import MainServer
+from main_server.gate import judge
+from main_server.rounds import aggregate_plain, check_not_pinned, open_round
+from main_server.run_store import FINISHED, RUNNING, STOPPED, Run
+from main_server.states import FAILED, OPEN
+from main_server.store import Round
+from shared.errors import DoorbellError, InvalidMessage, OutOfOrder
+from shared.steps import Done
+
+MAX_ROUNDS = 100_000
+_MAX_FAILURES = 3
+_log = logging.getLogger(__name__)
+
+
+def start(server: MainServer, detector: str, rounds: int) -> Done:
+    """Start a run of so many rounds of one detector.
+
+    Raises:
+        OutOfOrder: One is running already, or the detector is pinned.
+    """
+    if not 1 <= rounds <= MAX_ROUNDS:
+        raise InvalidMessage(f"A run has from 1 to {MAX_ROUNDS} rounds.", todo="Say how many, rounds=10 for instance.")
+    check_not_pinned(server, detector)
+    first = open_round(server, detector).round
+    begun = server.clock()
+    run = server.store.start_run(detector, rounds, first, begun)
+    if run.started_at != begun:
+        raise OutOfOrder(
+            f"A run of {detector} is going on already: {_progress(server, run)}.",
+            kept="It goes on.",
+            todo="Stop it first, or wait until it is done.",
+        )
+    return Done(f"A run of {rounds} rounds has begun with round {first}.", {"rounds": rounds, "first_round": first})
+
+
+def stop(server: MainServer, detector: str) -> Done:
+    """Stop a detector's run; the open round stays open, and what was sent is kept.
+
+    Raises:
+        OutOfOrder: None is running.
+    """
+    run = _newest(server, detector)
+    if run is None or not server.store.move_run(run, STOPPED, "Stopped by the operator.", server.clock()):
+        raise OutOfOrder(f"No run of {detector} is going on.", todo="Start one: python -m federation run.")
+    return Done(f"The run is stopped: {_progress(server, run)}. What was sent is kept; resume goes on from here.")
+
+
+def resume(server: MainServer, detector: str) -> Done:
+    """Go on with a detector's run that was stopped.
+
+    Raises:
+        OutOfOrder: None was stopped, or the detector is pinned.
+    """
+    check_not_pinned(server, detector)
+    run = _newest(server, detector, STOPPED)
+    if run is None or not server.store.move_run(run, RUNNING, "", server.clock()):
+        raise OutOfOrder(f"No run of {detector} was stopped.", todo="Start one: python -m federation run.")
+    return Done(f"The run goes on: {_progress(server, run)}.")
+
+
+def advance(server: MainServer) -> None:
+    """Do what is next: judge new versions, and take every run one step further."""
+    for detector in server.store.detectors():
+        version = server.store.newest_version(detector, released=True)
+        if version is not None:
+            judge(server, version)
+    for run in server.store.runs():
+        if run.state == RUNNING:
+            try:
+                _advance(server, run)
+            except DoorbellError as error:
+                _log.warning("the run of %s waits: %s", run.detector, error)
+
+
+def done(server: MainServer, run: Run) -> int:
+    """Return how many rounds of a run are done."""
+    return server.store.published_since(run.detector, run.first_round)
+
+
+def _advance(server: MainServer, run: Run) -> None:
+    now, store = server.clock(), server.store
+    version = store.newest_version(run.detector)
+    if version is not None and not judge(server, version):
+        return  # devices are still to say what they make of it
+    if done(server, run) >= run.rounds:
+        store.move_run(run, FINISHED, f"All {run.rounds} rounds are done.", now)
+        return
+    last = store.rounds(run.detector, _MAX_FAILURES, run.first_round)
+    if len(last) == _MAX_FAILURES and all(each.state == FAILED for each in last):
+        store.move_run(run, STOPPED, f"The sums of {_MAX_FAILURES} rounds in a row made no sense.", now)
+        return
+    settings = open_round(server, run.detector)
+    current = store.round(run.detector, settings.round)
+    if current is None or current.state != OPEN:
+        return
+    if version is not None:
+        store.release(settings.base_version, now)
+    if current.asked_at is None or current.asked_at > now:  # later than now: the clock was set back
+        store.ask(settings, now)
+    elif current.due_at is None and (why := _why_due(server, current, now)):
+        store.make_due(settings, now, why)
+    elif current.due_at is not None and settings.topology == "direct":
+        _sum_plain(server, current)
+
+
+def _why_due(server: MainServer, current: Round, now: float) -> str | None:
+    """Return why a round is to be summed now, or None while it is waited for more updates."""
+    settings, store = current.settings, server.store
+    sent = store.sent(settings)
+    target = server.settings.target_cohort
+    if target is not None and len(sent) >= max(target, settings.min_cohort):
+        return f"{len(sent)} updates are there, as many as are wanted."
+    there = {device.name for device in store.devices() if is_online(device, now)}
+    parts = [part for part in store.participations(settings.detector) if part.device in there | set(sent)]
+    waited_for = [p.device for p in parts if p.device not in sent and p.setback_round != settings.round]
+    if target is None and not waited_for and len(sent) >= settings.min_cohort:
+        return f"All {len(sent)} devices that are there have sent their updates."
+    if now - (current.asked_at or now) >= server.settings.round_deadline_s:
+        return f"The deadline is over; {len(sent)} devices said that they sent their updates."
+    return None
+
+
+def _sum_plain(server: MainServer, current: Round) -> None:
+    try:
+        aggregate_plain(server, current.settings.detector)
+    except InvalidMessage:
+        server.store.fail(current.settings, "", server.clock())
+        raise
+
+
+def _newest(server: MainServer, detector: str, state: str = RUNNING) -> Run | None:
+    return next((run for run in server.store.runs() if run.detector == detector and run.state == state), None)
+
+
+def _progress(server: MainServer, run: Run) -> str:
+    return f"{done(server, run)} of {run.rounds} rounds are done"
