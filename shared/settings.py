@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import time
 from ipaddress import ip_network
 from pathlib import Path
 from typing import TypeVar
@@ -44,6 +45,9 @@ class DeviceSettings:
         trainer_max_mb: Resident size, in MB, past which the training process is replaced.
         join_code: What `python -m federation invite` printed, or None.
         local_codes: Where a main server on this machine leaves a code for its owner's services.
+        wait_for_work: Whether it asks the main server for work, and does it.
+        train_at: Local time of day at which it trains and sends by itself, or None.
+        train_after_new: So many new training pictures make it train and send by itself, or None.
     """
 
     name: str
@@ -57,6 +61,9 @@ class DeviceSettings:
     trainer_max_mb: int
     join_code: str | None = field(repr=False)
     local_codes: Path
+    wait_for_work: bool
+    train_at: time | None
+    train_after_new: int | None
 
     @classmethod
     def read(cls, number: int, environ: Mapping[str, str] = os.environ) -> DeviceSettings:
@@ -77,6 +84,9 @@ class DeviceSettings:
             trainer_max_mb=read("DOORBELL_TRAINER_MAX_MB", "2048", _whole(256, 1 << 20)),
             join_code=read.join_code,
             local_codes=read.home / "main-server",
+            wait_for_work=read("DOORBELL_WAIT_FOR_WORK", "yes", _yes_or_no),
+            train_at=read.optional("DOORBELL_TRAIN_AT", _time_of_day),
+            train_after_new=read.optional("DOORBELL_TRAIN_AFTER_NEW", _whole(1, 1 << 20)),
         )
 
 
@@ -242,7 +252,7 @@ class _Reader:
         self.aggregator_url = self("DOORBELL_AGGREGATOR_URL", "http://localhost:8003", _url)
         self.join_code = self._environ.get("DOORBELL_JOIN_CODE") or None
         self.database_url = self._database_url()
-        self.blobs = self.optional("DOORBELL_BLOBS", _blob_place)
+        self.blobs = self._blobs()
         self.s3_endpoint = self.optional("DOORBELL_S3_ENDPOINT", _url)
 
     def __call__(self, variable: str, default: str, parse: Callable[[str], T]) -> T:
@@ -256,6 +266,18 @@ class _Reader:
 
     def optional(self, variable: str, parse: Callable[[str], T]) -> T | None:
         return self(variable, "", parse) if self._environ.get(variable) else None
+
+    def _blobs(self) -> str | None:
+        """Return DOORBELL_BLOBS; the error does not show it, since somebody may have written credentials into it."""
+        text = self._environ.get("DOORBELL_BLOBS")
+        try:
+            return text if text and parse_blob_place(text) else None
+        except ValueError as error:
+            raise SettingsError(
+                f"DOORBELL_BLOBS cannot be used: {error}",
+                kept="The service was not started.",
+                todo="Mend DOORBELL_BLOBS.",
+            ) from error
 
     def _database_url(self) -> str | None:
         """Return DATABASE_URL, as Heroku names it; the error does not show it, since a password may be in it."""
@@ -299,13 +321,20 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
-def _blob_place(text: str) -> str:
-    parse_blob_place(text)
-    return text
-
-
 def _networks(text: str) -> tuple[Network, ...]:
     return tuple(ip_network(part.strip()) for part in text.split(","))
+
+
+def _yes_or_no(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise ValueError("it is 'yes' or 'no'.")
+    return text == "yes"
+
+
+def _time_of_day(text: str) -> time:
+    if not re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]", text):
+        raise ValueError("a time of day looks like 03:30.")
+    return time.fromisoformat(text)
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import os
 import shutil
@@ -22,9 +23,11 @@ from typing import Any
 
 import boto3.session
 import pytest
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
+from urllib3 import HTTPResponse
 
 from shared.blobs import BlobStore, open_blobs
 from shared.errors import StorageFailed, StorageUnavailable
@@ -613,10 +616,21 @@ def test_answer_cut_short_is_not_taken(bucket: Bucket, tmp_path: Path) -> None:
     assert list((tmp_path / "b").iterdir()) == []
 
 
-def test_what_is_sent_carries_its_sha256_and_no_header_that_only_amazon_knows(bucket: Bucket, tmp_path: Path) -> None:
-    store, sent = bucket.open(tmp_path), []
-    store._client.meta.events.register("before-send.s3", lambda request, **_: sent.append(request) and None)
+@pytest.mark.parametrize("endpoint", ["http://s3.example.org", "https://s3.example.org", None])
+def test_what_is_sent_carries_its_sha256_and_no_header_that_only_amazon_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, endpoint: str | None
+) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    store, sent = open_blobs(tmp_path, "s3://bucket/home", "main-server", endpoint), []
+
+    def answer(request: AWSPreparedRequest, **_: object) -> AWSResponse:
+        sent.append(request)
+        return AWSResponse(request.url, 200, {}, HTTPResponse(io.BytesIO(), preload_content=False))
+
+    store._client.meta.events.register("before-send.s3", answer)
     digest = store.put(b"some bytes")
+    place = f"{endpoint}/bucket" if endpoint else "https://bucket.s3.eu-central-1.amazonaws.com"
+    assert sent[0].url == f"{place}/home/main-server/{digest}"
     headers = {name.lower(): value for name, value in sent[0].headers.items()}
     assert headers["x-amz-content-sha256"] in (digest, digest.encode())
     assert not [name for name in headers if "checksum" in name or name in ("x-amz-trailer", "content-encoding")]

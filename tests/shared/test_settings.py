@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Mapping
+from datetime import time
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,9 @@ def test_device_settings_by_default() -> None:
         trainer_max_mb=2048,
         join_code=None,
         local_codes=Path("var/main-server"),
+        wait_for_work=True,
+        train_at=None,
+        train_after_new=None,
     )
 
 
@@ -125,6 +129,9 @@ GOOD: list[tuple[Callable[[Environ], Any], str, str, str, object]] = [
     (device, "DOORBELL_AGGREGATOR_URL", "http://[::1]:9/a/", "aggregator_url", "http://[::1]:9/a"),
     (device, "DOORBELL_TRAINER_MAX_MB", "256", "trainer_max_mb", 256),
     (device, "DOORBELL_JOIN_CODE", CODE, "join_code", CODE),
+    (device, "DOORBELL_WAIT_FOR_WORK", "no", "wait_for_work", False),
+    (device, "DOORBELL_TRAIN_AT", "03:30", "train_at", time(3, 30)),
+    (device, "DOORBELL_TRAIN_AFTER_NEW", "50", "train_after_new", 50),
     (device, "DOORBELL_HOME", "/srv/bell", "local_codes", Path("/srv/bell/main-server")),
     (MainSettings.read, "DOORBELL_HOME", "/srv/bell", "folder", Path("/srv/bell/main-server")),
     (MainSettings.read, "DOORBELL_FEDERATION", "street", "federation", "street"),
@@ -198,6 +205,9 @@ BAD: dict[str, tuple[Callable[[Environ], Any], list[str]]] = {
     "DOORBELL_MAIN_URL": (AggregatorSettings.read, BAD_URLS),
     "DOORBELL_AGGREGATOR_URL": (device, BAD_URLS),
     "DOORBELL_TRAINER_MAX_MB": (device, ["255", "1048577", *BAD_WHOLES]),
+    "DOORBELL_WAIT_FOR_WORK": (device, ["Yes", "true", "1"]),
+    "DOORBELL_TRAIN_AT": (device, ["3:30", "24:00", "03:60", "03:30:00", "noon"]),
+    "DOORBELL_TRAIN_AFTER_NEW": (device, ["0", "1048577", *BAD_WHOLES]),
     "DOORBELL_FEDERATION": (MainSettings.read, ["My street", "-"]),
     "DOORBELL_TOPOLOGY": (MainSettings.read, ["Secure", "both", "secure "]),
     "DOORBELL_ARCHITECTURE": (MainSettings.read, ["resnet", "Porch-CNN"]),
@@ -290,3 +300,27 @@ def test_every_round_of_a_main_server_that_starts_is_one_that_devices_accept(
         cohort_cap=mine.cohort_cap, min_cohort=mine.min_cohort,
     )  # fmt: skip
     assert parse_round_settings(opened.to_json()) == opened
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("DATABASE_URL", "mysql://user:hunter2@host/name"),
+        ("DATABASE_URL", "postgresql://user:hunter2@host"),
+        ("DOORBELL_BLOBS", "s3://key:hunter2@bucket"),
+        ("DOORBELL_BLOBS", "/srv/hunter2"),
+    ],
+)
+def test_places_that_cannot_be_used_are_refused_without_being_shown(variable: str, text: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        MainSettings.read({variable: text})
+    assert variable in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_servers_take_the_database_as_heroku_names_it_and_devices_do_not() -> None:
+    environ = {"DATABASE_URL": "postgres://user:word@host:5432/name", "DOORBELL_BLOBS": "s3://bucket-1/federation"}
+    for settings in (MainSettings.read(environ), AggregatorSettings.read(environ)):
+        assert (settings.database_url, settings.blobs) == (environ["DATABASE_URL"], environ["DOORBELL_BLOBS"])
+        assert "word" not in repr(settings)
+    assert "word" not in repr(DeviceSettings.read(1, environ))
