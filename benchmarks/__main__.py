@@ -13,6 +13,9 @@ GROUPS = {
     "signing": "Signed messages",
     "fuzz": "Hostile containers",
     "aggregation": "Summing and unmasking",
+    "load": "A round of very many devices",
+    "waiting": "Waiting for work, and coming back",
+    "growth": "What rounds leave on the disk",
     "demonstration": "The demonstration",
 }
 

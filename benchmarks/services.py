@@ -34,18 +34,23 @@ def services(home: Path, variables: dict[str, str], *names: str) -> Iterator[dic
             processes.append(start(name, addresses[name], {**os.environ, **shared, **own, **variables}))
         yield {name: addresses[name] for name in names}
     finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait(30)
+        stop(processes)
 
 
-def start(name: str, address: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """Start one service and wait for its first healthy answer."""
+def stop(processes: list[subprocess.Popen[bytes]]) -> None:
+    """Stop services, and wait until they are gone."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.wait(30)
+
+
+def start(name: str, address: str, environment: dict[str, str], app: str | None = None) -> subprocess.Popen[bytes]:
+    """Start one service, of its own app unless another is named, and wait for its first healthy answer."""
     gunicorn = str(Path(sys.executable).with_name("gunicorn"))
     bind = address.removeprefix("http://")
     process = subprocess.Popen(
-        [gunicorn, "--bind", bind, APPS[name]], cwd=PROJECT, env=environment, stderr=subprocess.DEVNULL
+        [gunicorn, "--bind", bind, app or APPS[name]], cwd=PROJECT, env=environment, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
@@ -59,14 +64,22 @@ def start(name: str, address: str, environment: dict[str, str]) -> subprocess.Po
 
 def resident_mb(process: subprocess.Popen[bytes]) -> float:
     """Return the resident memory of a service: all its processes, pages that they share counted once."""
-    tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    return float(sum(member.memory_full_info().pss for member in tree)) / 1e6
+    return float(sum(member.memory_full_info().pss for member in tree(process.pid))) / 1e6
 
 
 def loads_tensorflow(process: subprocess.Popen[bytes]) -> bool:
     """Return whether any process of a service has TensorFlow in its memory."""
-    tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    return any("tensorflow" in Path(file.path).name for member in tree for file in member.memory_maps())
+    return any("tensorflow" in Path(file.path).name for member in tree(process.pid) for file in member.memory_maps())
+
+
+def cpu_seconds(members: list[psutil.Process]) -> float:
+    """Return the CPU time that some processes have used, in user mode and in the kernel."""
+    return float(sum(times.user + times.system for times in (member.cpu_times() for member in members)))
+
+
+def tree(pid: int) -> list[psutil.Process]:
+    """Return a service's processes: gunicorn's master and its workers."""
+    return [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
 
 
 def free_port() -> int:

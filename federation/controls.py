@@ -119,7 +119,7 @@ def _watch(main: str, seen: int, only: str | None, console: Console) -> int:
                 break
             for event in reversed(now["events"]):
                 if event["id"] > seen and event["detector"] in (only or event["detector"], None):
-                    console.print(_event(event), highlight=False)
+                    console.print(_event(event), highlight=False, soft_wrap=True)
             seen = max([seen, *(event["id"] for event in now["events"])])
             runs = {each["detector"]: each["run"] for each in now["detectors"] if each["run"]}
             watched = [runs[only]] if only else list(runs.values())
@@ -155,13 +155,13 @@ def _status(chosen: argparse.Namespace) -> int:
     for each in now["devices"]:
         devices.add_row(each["device"], each["state"], each["why"], _clock(each["last_seen"]))
     console.print(devices if now["devices"] else "No device has announced itself yet.")
-    detectors = _table("detector", "round", "state", "updates", "run", "model of round", "accuracy", "gate")
+    detectors = _table("detector", "round", "updates", "run", "model", "accuracy", "gate")
     for each in now["detectors"]:
         current, run, newest = each["round"] or {}, each["run"], (each["versions"] or [{}])[0]
         detectors.add_row(
             each["detector"] + (" (pinned)" if each["pinned"] else ""),
-            str(current.get("round", "")), current.get("state", ""), str(len(current.get("sent", ()))),
-            f"{run['done']} of {run['rounds']}, {run['state']}" if run else "none",
+            f"{current['round']} {current['state']}" if current else "", str(len(current.get("sent", ()))),
+            f"{run['done']}/{run['rounds']} {run['state']}" if run else "none",
             str(newest.get("round", "")), _accuracy(newest), newest.get("gate", ""),
         )  # fmt: skip
     if now["detectors"]:
@@ -170,14 +170,14 @@ def _status(chosen: argparse.Namespace) -> int:
 
 
 def _models(chosen: argparse.Namespace) -> int:
-    versions = _table("detector", "round", "version", "made", "accuracy", "gate", "why")
+    versions = _table("detector", "round", "version", "accuracy", "gate", "why")
     for each in status_of(_main(chosen))["detectors"]:
         for version in each["versions"]:
             mark = " (pinned)" if each["pinned"] == version["version"] else ""
             gone = "not kept any more" if version["forgotten"] else version["gate"]
             versions.add_row(
                 each["detector"] + mark, str(version["round"]), version["version"][:_DIGITS],
-                _clock(version["made_at"]), _accuracy(version), gone, version["said"],
+                _accuracy(version), gone, version["said"],
             )  # fmt: skip
     Console().print(versions)
     return 0
@@ -186,7 +186,7 @@ def _models(chosen: argparse.Namespace) -> int:
 def _table(*headings: str) -> Table:
     table = Table()
     for heading in headings:
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading not in ("why", "gate"))
     return table
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from main_server.context import MainServer
+from main_server.run_store import RUNNING
 from main_server.states import OPEN
 from main_server.store import Device, Participation, Round
 
@@ -38,7 +39,7 @@ def attendance(server: MainServer) -> tuple[Attendance, ...]:
     """Return every device that announced itself, by name."""
     now, parts = server.clock(), server.store.participations()
     asked = {}
-    for detector in {part.detector for part in parts}:
+    for detector in (run.detector for run in server.store.runs() if run.state == RUNNING):
         newest = server.store.newest_round(detector)
         if newest is not None and newest.state == OPEN and newest.asked_at is not None:
             asked[detector] = (newest, server.store.sent(newest.settings))

@@ -46,7 +46,7 @@ def add_controls(app: Flask, server: MainServer) -> None:
     def show_status() -> Response:
         return jsonify(status(server))
 
-    add_step(app, "/run", run, "Start a run of rounds.", takes=(PICK, _ROUNDS))
+    add_step(app, "/run", run, "Start a run of rounds.", (404,), takes=(PICK, _ROUNDS))
     add_step(app, "/stop_run", each(lambda name: runs.stop(server, name)), "Stop a run.")
     add_step(app, "/resume_run", each(lambda name: runs.resume(server, name)), "Go on with a run that was stopped.")
     add_step(app, "/rollback", rollback, "Put an earlier version in force again.", (404,), (_VERSION,))

@@ -8,17 +8,22 @@ old params and a higher round number, so whoever holds a model can go by one rul
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from main_server.attendance import is_online
 from main_server.context import MainServer
 from main_server.model_registry import republish
+from main_server.rounds import check_not_pinned
 from main_server.run_store import RUNNING, STOPPED, Score
 from main_server.store import PASSED, PENDING, REJECTED, UNCHECKED, Version
-from shared.errors import NotFound, OutOfOrder
+from shared.errors import InvalidMessage, NotFound, OutOfOrder
 from shared.names import checked_name
 from shared.steps import Done
+
+_ROUNDING = 1e-9
+_BEGINNING = re.compile(r"[0-9a-f]{6,64}")
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,8 @@ def judge(server: MainServer, version: Version) -> bool:
     if newest is not None and newest.version != version.version:
         said = f"The version of round {newest.round} came before the devices had answered."
         return server.store.judge(version, UNCHECKED, said, now)
+    if version.detector in server.store.pins():
+        return server.store.judge(version, UNCHECKED, f"{version.detector} was pinned to it.", now)
     scores = server.store.scores(version.version)
     if version.released_at is None or (
         _awaited(server, version, scores, now) and abs(now - version.released_at) < server.settings.gate_deadline_s
@@ -73,16 +80,29 @@ def roll_back(server: MainServer, version: str) -> Done:
         version: Its name, or the beginning of it, at least 6 digits.
 
     Raises:
+        InvalidMessage: That is no beginning of a version's name.
         NotFound: There is no such version, or more than one, or its parameters are not kept any more.
-        OutOfOrder: It is in force already.
+        OutOfOrder: It is in force already, or the detector is pinned.
     """
     source = _find(server, version)
+    check_not_pinned(server, source.detector)
+    return _roll_back(server, source)
+
+
+def _roll_back(server: MainServer, source: Version) -> Done:
     newest = server.store.newest_version(source.detector)
     if newest is not None and newest.version == source.version:
         raise OutOfOrder(f"That version of {source.detector} is in force already.", kept="Nothing was changed.")
+    if source.architecture != server.settings.architecture:
+        raise OutOfOrder(
+            f"That version is a {source.architecture}, and this federation learns {server.settings.architecture} now.",
+            kept="Nothing was changed.",
+            todo=f"Start the main server with DOORBELL_ARCHITECTURE={source.architecture}, then try again.",
+        )
     again = _again(server, source, f"The params of round {source.round} again, by the operator.")
     said = f"The {source.detector} model of round {source.round} is in force again, as that of round {again.round}."
-    server.store.put_in_force(again, server.clock(), said)
+    if not server.store.put_in_force(again, server.clock(), said):
+        raise OutOfOrder(f"A newer {source.detector} model came meanwhile.", kept="It is in force.", todo="Try again.")
     return Done(said, {"version": again.version, "round": again.round})
 
 
@@ -90,12 +110,12 @@ def pin(server: MainServer, version: str) -> Done:
     """Keep a detector at one version: rolled back to if need be; no round changes it until it is unpinned.
 
     Raises:
-        NotFound: There is no such version; see `roll_back`.
+        InvalidMessage, NotFound: There is no such version; see `roll_back`.
     """
     source = _find(server, version)
     newest = server.store.newest_version(source.detector)
     if newest is None or newest.version != source.version:
-        roll_back(server, source.version)
+        _roll_back(server, source)
         newest = server.store.newest_version(source.detector) or source
     now = server.clock()
     server.store.pin(source.detector, newest.version, now)
@@ -134,10 +154,10 @@ def _verdict(server: MainServer, version: Version, scores: Sequence[Score]) -> t
     comparison = Comparison.of(server.store.scores(version.parent or ""), scores)
     if parent is None or comparison is None:
         return UNCHECKED, "No device reported an accuracy both for it and for the version before.", now, None
-    if comparison.before - comparison.after <= server.settings.max_regression:
+    if comparison.before - comparison.after <= server.settings.max_regression + _ROUNDING:
         return PASSED, f"{comparison}.", now, None
     instead = _again(server, parent, f"The params of round {parent.round} again: round {version.round} was rejected.")
-    said = f"Rejected: {comparison}. The model of round {parent.round} is in force again, as that of {instead.round}."
+    said = f"{comparison}. The model of round {parent.round} is in force again, as that of {instead.round}."
     return REJECTED, said, now, instead
 
 
@@ -149,10 +169,15 @@ def _again(server: MainServer, source: Version, said: str) -> Version:
 
 
 def _find(server: MainServer, version: str) -> Version:
-    found = server.store.find_versions(version) if 6 <= len(version) <= 64 else ()
+    if not _BEGINNING.fullmatch(version):
+        raise InvalidMessage(
+            "A version is named by the first of its hexadecimal digits, at least 6.",
+            todo="python -m federation models lists them.",
+        )
+    found = server.store.find_versions(version)
     if len(found) != 1:
         raise NotFound(
-            f"{'More than one version begins' if found else 'No version begins'} with {version[:64]}.",
+            f"{'More than one version begins' if found else 'No version begins'} with {version}.",
             todo="python -m federation models lists them.",
         )
     return found[0]

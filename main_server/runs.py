@@ -14,15 +14,17 @@ import logging
 from main_server.attendance import is_online
 from main_server.context import MainServer
 from main_server.gate import judge
-from main_server.rounds import aggregate_plain, check_not_pinned, open_round
+from main_server.rounds import aggregate_plain, check_not_pinned, current_round, open_round
 from main_server.run_store import FINISHED, RUNNING, STOPPED, Run
 from main_server.states import FAILED, OPEN
 from main_server.store import Round
 from shared.errors import DoorbellError, InvalidMessage, OutOfOrder
+from shared.round_settings import RoundSettings
 from shared.steps import Done
 
 MAX_ROUNDS = 100_000
 _MAX_FAILURES = 3
+_MAX_PENDING = 4
 _log = logging.getLogger(__name__)
 
 
@@ -30,20 +32,23 @@ def start(server: MainServer, detector: str, rounds: int) -> Done:
     """Start a run of so many rounds of one detector.
 
     Raises:
+        InvalidMessage: That is no number of rounds.
+        NotFound: No device takes part in that detector.
         OutOfOrder: One is running already, or the detector is pinned.
     """
     if not 1 <= rounds <= MAX_ROUNDS:
         raise InvalidMessage(f"A run has from 1 to {MAX_ROUNDS} rounds.", todo="Say how many, rounds=10 for instance.")
     check_not_pinned(server, detector)
-    first = open_round(server, detector).round
-    begun = server.clock()
-    run = server.store.start_run(detector, rounds, first, begun)
-    if run.started_at != begun:
+    settings, _ = current_round(server, detector)
+    first, begun, before = settings.round, server.clock(), _newest(server, detector)
+    run = before or server.store.start_run(detector, rounds, first, begun)
+    if before or (run.rounds, run.first_round, run.started_at) != (rounds, first, begun):  # another was faster
         raise OutOfOrder(
             f"A run of {detector} is going on already: {_progress(server, run)}.",
             kept="It goes on.",
             todo="Stop it first, or wait until it is done.",
         )
+    _ask_anew(server, settings)
     return Done(f"A run of {rounds} rounds has begun with round {first}.", {"rounds": rounds, "first_round": first})
 
 
@@ -69,15 +74,18 @@ def resume(server: MainServer, detector: str) -> Done:
     run = _newest(server, detector, STOPPED)
     if run is None or not server.store.move_run(run, RUNNING, "", server.clock()):
         raise OutOfOrder(f"No run of {detector} was stopped.", todo="Start one: python -m federation run.")
+    _ask_anew(server, open_round(server, detector))  # a new one: after sums that failed it would stop again otherwise
     return Done(f"The run goes on: {_progress(server, run)}.")
 
 
 def advance(server: MainServer) -> None:
     """Do what is next: judge new versions, and take every run one step further."""
     for detector in server.store.detectors():
-        version = server.store.newest_version(detector, released=True)
-        if version is not None:
-            judge(server, version)
+        for version in server.store.versions(detector, _MAX_PENDING):
+            try:
+                judge(server, version)
+            except DoorbellError as error:
+                _log.warning("the gate of %s waits: %s", detector, error)
     for run in server.store.runs():
         if run.state == RUNNING:
             try:
@@ -94,6 +102,9 @@ def done(server: MainServer, run: Run) -> int:
 def _advance(server: MainServer, run: Run) -> None:
     now, store = server.clock(), server.store
     version = store.newest_version(run.detector)
+    if version is not None and version.released_at is None:  # made by hand, or while the run was stopped
+        store.release(version.version, now)
+        version = store.newest_version(run.detector)
     if version is not None and not judge(server, version):
         return  # devices are still to say what they make of it
     if done(server, run) >= run.rounds:
@@ -107,13 +118,13 @@ def _advance(server: MainServer, run: Run) -> None:
     current = store.round(run.detector, settings.round)
     if current is None or current.state != OPEN:
         return
-    if version is not None:
-        store.release(settings.base_version, now)
     if current.asked_at is None or current.asked_at > now:  # later than now: the clock was set back
-        store.ask(settings, now)
+        store.ask(settings, now, current.asked_at)
     elif current.due_at is None and (why := _why_due(server, current, now)):
         store.make_due(settings, now, why)
-    elif current.due_at is not None and settings.topology == "direct":
+    elif current.due_at is not None and _is_stuck(server, current, now):
+        store.give_up(settings, now, f"Round {settings.round} is given up: too few updates came, and something failed.")
+    elif current.due_at is not None and settings.topology == "direct" and _has_enough(server, current):
         _sum_plain(server, current)
 
 
@@ -132,6 +143,26 @@ def _why_due(server: MainServer, current: Round, now: float) -> str | None:
     if now - (current.asked_at or now) >= server.settings.round_deadline_s:
         return f"The deadline is over; {len(sent)} devices said that they sent their updates."
     return None
+
+
+def _has_enough(server: MainServer, current: Round) -> bool:
+    return len(server.store.sent(current.settings)) >= current.settings.min_cohort
+
+
+def _is_stuck(server: MainServer, current: Round, now: float) -> bool:
+    """Return whether a due round lacks updates of devices that failed, and that only another round asks again."""
+    settings, due_for = current.settings, abs(now - (current.due_at or now))
+    if _has_enough(server, current) or due_for < server.settings.round_deadline_s:
+        return False
+    failed = {p.device for p in server.store.participations(settings.detector) if p.setback_round == settings.round}
+    return any(device.name in failed and is_online(device, now) for device in server.store.devices())
+
+
+def _ask_anew(server: MainServer, settings: RoundSettings) -> None:
+    """Let the deadline of a round that was asked for before, by a run that stopped, begin now."""
+    current = server.store.round(settings.detector, settings.round)
+    if current is not None and current.asked_at is not None:
+        server.store.ask(settings, server.clock(), current.asked_at)
 
 
 def _sum_plain(server: MainServer, current: Round) -> None:

@@ -208,10 +208,11 @@ class Store(RunStore):
             note(connection, at, "opened", said, detector=settings.detector, round=settings.round)
             return Round(settings, OPEN, opened_at=at)
 
-    def ask(self, settings: RoundSettings, at: float) -> None:
-        """Note that the devices are asked to train for a round; its deadline counts from then on."""
+    def ask(self, settings: RoundSettings, at: float, before: float | None = None) -> None:
+        """Note that the devices are asked to train for a round, once: if it was last asked for `before`."""
         with self.database.write() as connection:
-            if _set_open(connection, settings, asked_at=at, due_at=None):
+            current = _round(connection, settings.detector, settings.round)
+            if current and current.asked_at == before and _set_open(connection, settings, asked_at=at, due_at=None):
                 said = f"The devices are asked to train for round {settings.round}."
                 note(connection, at, "asked", said, detector=settings.detector, round=settings.round)
 
@@ -248,7 +249,10 @@ class Store(RunStore):
         with self.database.write() as connection:
             said = f"Round {settings.round} is published: {len(cohort)} devices are in it."
             values = {"aggregate": aggregate, "cohort": json.dumps(cohort), "clamped": clamped}
-            if move(connection, settings.detector, settings.round, PUBLISHED, version.made_at, said, **values):
+            pinned = connection.execute(select(PINS).where(PINS.c.detector == settings.detector)).first()
+            if not pinned and move(
+                connection, settings.detector, settings.round, PUBLISHED, version.made_at, said, **values
+            ):
                 _add_version(connection, version, gate=PENDING)
                 running = and_(RUNS.c.detector == settings.detector, RUNS.c.state == RUNNING)
                 if connection.execute(select(RUNS.c.id).where(running)).first():
@@ -282,18 +286,28 @@ class Store(RunStore):
             instead: The version that is in force from now on, in the same transaction; the open round is given up.
         """
         with self.database.write() as connection:
+            if instead is not None and not _is_next(connection, instead):
+                return False  # something newer came meanwhile: look again
             mine = and_(VERSIONS.c.version == version.version, VERSIONS.c.gate == PENDING)
             judged = connection.execute(VERSIONS.update().where(mine).values(gate=gate, said=said)).rowcount == 1
             if judged:
-                note(connection, at, gate, said, detector=version.detector, round=version.round)
+                what = f"The model of round {version.round} is {gate}: {said}"
+                note(connection, at, gate, what, detector=version.detector, round=version.round)
                 if instead is not None:
                     _put_in_force(connection, instead, at, said)
             return judged
 
-    def put_in_force(self, version: Version, at: float, said: str) -> None:
-        """Make a version the newest, and give it to the devices; the open round is given up."""
+    def put_in_force(self, version: Version, at: float, said: str) -> bool:
+        """Make a version the newest, and give it to the devices; the open round is given up.
+
+        Returns:
+            False if something newer came meanwhile; then nothing was changed.
+        """
         with self.database.write() as connection:
-            _put_in_force(connection, version, at, said)
+            is_next = _is_next(connection, version)
+            if is_next:
+                _put_in_force(connection, version, at, said)
+            return is_next
 
     def newest_version(self, detector: str, released: bool = False) -> Version | None:
         """Return the newest version of a detector's model, or the newest that is released; None if there is none."""
@@ -411,6 +425,13 @@ def _release(connection: Connection, version: str, at: float) -> None:
         row = connection.execute(select(VERSIONS).where(VERSIONS.c.version == version)).one()
         said = f"The model of round {row.round} is given to the devices."
         note(connection, at, "released", said, detector=row.detector, round=row.round)
+
+
+def _is_next(connection: Connection, version: Version) -> bool:
+    """Return whether no version has that number or a higher one, and no round a higher one."""
+    newest, mine = _round(connection, version.detector), VERSIONS.c.detector == version.detector
+    newer = connection.execute(select(VERSIONS.c.version).where(mine, VERSIONS.c.round >= version.round)).first()
+    return newer is None and (newest is None or newest.settings.round <= version.round)
 
 
 def _put_in_force(connection: Connection, version: Version, at: float, said: str) -> None:

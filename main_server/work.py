@@ -18,7 +18,7 @@ from main_server.pruning import prune
 from main_server.run_store import RUNNING
 from main_server.runs import advance
 from main_server.states import OPEN
-from main_server.store import Device, Status
+from main_server.store import Device, Status, Version
 from main_server.work_messages import members, status_of, wait_s_of
 from shared.errors import DoorbellError, InvalidMessage
 from shared.names import checked_name
@@ -53,7 +53,7 @@ class News:
             stop: Ends it.
             threads: How many requests this worker answers at once; half of them, or all but eight, may wait for news.
         """
-        self._slots = threading.BoundedSemaphore(max(threads - 8, threads // 2, 1))
+        self._slots = threading.BoundedSemaphore(max(threads - 8, threads // 2))
         advanced = pruned = time.monotonic()
         while not stop.wait(_LOOK_EVERY_S):
             try:
@@ -78,7 +78,7 @@ class News:
         seen, until = self._seen, time.monotonic() + wait_s
         if found := tasks():
             return found, 0.0
-        if self._slots is None or not self._slots.acquire(blocking=False):
+        if (slots := self._slots) is None or not slots.acquire(blocking=False):
             return [], _COME_BACK_S
         try:
             while not found and (left := until - time.monotonic()) > 0:
@@ -89,7 +89,7 @@ class News:
                 found = tasks()
             return found, 0.0
         finally:
-            self._slots.release()
+            slots.release()
 
     def _tell(self, newest: int) -> None:
         with self._changed:
@@ -131,15 +131,25 @@ def _device_tasks(server: MainServer, device: str, statuses: Mapping[str, Status
     running = {run.detector for run in server.store.runs() if run.state == RUNNING}
     for detector, status in statuses.items():
         released = server.store.newest_version(detector, released=True)
-        if released is not None and released.version not in (status.held, status.refused):
+        if released is not None and not _has(server, status, released):
             tasks.append({"do": "install", "detector": detector, "version": released.version})
         current = server.store.newest_round(detector) if detector in running else None
-        if current is None or current.state != OPEN or current.asked_at is None or current.due_at is not None:
+        if current is None or current.state != OPEN or current.asked_at is None:
             continue
-        number = current.settings.round
+        number, wanted = current.settings.round, current.settings.min_cohort
+        if current.due_at is not None and len(server.store.sent(current.settings)) >= wanted:
+            continue
         if status.sent_round != number and (status.setback is None or status.setback[0] != number):
             tasks.append({"do": "train", "detector": detector, "round": number})
     return tasks
+
+
+def _has(server: MainServer, status: Status, released: Version) -> bool:
+    """Return whether a device holds a version, or a newer one that it fetched for a training, or cannot use it."""
+    if released.version in (status.held, status.refused):
+        return True
+    held = server.store.version(status.held) if status.held else None
+    return held is not None and held.detector == released.detector and held.round > released.round
 
 
 def _aggregator_tasks(server: MainServer) -> list[Task]:

@@ -283,6 +283,7 @@ SENDERS = {
     ("GET", "/roster"): {"secure-aggregator"},
     ("GET", "/round/package"): {"secure-aggregator"},
     ("POST", "/secagg_model"): {"secure-aggregator"},
+    ("POST", "/work"): {"device", "secure-aggregator"},
 }
 
 

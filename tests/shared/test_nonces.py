@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.nonces import SWEEP_EVERY, Nonces
+from sec_agg.store import Store
+from shared.nonces import SWEEP_EVERY, Nonces, SharedNonces, open_nonces
 
 NOW = 1_800_000_000.5
 LATER = 1_800_000_600
@@ -160,3 +162,55 @@ def test_spending_agrees_with_a_set(tries: list[tuple[str, str]]) -> None:
         for attempt in tries:
             assert nonces.spend(*attempt, LATER, NOW) is (attempt not in spent)
             spent.add(attempt)
+
+
+@pytest.fixture
+def shared_nonces(tmp_path: Path, database_url: str) -> Iterator[SharedNonces]:
+    store = Store(tmp_path, database_url)
+    nonces = open_nonces(store.database)
+    assert isinstance(nonces, SharedNonces)
+    yield nonces
+    store.database.close()
+
+
+ON_POSTGRESQL = pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+
+
+@ON_POSTGRESQL
+def test_shared_nonce_is_spent_once_per_key_and_until_it_expires(shared_nonces: SharedNonces) -> None:
+    assert [shared_nonces.spend("a", "nonce", LATER, NOW) for _ in range(3)] == [True, False, False]
+    assert shared_nonces.spend("b", "nonce", LATER, NOW)
+    shared_nonces._calls = 0  # as after a restart: a new one sweeps before it spends
+    assert not shared_nonces.spend("a", "nonce", LATER, float(LATER))
+    shared_nonces._calls = 0
+    assert shared_nonces.spend("a", "nonce", LATER, LATER + 0.001)
+
+
+@ON_POSTGRESQL
+def test_shared_memory_does_not_grow_for_ever(shared_nonces: SharedNonces) -> None:
+    for second in range(SWEEP_EVERY + 1):
+        shared_nonces.spend("key", str(second), int(NOW) + second, NOW + 2 * second)
+    with shared_nonces._database.read() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM nonces").scalar() == 1
+
+
+@ON_POSTGRESQL
+def test_sweeping_and_spending_at_once_end_well(shared_nonces: SharedNonces) -> None:
+    start, won = threading.Barrier(THREADS), []
+
+    def work(me: int) -> None:
+        start.wait(30)
+        for number in range(40):
+            shared_nonces._calls = 0
+            won.append(shared_nonces.spend("key", f"{number}", LATER, LATER + number % 2))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == THREADS * 40
+
+
+def test_service_on_one_machine_keeps_its_nonces_in_its_folder(tmp_path: Path) -> None:
+    assert isinstance(open_nonces(Store(tmp_path).database), Nonces)

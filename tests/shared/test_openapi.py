@@ -21,7 +21,7 @@ import device.store as device_store
 from device import participation
 from device.app import create_app as device_app
 from device.trainer import Trainer
-from main_server import devices, members, model_registry, rounds
+from main_server import devices, members, model_registry, rounds, work
 from main_server.app import create_app as main_app
 from sec_agg import aggregation
 from sec_agg.app import create_app as aggregator_app
@@ -57,6 +57,7 @@ STEPS = {
 VERBS: dict[tuple[str, str], Callable[..., object]] = {
     ("main", "/join"): members.admit,
     ("main", "/clientstatus"): devices.announce,
+    ("main", "/work"): work.for_device,
     ("main", "/new_key"): members.change_key,
     ("main", "/roster"): members.roster,
     ("main", "/round/{detector}"): rounds.current_round,
