@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test check audit format bench clean
+.PHONY: help setup setup-dev demo test test-kill check audit format bench clean
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -33,6 +33,9 @@ demo: setup  ## Draw pictures, start all four services, run rounds, show what wa
 
 test: setup-dev  ## Run every test
 	$(PY) -m pytest
+
+test-kill: setup-dev  ## Kill every service in every step of a round, and finish the round
+	$(PY) -m pytest tests/kill --every-kill
 
 check: setup-dev  ## Lint, format, types, layers: ruff, mypy, import-linter
 	$(PY) -m ruff check .

@@ -1,8 +1,13 @@
 """What every service runs with under gunicorn; the command line and WEB_CONCURRENCY win over it."""
 
+import errno
+import os
+import socket
 import sys
+from contextlib import closing
 
 from gunicorn import systemd
+from gunicorn.errors import AppImportError
 
 worker_class = "gthread"
 threads = 64  # those that wait for work cost nothing; the aggregator, to which models are sent, is started with 8
@@ -22,7 +27,7 @@ secure_scheme_headers = {}
 
 
 def on_starting(server):
-    """Refuse to listen where other machines can reach a service that has no operator token.
+    """Refuse to listen where other machines can reach a service that has no operator token, or where one listens.
 
     The imports stay in the master, so new code needs a restart: SIGHUP reloads settings only.
     """
@@ -37,6 +42,45 @@ def on_starting(server):
         check_bind(inherited or server.cfg.address, OperatorSettings.read())
     except SettingsError as error:
         sys.exit(str(error))
+    if not inherited and "GUNICORN_FD" not in os.environ:
+        for address in server.cfg.address:
+            _check_free(address)
+
+
+def _check_free(address):
+    if not isinstance(address, tuple):
+        return  # a socket's path
+    host, port = address[:2]
+    with closing(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                sys.exit(
+                    f"Something listens on {host}:{port} already: a copy of this service may be running. "
+                    "It was left alone. Stop it, or choose another address with --bind."
+                )
+
+
+def post_fork(server, worker):
+    """Let a person read the sentence alone if the app cannot be made, and stop: trying again would not help."""
+    from shared.errors import DoorbellError  # noqa: PLC0415
+
+    load = worker.app.load
+
+    def load_or_say_why():
+        try:
+            return load()
+        except DoorbellError as error:
+            raise AppImportError(str(error)) from error
+        except OSError as error:
+            raise AppImportError(
+                f"The service cannot start: {error.filename or 'the disk'}: {error.strerror}. What was stored before "
+                "is kept. Let this service's user own its folder, or name another with DOORBELL_HOME."
+            ) from error
+
+    worker.app.load = load_or_say_why
 
 
 def post_worker_init(worker):

