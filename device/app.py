@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+from functools import partial
 from pathlib import Path
 
 from flask import Flask
 
 from dataset import folders
 from device import participation
+from device.alone import be_alone
+from device.attending import attend
 from device.context import Device
 from device.routes import add_routes
+from device.schedule import keep_to_schedule
 from device.trainer import describe
 from shared.architectures import ARCHITECTURES
+from shared.background import add_background
 from shared.containers import MAX_HEADER_BYTES
 from shared.http_client import HttpClient
 from shared.settings import DeviceSettings
@@ -21,8 +27,33 @@ _MAX_BODY_BYTES = MAX_HEADER_BYTES + 4 * max(known.size for known in ARCHITECTUR
 
 
 def create_app(number: int, settings: DeviceSettings | None = None, http: HttpClient | None = None) -> Flask:
-    """Make the app of device `number`, from 1, from its settings or the environment; tests may replace `http`."""
-    settings = settings or DeviceSettings.read(number)
+    """Make the app of device `number`, from 1.
+
+    Args:
+        number: Of the device.
+        settings: None for those of the environment: then this process is the device, alone with its folder. Whoever
+            gives settings, as tests do, only has the app.
+        http: How to reach the other services; tests may replace it.
+
+    Raises:
+        SettingsError: Another process is this device; or the settings or the folder's contents cannot be used.
+        StorageFailed: The folder cannot.
+    """
+    if settings is not None:
+        return _make_app(settings, http)
+    settings = DeviceSettings.read(number)
+    give_back = be_alone(settings.name, settings.folder)
+    app = _make_app(settings, http)
+
+    def one_copy(stop: threading.Event) -> None:
+        stop.wait()
+        give_back()  # a worker that is told to end may take its time; the next one is the device now
+
+    add_background(app, "one copy", one_copy)
+    return app
+
+
+def _make_app(settings: DeviceSettings, http: HttpClient | None) -> Flask:
     device = Device.open(settings, http)
 
     def page() -> dict[str, object]:
@@ -34,7 +65,10 @@ def create_app(number: int, settings: DeviceSettings | None = None, http: HttpCl
                 {
                     "name": name,
                     "census": folders.census(settings.data, name, settings.client),
-                    "held": device.store.held(name),
+                    "held": (held := device.store.held(name)),
+                    "score": device.store.score(held.version) if held else None,
+                    "candidate": device.store.candidate(name),
+                    "setback": device.store.setback(name),
                     "training": device.store.newest_training(name),
                 }
                 for name in names
@@ -46,4 +80,8 @@ def create_app(number: int, settings: DeviceSettings | None = None, http: HttpCl
 
     app = make_app(f"Doorbell {settings.name}", Path(__file__).parent / "templates", page, health, _MAX_BODY_BYTES)
     add_routes(app, device)
+    if settings.wait_for_work:
+        add_background(app, "waiting for work", partial(attend, device))
+    if settings.train_at is not None or settings.train_after_new is not None:
+        add_background(app, "schedule", partial(keep_to_schedule, device))
     return app

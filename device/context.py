@@ -1,32 +1,54 @@
-"""What a device works with: its settings, memory, trainer and clock. Made once, by `app.py`."""
+"""What a device works with: its settings, pictures, memory, trainer and clock. Made once, by `app.py`."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from dataset import folders
 from device.store import Store
 from device.trainer import Trainer
 from shared.blobs import BlobStore
+from shared.errors import NotFound
 from shared.http_client import HttpClient
 from shared.identity import Identity
 from shared.settings import DeviceSettings
 from shared.trust import Standing
 
+_POLL_TIMEOUT_S = 45.0
+
 
 @dataclass(frozen=True)
 class Device:
-    """Everything a verb of a device may touch; `clock` gives seconds since the epoch."""
+    """Everything a verb of a device may touch.
+
+    Attributes:
+        settings: The environment.
+        store: What it remembers.
+        blobs: Models, updates and plots.
+        trainer: The training child.
+        http: How to reach the other services.
+        poll: The same for waiting for work, which notices a main server that vanished before the next try is due.
+        standing: Its place in the federation.
+        clock: Seconds since the epoch.
+        settling: Held by whoever asks a candidate, so that no version is asked twice.
+        put_off: What was tried by itself and in vain, and why: each reason is logged once.
+    """
 
     settings: DeviceSettings
     store: Store
     blobs: BlobStore
     trainer: Trainer
     http: HttpClient
+    poll: HttpClient
     standing: Standing
     clock: Callable[[], float] = time.time
+    settling: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    put_off: dict[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(cls, settings: DeviceSettings, http: HttpClient | None = None) -> Device:
@@ -38,6 +60,7 @@ class Device:
             blobs=BlobStore(settings.folder / "blobs"),
             trainer=Trainer(settings.trainer_max_mb),
             http=standing.http,
+            poll=http or HttpClient(standing.identity, timeout_s=_POLL_TIMEOUT_S, attempts=2),
             standing=standing,
         )
 
@@ -45,6 +68,37 @@ class Device:
     def name(self) -> str:
         """What the federation calls this device."""
         return self.standing.name
+
+    def detectors(self) -> tuple[str, ...]:
+        """Return what this device can learn: the detectors it has a picture folder for."""
+        return folders.detectors(self.settings.data, self.settings.client)
+
+    def require_pictures(self, detector: str) -> None:
+        """Refuse a detector that this device has no picture folder for.
+
+        Raises:
+            NotFound: It has none.
+        """
+        if detector not in self.detectors():
+            folder = self.settings.data / detector / self.settings.client
+            raise NotFound(
+                f"This device has no pictures for {detector}.",
+                todo=f"Make a folder {folder}, or pick another detector.",
+            )
+
+    def pictures(self, detector: str, split: str) -> dict[bool, int]:
+        """Return how many picture files of the object (True) and without it (False) a split has."""
+        return folders.census(self.settings.data, detector, self.settings.client)[split]
+
+    def job(self, verb: str, detector: str) -> dict[str, Any]:
+        """Return what every job of the training child says."""
+        return {
+            "do": verb,
+            "detector": detector,
+            "data": str(self.settings.data),
+            "cache": str(self.settings.folder / "pictures-cache"),
+            "machine_cache": str(self.settings.cache),
+        }
 
 
 def identity_path(settings: DeviceSettings) -> Path:

@@ -3,7 +3,7 @@
     announce      tell the main server what this device takes part in; hear which rounds are open   (step 2)
     train         fetch the newest global model, train on local pictures, keep the result           (step 1)
     send          delta, clip, encode, mask, seal; to the aggregator, once                          (step 3)
-    install       take a new global model that was pushed or fetched                                (step 6)
+    install       take a new global model that was pushed (candidates.py puts it on trial)          (step 6)
     performance   local model and global model side by side on the local test split                 (step 7)
 
 No picture, and in the secure topology no readable parameter, leaves the device by any of them.
@@ -19,15 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from dataset import folders
+from device import candidates
 from device.context import Device
-from device.store import Held, Training
+from device.records import Held, Training
+from device.storage import tidy
 from device.update import delta_of, masked_update, plain_update
 from shared.architectures import architecture
-from shared.containers import parse_model, version_of
+from shared.containers import parse_model
 from shared.errors import InvalidMessage, NotFound, OutOfOrder, PeerUnreachable
 from shared.http_client import Peer
-from shared.manifest import HEADER, check_manifest
 from shared.membership import checked_member_name
 from shared.round_settings import RoundSettings, parse_round_settings
 from shared.steps import Done
@@ -35,7 +35,7 @@ from shared.steps import Done
 
 def detectors(device: Device) -> tuple[str, ...]:
     """Return what this device can learn: the detectors it has a picture folder for."""
-    return folders.detectors(device.settings.data, device.settings.client)
+    return device.detectors()
 
 
 def announce(device: Device) -> dict[str, RoundSettings]:
@@ -79,16 +79,18 @@ def train(device: Device, detector: str) -> Done:
     Raises:
         NotFound: This device has no pictures for that detector.
         DatasetError: It has, but they cannot be learned from.
-        OutOfOrder: It is training already.
+        Busy: It is training already.
         PeerUnreachable: The main server does not answer and no global model is here yet.
+        NoAnswer: The newest global model does not answer the validation pictures here.
         TrainingFailed: The training process gave up or was killed.
     """
-    _require_pictures(device, detector)
+    device.require_pictures(detector)
     current, base, bytes_down, note = _newest_model(device, detector)
+    pictures = sum(device.pictures(detector, "train").values())
     with TemporaryDirectory(prefix="training-", dir=device.settings.folder) as folder:
         local_model, plot = Path(folder) / "model.safetensors", Path(folder) / "plot.png"
         result = device.trainer.run(
-            _job(device, "train", detector)
+            device.job("train", detector)
             | {
                 "client": device.settings.client,
                 "model": str(device.blobs.path(base.version)),
@@ -109,8 +111,11 @@ def train(device: Device, detector: str) -> Done:
             "weight": result["weight"],
             "history": result["history"],
             "finished_at": device.clock(),
+            "pictures": pictures,
         }
     device.store.add_training(training)
+    candidates.settle_all(device)  # what was pushed meanwhile
+    tidy(device)
     return _trained(current, result, bytes_down, note)
 
 
@@ -149,29 +154,20 @@ def send(device: Device, detector: str, rounds: dict[str, RoundSettings]) -> Don
 def install(device: Device, body: bytes, manifest: str | None) -> Done:
     """Take a global model, if it is one, of a detector that is here, and not older than the one that is held.
 
+    It is in force once it has answered the validation pictures here. If this device is training, that is later.
+
     Args:
         device: The device.
         body: A `doorbell-model/1` container.
         manifest: The main server's signed word for it, as it came in the header.
 
     Raises:
-        InvalidMessage: It is no model.
+        InvalidMessage: It is no model, or it does not answer; the one from before stays in force.
         Forbidden: The main server does not vouch for it.
         NotFound: This device has no pictures for its detector.
         OutOfOrder: It is older than what the device has.
     """
-    model = parse_model(body)
-    check_manifest(manifest, device.standing.main().public_key or b"", model, body)
-    _require_pictures(device, model.detector)
-    version, held = version_of(body), device.store.held(model.detector)
-    older = held is not None and held.round > model.round  # and then the disk is not touched
-    if older or not device.store.hold(Held(model.detector, device.blobs.put(body), model.round)):
-        held = device.store.held(model.detector)
-        raise OutOfOrder(
-            f"The model of round {model.round} is older than the one of round {held.round if held else '?'} held here.",
-            kept="The newer model is kept.",
-        )
-    return Done(f"The {model.detector} model of round {model.round} is installed.", {"version": version})
+    return candidates.install(device, body, manifest)
 
 
 def performance(device: Device, detector: str) -> Done:
@@ -181,25 +177,17 @@ def performance(device: Device, detector: str) -> Done:
         OutOfOrder: Neither a training nor a global model is here; or a training is running.
         DatasetError: The test split cannot be used.
     """
-    _require_pictures(device, detector)
+    device.require_pictures(detector)
     training, held = device.store.newest_training(detector), device.store.held(detector)
     if training is None or held is None:
         raise OutOfOrder("There is nothing to compare yet.", todo="Open /modeltrain on this device first.")
     models = {"local": str(device.blobs.path(training.local_model)), "global": str(device.blobs.path(held.version))}
-    job = _job(device, "score", detector) | {"clients": [device.settings.client], "split": "test", "models": models}
+    job = device.job("score", detector) | {"clients": [device.settings.client], "split": "test", "models": models}
     measured = device.trainer.run(job)["models"]
     said = "; ".join(_in_words(name, measured[name]) for name in ("local", "global"))
     said = f"On {measured['local']['pictures']} test pictures: {said}. "
     said += f"(Local: trained for round {training.round}; global: the model of round {held.round}.)"
     return Done(said, measured | {"local_round": training.round, "global_round": held.round})
-
-
-def _require_pictures(device: Device, detector: str) -> None:
-    if detector not in detectors(device):
-        raise NotFound(
-            f"This device has no pictures for {detector}.",
-            todo=f"Make a folder {device.settings.data / detector / device.settings.client}, or pick another detector.",
-        )
 
 
 def _round_of(rounds: dict[str, RoundSettings], detector: str) -> RoundSettings:
@@ -210,6 +198,11 @@ def _round_of(rounds: dict[str, RoundSettings], detector: str) -> RoundSettings:
 
 def _newest_model(device: Device, detector: str) -> tuple[RoundSettings, Held, int, str]:
     """Return the open round, its base model, the bytes that came down, and a note if main could not be asked."""
+    turned_down = None
+    try:
+        candidates.settle(device, detector)
+    except candidates.NoAnswer as error:
+        turned_down = error
     try:
         current = _round_of(announce(device), detector)
     except PeerUnreachable as error:
@@ -224,15 +217,13 @@ def _newest_model(device: Device, detector: str) -> tuple[RoundSettings, Held, i
     held = device.store.held(detector)
     if held is not None and held.version == current.base_version:
         return current, held, 0, ""
-    main = device.standing.main()
-    reply = device.http.get(f"{main.url}/model/{current.base_version}", main)
-    if version_of(reply.body) != current.base_version:
-        raise InvalidMessage("The model that the main server sent is not the one it named.", todo="Train again.")
-    install(device, reply.body, reply.headers.get(HEADER))
+    if turned_down is not None and turned_down.version == current.base_version:
+        raise turned_down
+    bytes_down = candidates.fetch(device, detector, current.base_version)
     held = device.store.held(detector)
     if held is None or held.version != current.base_version:
         raise OutOfOrder("A newer model arrived meanwhile.", todo="Train again.")
-    return current, held, reply.bytes_down, ""
+    return current, held, bytes_down, ""
 
 
 def _update_of(device: Device, training: Training, current: RoundSettings) -> str:
@@ -248,17 +239,6 @@ def _update_of(device: Device, training: Training, current: RoundSettings) -> st
     else:
         body = plain_update(delta, training.weight, current, device.name).to_bytes()
     return device.store.keep_update(training, device.blobs.put(body))
-
-
-def _job(device: Device, verb: str, detector: str) -> dict[str, Any]:
-    settings = device.settings
-    return {
-        "do": verb,
-        "detector": detector,
-        "data": str(settings.data),
-        "cache": str(settings.folder / "pictures-cache"),
-        "machine_cache": str(settings.cache),
-    }
 
 
 def _seed(device: Device, current: RoundSettings) -> int:

@@ -1,25 +1,55 @@
-"""What a device remembers: the newest global model of each detector, its trainings, and what it sent."""
+"""What a device remembers: its global models, its trainings and what it sent, what went wrong, and what is due."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Column, Float, Integer, MetaData, String, Table, insert, select
+from sqlalchemy import Column, Connection, CursorResult, Float, Integer, MetaData, String, Table, insert, select
 
+from device.records import Errand, Held, Score, Setback, Training
 from shared.database import Database
 from shared.round_settings import RoundSettings, parse_round_settings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 METADATA = MetaData()
-_models = Table(
-    "models",
+
+
+def _global_models(name: str) -> Table:
+    detector = Column("detector", String, primary_key=True)
+    return Table(
+        name, METADATA, detector, Column("version", String, nullable=False), Column("round", Integer, nullable=False)
+    )
+
+
+_models, _candidates = _global_models("models"), _global_models("candidates")
+_scores = Table(
+    "scores",
+    METADATA,
+    Column("version", String, primary_key=True),
+    Column("detector", String, nullable=False, index=True),
+    Column("round", Integer, nullable=False),
+    Column("accuracy", Float),
+    Column("pictures", Integer, nullable=False),
+    Column("said", String),
+)
+_setbacks = Table(
+    "setbacks",
     METADATA,
     Column("detector", String, primary_key=True),
-    Column("version", String, nullable=False),
     Column("round", Integer, nullable=False),
+    Column("said", String, nullable=False),
+)
+_errands = Table(
+    "errands",
+    METADATA,
+    Column("detector", String, primary_key=True),
+    Column("day", String, nullable=False),
+    Column("pictures", Integer, nullable=False),
+    Column("after", Integer),
 )
 _rounds = Table(
     "rounds",
@@ -45,96 +75,149 @@ _trainings = Table(
 )
 
 
-@dataclass(frozen=True)
-class Held:
-    """The newest global model of a detector that the device has; `round` made it."""
-
-    detector: str
-    version: str
-    round: int
-
-
-@dataclass(frozen=True)
-class Training:
-    """One finished training.
-
-    Attributes:
-        id: Grows with time.
-        detector: Whose model.
-        round: For which round.
-        base_version: From which global model.
-        local_model: Digest of the trained model's container.
-        plot: Digest of the plot, PNG.
-        weight: Number of training pictures.
-        history: Per epoch: loss, accuracy, val_loss, val_accuracy, seconds.
-        finished_at: Seconds since the epoch.
-        update: Digest of the update made of it, if one was made.
-        sent: 1 once the update was accepted, else 0.
-        pictures: Number of picture files that the device had, training split.
-    """
-
-    id: int
-    detector: str
-    round: int
-    base_version: str
-    local_model: str
-    plot: str
-    weight: int
-    history: list[dict[str, float]]
-    finished_at: float
-    update: str | None
-    sent: int
-    pictures: int
-
-
 class Store:
     """The device's database; each method is one transaction."""
 
     def __init__(self, folder: Path, url: str | None = None) -> None:
         self.database = Database.open(folder, MIGRATIONS, url)
 
-    def hold(self, model: Held) -> bool:
-        """Make `model` the newest, unless the device has one of a later round; return whether it is the newest."""
+    def propose(self, model: Held) -> Held | None:
+        """Let `model` wait for its answer, unless one of a later round is held or waits, which is returned then.
+
+        What is in force already does not wait.
+        """
         with self.database.write() as connection:
-            row = connection.execute(select(_models).where(_models.c.detector == model.detector)).mappings().first()
+            for table in (_models, _candidates):
+                row = _row_of(connection, table, model.detector)
+                if row is not None and row["round"] > model.round:
+                    return Held(**row)
+                if row is not None and row["version"] == model.version:
+                    return None
+            _put(connection, _candidates, asdict(model))
+            return None
+
+    def candidate(self, detector: str) -> Held | None:
+        """Return the global model of a detector that has not answered yet, or None."""
+        with self.database.read() as connection:
+            row = _row_of(connection, _candidates, detector)
+            return None if row is None else Held(**row)
+
+    def candidates(self) -> tuple[str, ...]:
+        """Return the detectors whose newest global model has not answered yet."""
+        with self.database.read() as connection:
+            return tuple(connection.execute(select(_candidates.c.detector).order_by(_candidates.c.detector)).scalars())
+
+    def hold(self, model: Held, score: Score | None = None) -> bool:
+        """Put a model in force, with what it answered, unless one of a later round is; return whether it is now."""
+        with self.database.write() as connection:
+            _no_longer_waiting(connection, model)
+            row = _row_of(connection, _models, model.detector)
             if row is not None and row["round"] > model.round:
                 return False
-            connection.execute(_models.delete().where(_models.c.detector == model.detector))
-            values = {"detector": model.detector, "version": model.version, "round": model.round}
-            connection.execute(insert(_models).values(values))
+            _put(connection, _models, asdict(model))
+            _keep_score(connection, score)
             return True
 
+    def turn_down(self, model: Held, said: str) -> None:
+        """Note that a model does not answer: what is in force stays so, and why is a setback for its round."""
+        with self.database.write() as connection:
+            _no_longer_waiting(connection, model)
+            _keep_score(connection, Score(model.version, model.detector, model.round, None, 0, said))
+            _put(connection, _setbacks, {"detector": model.detector, "round": model.round, "said": said})
+
     def held(self, detector: str) -> Held | None:
-        """Return the newest global model of a detector, or None."""
+        """Return the global model of a detector that is in force, or None."""
         with self.database.read() as connection:
-            row = connection.execute(select(_models).where(_models.c.detector == detector)).mappings().first()
+            row = _row_of(connection, _models, detector)
             return None if row is None else Held(**row)
+
+    def score(self, version: str) -> Score | None:
+        """Return what a version answered, or None if it was never asked."""
+        with self.database.read() as connection:
+            row = connection.execute(select(_scores).where(_scores.c.version == version)).mappings().first()
+            return None if row is None else Score(**row)
+
+    def newest_score(self, detector: str) -> Score | None:
+        """Return what the newest version answered that was measured here, or None."""
+        with self.database.read() as connection:
+            query = select(_scores).where(_scores.c.detector == detector, _scores.c.accuracy.is_not(None))
+            row = connection.execute(query.order_by(_scores.c.round.desc()).limit(1)).mappings().first()
+            return None if row is None else Score(**row)
+
+    def refused(self, detector: str) -> str | None:
+        """Return the newest version that did not answer here, unless a newer one is in force since; or None."""
+        with self.database.read() as connection:
+            query = select(_scores).where(_scores.c.detector == detector, _scores.c.accuracy.is_(None))
+            row = connection.execute(query.order_by(_scores.c.round.desc()).limit(1)).mappings().first()
+            held = _row_of(connection, _models, detector)
+            if row is None or (held and (held["version"] == row["version"] or held["round"] > row["round"])):
+                return None
+            return str(row["version"])
+
+    def note_setback(self, setback: Setback) -> None:
+        """Note what went wrong last."""
+        with self.database.write() as connection:
+            _put(connection, _setbacks, asdict(setback))
+
+    def setback(self, detector: str) -> Setback | None:
+        """Return what went wrong last, and was not made good since; or None."""
+        with self.database.read() as connection:
+            row = _row_of(connection, _setbacks, detector)
+            return None if row is None else Setback(**row)
+
+    def begin_errand(self, detector: str, pictures: int, day: str = "") -> None:
+        """Note that the schedule wants a training; on a `day`, if that is why."""
+        with self.database.write() as connection:
+            row = _row_of(connection, _errands, detector)
+            newest = _newest(connection, detector, _trainings.c.id).scalar() or 0
+            values = {"detector": detector, "day": day or (row["day"] if row else ""), "pictures": pictures}
+            _put(connection, _errands, values | {"after": newest})
+
+    def end_errand(self, detector: str) -> None:
+        """Note that what the schedule wanted is done, or cannot be."""
+        with self.database.write(alone=False) as connection:
+            connection.execute(_errands.update().where(_errands.c.detector == detector).values(after=None))
+
+    def errand(self, detector: str) -> Errand | None:
+        """Return the last training by the schedule, or None."""
+        with self.database.read() as connection:
+            row = _row_of(connection, _errands, detector)
+            return None if row is None else Errand(**row)
 
     def remember_round(self, settings: RoundSettings) -> None:
         """Note the newest round that the device heard of."""
         with self.database.write() as connection:
-            connection.execute(_rounds.delete().where(_rounds.c.detector == settings.detector))
-            text = json.dumps(settings.to_json())
-            connection.execute(insert(_rounds).values(detector=settings.detector, settings=text))
+            _put(connection, _rounds, {"detector": settings.detector, "settings": json.dumps(settings.to_json())})
 
     def newest_round(self, detector: str) -> RoundSettings | None:
         """Return the newest round that the device heard of, or None."""
         with self.database.read() as connection:
-            text = connection.execute(select(_rounds.c.settings).where(_rounds.c.detector == detector)).scalar()
-            return None if text is None else parse_round_settings(json.loads(text))
+            row = _row_of(connection, _rounds, detector)
+            return None if row is None else parse_round_settings(json.loads(row["settings"]))
 
-    def add_training(self, values: Mapping[str, object]) -> None:
-        """Add a finished training: the attributes of `Training` but for `id`, `update` and `sent`."""
+    def add_training(self, values: Mapping[str, Any]) -> None:
+        """Add a finished training: the attributes of `Training` but for `id`, `update` and `sent`.
+
+        What went wrong before it, up to its round, is made good by it.
+        """
         row = dict(values) | {"history": json.dumps(values["history"]), "sent": 0}
         with self.database.write() as connection:
             connection.execute(insert(_trainings).values(row))
+            _made_good(connection, values["detector"], values["round"])
+            mine = _errands.update().where(_errands.c.detector == values["detector"])
+            connection.execute(mine.values(pictures=values.get("pictures", 0)))
 
     def newest_training(self, detector: str) -> Training | None:
         """Return the newest training of a detector, or None."""
         with self.database.read() as connection:
-            query = select(_trainings).where(_trainings.c.detector == detector).order_by(_trainings.c.id.desc())
-            row = connection.execute(query.limit(1)).mappings().first()
+            row = _newest(connection, detector, _trainings).mappings().first()
             return None if row is None else Training(**(dict(row) | {"history": json.loads(row["history"])}))
+
+    def sent_round(self, detector: str) -> int | None:
+        """Return the round of the newest training whose update was accepted, or None."""
+        with self.database.read() as connection:
+            sent: int | None = _newest(connection, detector, _trainings.c.round, _trainings.c.sent == 1).scalar()
+            return sent
 
     def keep_update(self, training: Training, update: str) -> str:
         """Keep the digest of the one update made of a training, and return the one that is kept."""
@@ -146,6 +229,64 @@ class Store:
             return known or update
 
     def note_sent(self, training: Training) -> None:
-        """Note that a training's update was accepted."""
+        """Note that a training's update was accepted; what went wrong up to its round is made good."""
         with self.database.write() as connection:
             connection.execute(_trainings.update().where(_trainings.c.id == training.id).values(sent=1))
+            _made_good(connection, training.detector, training.round)
+
+    def forget_old(self, keep: int) -> frozenset[str]:
+        """Forget all but the newest `keep` trainings and scores of each detector.
+
+        Returns:
+            Digests of the blobs that are still needed.
+        """
+        needed: set[str | None] = set()
+        with self.database.write() as connection:
+            for table, key, age in (
+                (_trainings, _trainings.c.id, _trainings.c.id),
+                (_scores, _scores.c.version, _scores.c.round),
+            ):
+                for detector in connection.execute(select(table.c.detector).distinct()).scalars().all():
+                    mine = select(key).where(table.c.detector == detector).order_by(age.desc())
+                    old = connection.execute(mine.offset(keep)).scalars().all()
+                    connection.execute(table.delete().where(key.in_(old)))
+            for detector in connection.execute(select(_trainings.c.detector).distinct()).scalars().all():
+                needed.add(_newest(connection, detector, _trainings.c.base_version).scalar())
+            columns = (_trainings.c.local_model, _trainings.c.plot, _trainings.c.update)
+            for column in (*columns, _models.c.version, _candidates.c.version):
+                needed.update(connection.execute(select(column)).scalars())
+        return frozenset(digest for digest in needed if digest is not None)
+
+
+def _row_of(connection: Connection, table: Table, detector: str) -> dict[str, Any] | None:
+    """Return the row of a detector in a table that has one for each."""
+    row = connection.execute(select(table).where(table.c.detector == detector)).mappings().first()
+    return None if row is None else dict(row)
+
+
+def _put(connection: Connection, table: Table, values: Mapping[str, Any]) -> None:
+    """Make `values` the row of their detector in a table that has one for each."""
+    connection.execute(table.delete().where(table.c.detector == values["detector"]))
+    connection.execute(insert(table).values(values))
+
+
+def _newest(connection: Connection, detector: str, what: Any, *which: Any) -> CursorResult[Any]:
+    """Return `what` of a detector's newest training, or of the newest of which this is true."""
+    query = select(what).where(_trainings.c.detector == detector, *which)
+    return connection.execute(query.order_by(_trainings.c.id.desc()).limit(1))
+
+
+def _no_longer_waiting(connection: Connection, model: Held) -> None:
+    mine = (_candidates.c.detector == model.detector) & (_candidates.c.version == model.version)
+    connection.execute(_candidates.delete().where(mine))
+
+
+def _keep_score(connection: Connection, score: Score | None) -> None:
+    if score is not None:
+        connection.execute(_scores.delete().where(_scores.c.version == score.version))
+        connection.execute(insert(_scores).values(asdict(score)))
+
+
+def _made_good(connection: Connection, detector: str, round_number: int) -> None:
+    mine = (_setbacks.c.detector == detector) & (_setbacks.c.round <= round_number)
+    connection.execute(_setbacks.delete().where(mine))

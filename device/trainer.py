@@ -13,6 +13,7 @@ import signal
 import subprocess  # nosec B404
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, cast
 
@@ -20,6 +21,16 @@ from shared.errors import DatasetError, DoorbellError, OutOfOrder, TrainingFaile
 
 _CHILD = (sys.executable, "-m", "device.training_child")
 _ERRORS: dict[str, type[DoorbellError]] = {DatasetError.slug: DatasetError, TrainingFailed.slug: TrainingFailed}
+_SHORT_JOBS = {"score"}
+_PATIENCE_S = 10.0
+
+
+class Busy(OutOfOrder):
+    """The training child has another job: nothing is wrong, and the same will work in a moment."""
+
+
+class ChildDied(TrainingFailed):
+    """The training child was killed, or ended by itself."""
 
 
 class Trainer:
@@ -48,20 +59,18 @@ class Trainer:
         return None if self._child is None or self._child.poll() is not None else self._child.pid
 
     def run(self, job: Mapping[str, object]) -> dict[str, Any]:
-        """Have the child do a job, and return its result.
+        """Have the child do a job, and return its result; the end of a short job, such as a score, is waited for.
 
         Args:
             job: `do` names it; the rest are its arguments. See `device/training_child.py`.
 
         Raises:
-            OutOfOrder: It is busy with another.
+            Busy: It is busy with another.
             DatasetError: The pictures cannot be learned from.
-            TrainingFailed: It gave up, was killed, or ran out of memory.
+            ChildDied: It was killed, or ended by itself.
+            TrainingFailed: It gave up, or ran out of memory.
         """
-        if not self._busy.acquire(blocking=False):
-            raise OutOfOrder(
-                f"This device is busy: {describe(self._progress)}.", todo="Wait until that is done, then try again."
-            )
+        self._take()
         try:
             self._progress = {"do": job["do"], "detector": job["detector"]}
             return self._converse(job)
@@ -75,6 +84,16 @@ class Trainer:
             self._child.kill()
             self._child.wait()
             self._child = None
+
+    def _take(self) -> None:
+        """Take the child for one job."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while not self._busy.acquire(timeout=0.05):
+            progress = self._progress or {"do": "score"}  # just begun, or just done
+            if progress["do"] not in _SHORT_JOBS or time.monotonic() > deadline:
+                raise Busy(
+                    f"This device is busy: {describe(self._progress)}.", todo="Wait until that is done, then try again."
+                )
 
     def _converse(self, job: Mapping[str, object]) -> dict[str, Any]:
         child = self._started()
@@ -117,11 +136,11 @@ class Trainer:
         if resident_mb > self._max_mb:
             self.close()
 
-    def _died(self, child: subprocess.Popen[str]) -> TrainingFailed:
+    def _died(self, child: subprocess.Popen[str]) -> ChildDied:
         code = child.wait()
         self.close()
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return TrainingFailed(
+        return ChildDied(
             f"The training process {how}.",
             kept="The models and earlier trainings are kept, and this device goes on.",
             todo="Train again; if it happens again, the machine may be short of memory.",

@@ -4,7 +4,7 @@ It reads jobs from standard input, one JSON object a line, and writes events as 
 of times, then `result` or `error`. It ends when standard input closes, in the middle of a job too.
 
     train   params + pictures → trained params, history, plot
-    score   several models side by side on one split of one or several clients
+    score   several models side by side on one split of one or several clients; `brief`: their accuracy alone
 """
 
 from __future__ import annotations
@@ -94,11 +94,15 @@ class _Bench:
         return {"weight": len(train.labels), "history": epochs, "left_out": left_out, "repeated": repeated}
 
     def score(self, job: dict[str, Any], _on_progress: Emit) -> dict[str, Any]:
-        """Score several models on one split, of one client or of several together."""
+        """Score several models on one split, of one client or of several together.
+
+        Raises:
+            TrainingFailed: What a model answers is no number.
+        """
         import numpy as np  # noqa: PLC0415
 
-        from device.metrics import measure  # noqa: PLC0415 - scikit-learn takes a second to load
         from shared.containers import parse_model  # noqa: PLC0415
+        from shared.errors import TrainingFailed  # noqa: PLC0415
 
         results = {}
         for name, path in job["models"].items():
@@ -106,8 +110,21 @@ class _Bench:
             parts = [self._examples(job, model.architecture, client, job["split"])[0] for client in job["clients"]]
             learner = self._learner(model.architecture)
             scores = np.concatenate([learner.scores(model.params, part.inputs) for part in parts])
-            results[name] = measure(np.concatenate([part.labels for part in parts]), scores)
+            if not np.isfinite(scores).all():
+                raise TrainingFailed("What the model answers is no number.", kept="What was stored is kept.")
+            labels = np.concatenate([part.labels for part in parts])
+            results[name] = self._accuracy(labels, scores) if job.get("brief") else self._measure(labels, scores)
         return {"models": results}
+
+    @staticmethod
+    def _accuracy(labels: Any, scores: Any) -> dict[str, Any]:
+        return {"pictures": len(labels), "accuracy": float(((scores >= 0.5) == labels).mean())}
+
+    @staticmethod
+    def _measure(labels: Any, scores: Any) -> dict[str, Any]:
+        from device.metrics import measure  # noqa: PLC0415 - scikit-learn takes a second to load
+
+        return measure(labels, scores)
 
     def _learner(self, name: str) -> Any:
         from device.training import Learner  # noqa: PLC0415 - imports TensorFlow

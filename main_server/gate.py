@@ -39,7 +39,8 @@ class Comparison:
     def of(cls, parent: Sequence[Score], version: Sequence[Score]) -> Comparison | None:
         """Compare over the devices that reported both; None if there is none."""
         earlier = {score.device: score for score in parent}
-        both = [(earlier[score.device].accuracy, score) for score in version if score.device in earlier]
+        asked = [score for score in version if score.pictures and score.device in earlier]
+        both = [(earlier[score.device].accuracy, score) for score in asked if earlier[score.device].pictures]
         pictures = sum(score.pictures for _, score in both)
         if not pictures:
             return None

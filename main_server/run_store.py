@@ -33,7 +33,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Score:
-    """How often one device's own validation pictures are told apart rightly by a version."""
+    """How often a version tells one device's own validation pictures apart rightly; of 0 pictures if it has none."""
 
     device: str
     accuracy: float

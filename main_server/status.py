@@ -44,7 +44,7 @@ def accuracy_of(server: MainServer, version: str) -> dict[str, float | int] | No
     if not pictures:
         return None
     mean = sum(score.accuracy * score.pictures for score in scores) / pictures
-    return {"accuracy": mean, "devices": len(scores), "pictures": pictures}
+    return {"accuracy": mean, "devices": sum(score.pictures > 0 for score in scores), "pictures": pictures}
 
 
 def _round(server: MainServer, current: Round | None) -> dict[str, object] | None:

@@ -140,6 +140,8 @@ class Store(RunStore):
                 )  # fmt: skip
                 if status.sent_round is not None:
                     _note_sent(connection, device, detector, status.sent_round)
+                if status.held is not None and (status.score is None or status.score[0] != status.held):
+                    _note_no_score(connection, detector, status.held, device.name)
                 if status.score is not None:
                     version, accuracy, pictures = status.score
                     _note_score(connection, detector, version, Score(device.name, accuracy, pictures), device.last_seen)
@@ -466,6 +468,16 @@ def _note_sent(connection: Connection, device: Device, detector: str, number: in
         connection.execute(insert(CONTRIBUTIONS).values(row))
         said = f"{device.name} has sent its update for round {number}."
         note(connection, device.last_seen, "sent", said, detector=detector, round=number, device=device.name)
+
+
+def _note_no_score(connection: Connection, detector: str, version: str, device: str) -> None:
+    """Note that a device holds a version and has no validation pictures to ask it: nothing is to be waited for."""
+    known = and_(VERSIONS.c.version == version, VERSIONS.c.detector == detector)
+    mine = and_(SCORES.c.version == version, SCORES.c.device == device)
+    if connection.execute(select(VERSIONS.c.version).where(known)).first() is None:
+        return
+    if connection.execute(select(SCORES.c.device).where(mine)).first() is None:
+        connection.execute(insert(SCORES).values(version=version, device=device, accuracy=0.0, pictures=0))
 
 
 def _note_score(connection: Connection, detector: str, version: str, score: Score, at: float) -> None:

@@ -11,69 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-import device.app
 from device import participation
-from device.context import Device, identity_path
+from device.context import Device
 from main_server.members import rename
 from shared.architectures import architecture
-from shared.containers import Model, parse_masked_update, parse_model, parse_plain_update
+from shared.containers import parse_masked_update, parse_model, parse_plain_update
 from shared.errors import Forbidden, InvalidMessage, NotFound, OutOfOrder, PeerUnreachable, TrainingFailed
-from shared.identity import Identity
 from shared.manifest import HEADER, Manifest
-from shared.settings import DeviceSettings
 
 STEP = np.float32(0.25)
-MEASURED = {"accuracy": 0.75, "precision": 0.5, "recall": 1.0, "f1": 0.625, "roc_auc": None, "pictures": 4}
-
-
-class PretendTrainer:
-    """Adds STEP to every parameter, and writes what the training child writes."""
-
-    def __init__(self) -> None:
-        self.jobs: list[dict[str, Any]] = []
-        self.step = STEP
-        self.error: Exception | None = None
-        self.progress, self.pid = None, None
-        self.repeated = ["train/face/1.jpg = test/face/7.jpg"]
-
-    def run(self, job: dict[str, Any]) -> dict[str, Any]:
-        self.jobs.append(job)
-        if self.error:
-            raise self.error
-        if job["do"] == "score":
-            return {"models": dict.fromkeys(job["models"], MEASURED)}
-        base = parse_model(Path(job["model"]).read_bytes())
-        params = {name: value + self.step for name, value in base.params.items()}
-        local = Model(base.detector, job["round"], job["base_version"], base.architecture, params)
-        Path(job["local_model"]).write_bytes(local.to_bytes())
-        Path(job["plot"]).write_bytes(b"a plot")
-        epoch = {"loss": 0.1, "accuracy": 0.9, "val_loss": 0.2, "val_accuracy": 0.8, "seconds": 1.5}
-        return {"weight": 12, "history": [epoch], "left_out": {"not a picture": 2}, "repeated": self.repeated}
-
-    def close(self) -> None:
-        """Nothing was started."""
-
-
-def make_device(federation: Any, number: int = 1) -> Device:
-    """Return a device with a picture folder for "package", whose app is on the network."""
-    environ = {
-        "DOORBELL_HOME": str(federation.folder),
-        "DOORBELL_DATA": str(federation.folder / "pictures"),
-        "DOORBELL_MAIN_URL": "http://main",
-        "DOORBELL_AGGREGATOR_URL": "http://aggregator",
-        "DOORBELL_DEVICE_URL": f"http://device-{number}",
-    }
-    settings = DeviceSettings.read(number, environ)
-    (settings.data / "package" / settings.client).mkdir(parents=True, exist_ok=True)
-    http = federation.network.client(Identity.open(identity_path(settings)))
-    federation.network.apps[settings.name] = device.app.create_app(number, settings, http)
-    trainer: Any = PretendTrainer()
-    return replace(Device.open(settings, http), trainer=trainer, clock=lambda: 99.0)
-
-
-@pytest.fixture
-def doorbell(federation: Any) -> Device:
-    return make_device(federation)
 
 
 def fetched(federation: Any) -> int:
@@ -86,14 +32,6 @@ def uploads(federation: Any) -> list[bytes]:
 
 def send(doorbell: Device) -> Any:
     return participation.send(doorbell, "package", participation.announce(doorbell))
-
-
-def finish_a_round(federation: Any, *doorbells: Device) -> None:
-    for doorbell in doorbells:
-        participation.train(doorbell, "package")
-        send(doorbell)
-    federation.step("aggregator", "aggregate_models")
-    federation.step("aggregator", "send_model_secagg")
 
 
 # --- training
@@ -132,7 +70,7 @@ def test_training_again_does_not_fetch_again(federation: Any, doorbell: Device) 
 
 
 def test_same_round_and_base_train_with_the_same_seed_and_devices_with_others(
-    federation: Any, doorbell: Device
+    federation: Any, doorbell: Device, make_device: Any
 ) -> None:
     other = make_device(federation, 2)
     for one in (doorbell, doorbell, other):
@@ -156,7 +94,9 @@ def test_first_training_without_main_server_says_what_to_start(federation: Any, 
     assert not doorbell.trainer.jobs
 
 
-def test_pushed_model_without_a_round_to_train_for_waits_for_the_main_server(federation: Any, doorbell: Device) -> None:
+def test_pushed_model_without_a_round_to_train_for_waits_for_the_main_server(
+    federation: Any, doorbell: Device, make_device: Any, finish_a_round: Any
+) -> None:
     finish_a_round(federation, doorbell, make_device(federation, 2))
     federation.step("main", "send_model_clients")
     federation.network.down = {"main"}
@@ -207,7 +147,9 @@ def test_sending_twice_sends_identical_bytes(federation: Any, doorbell: Device) 
     assert doorbell.store.newest_training("package").sent == 1
 
 
-def test_sending_again_after_a_restart_sends_identical_bytes(federation: Any, doorbell: Device) -> None:
+def test_sending_again_after_a_restart_sends_identical_bytes(
+    federation: Any, doorbell: Device, make_device: Any
+) -> None:
     participation.train(doorbell, "package")
     send(doorbell)
     send(make_device(federation))
@@ -244,14 +186,18 @@ def test_upload_is_masked_and_names_round_and_device(federation: Any, doorbell: 
     assert "sent to the secure aggregator" in done.said
 
 
-def test_round_of_two_devices_moves_the_model_by_the_trained_step(federation: Any, doorbell: Device) -> None:
+def test_round_of_two_devices_moves_the_model_by_the_trained_step(
+    federation: Any, doorbell: Device, make_device: Any, finish_a_round: Any
+) -> None:
     federation.announce("device-1")
     base = federation.params()
     finish_a_round(federation, doorbell, make_device(federation, 2))
     np.testing.assert_allclose(federation.params() - base, STEP, atol=2e-4)
 
 
-def test_training_for_a_finished_round_is_not_sent(federation: Any, doorbell: Device) -> None:
+def test_training_for_a_finished_round_is_not_sent(
+    federation: Any, doorbell: Device, make_device: Any, finish_a_round: Any
+) -> None:
     finish_a_round(federation, doorbell, make_device(federation, 2))
     before = uploads(federation)
     with pytest.raises(OutOfOrder, match="trained for round 1, and round 2 is open now"):
@@ -291,24 +237,9 @@ def test_status_says_how_far_the_device_is(federation: Any, doorbell: Device) ->
 # --- installing
 
 
-def pushed(federation: Any, **changed: Any) -> Model:
-    """Return a model like version 0 of the main server, but for what is changed."""
-    version = federation.announce("device-1").base_version
-    return replace(parse_model(federation.main.blobs.get(version)), **changed)
-
-
-def vouched(federation: Any, model: Model) -> str:
-    """Return the main server's signed word for a model."""
-    return Manifest.of("doorbell", model, model.to_bytes(), 1e9).signed(federation.as_main.identity)
-
-
-def push(federation: Any, model: Model, manifest: str | None = None) -> str:
-    """Push a model to device 1 as the main server does; return what the device says."""
-    headers = {HEADER: vouched(federation, model) if manifest is None else manifest}
-    return str(federation.as_main.post("http://device-1/aggmodel", model.to_bytes(), headers).json["said"])
-
-
-def test_pushed_model_is_installed_and_training_starts_from_it(federation: Any, doorbell: Device) -> None:
+def test_pushed_model_is_installed_and_training_starts_from_it(
+    federation: Any, doorbell: Device, make_device: Any, finish_a_round: Any
+) -> None:
     other = make_device(federation, 2)
     finish_a_round(federation, doorbell, other)
     assert federation.step("main", "send_model_clients")["delivered"] == ["device-1", "device-2"]
@@ -319,14 +250,18 @@ def test_pushed_model_is_installed_and_training_starts_from_it(federation: Any, 
     assert fetched(federation) == 2
 
 
-def test_device_that_missed_the_delivery_fetches_the_model_when_it_trains(federation: Any, doorbell: Device) -> None:
+def test_device_that_missed_the_delivery_fetches_the_model_when_it_trains(
+    federation: Any, doorbell: Device, make_device: Any, finish_a_round: Any
+) -> None:
     finish_a_round(federation, doorbell, make_device(federation, 2))
     participation.train(doorbell, "package")
     assert doorbell.store.held("package").round == 1
     assert fetched(federation) == 3
 
 
-def test_older_model_is_refused_and_the_newer_kept(federation: Any, doorbell: Device) -> None:
+def test_older_model_is_refused_and_the_newer_kept(
+    federation: Any, doorbell: Device, pushed: Any, vouched: Any, push: Any
+) -> None:
     new, old = pushed(federation, round=5), pushed(federation, round=4)
     participation.install(doorbell, new.to_bytes(), vouched(federation, new))
     with pytest.raises(OutOfOrder, match="round 4 is older than the one of round 5") as caught:
@@ -336,14 +271,18 @@ def test_older_model_is_refused_and_the_newer_kept(federation: Any, doorbell: De
     assert "installed" in push(federation, new)
 
 
-def test_model_for_a_detector_without_pictures_is_not_found(federation: Any, doorbell: Device) -> None:
+def test_model_for_a_detector_without_pictures_is_not_found(
+    federation: Any, doorbell: Device, pushed: Any, push: Any
+) -> None:
     with pytest.raises(NotFound, match="no pictures for raccoon"):
         push(federation, pushed(federation, detector="raccoon"))
     assert doorbell.store.held("raccoon") is None
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_model_with_a_value_that_is_not_finite_is_refused(federation: Any, doorbell: Device, bad: float) -> None:
+def test_model_with_a_value_that_is_not_finite_is_refused(
+    federation: Any, doorbell: Device, bad: float, pushed: Any, push: Any
+) -> None:
     params = architecture("efficientnet-lite0-head").initial(np.random.default_rng(0))
     params["logit/bias"][0] = bad
     with pytest.raises(InvalidMessage, match="not finite"):
@@ -351,7 +290,9 @@ def test_model_with_a_value_that_is_not_finite_is_refused(federation: Any, doorb
     assert doorbell.store.held("package") is None
 
 
-def test_model_whose_shapes_are_not_its_architectures_is_refused(federation: Any, doorbell: Device) -> None:
+def test_model_whose_shapes_are_not_its_architectures_is_refused(
+    federation: Any, doorbell: Device, pushed: Any, push: Any
+) -> None:
     with pytest.raises(InvalidMessage, match="does not have the parameters of porch-cnn"):
         push(federation, pushed(federation, architecture="porch-cnn"))
     with pytest.raises(NotFound, match="no architecture called"):
@@ -361,7 +302,9 @@ def test_model_whose_shapes_are_not_its_architectures_is_refused(federation: Any
     assert doorbell.store.held("package") is None
 
 
-def test_model_that_the_main_server_does_not_vouch_for_is_refused(federation: Any, doorbell: Device) -> None:
+def test_model_that_the_main_server_does_not_vouch_for_is_refused(
+    federation: Any, doorbell: Device, pushed: Any, vouched: Any, push: Any
+) -> None:
     model, other = pushed(federation), pushed(federation, round=9)
     forged = Manifest.of("doorbell", model, model.to_bytes(), 1e9).signed(doorbell.standing.identity)
     for manifest in ("", "x", forged, vouched(federation, other)):
@@ -375,7 +318,9 @@ def test_model_that_the_main_server_does_not_vouch_for_is_refused(federation: An
     assert "installed" in push(federation, model)
 
 
-def test_model_that_another_device_pushes_is_refused(federation: Any, doorbell: Device) -> None:
+def test_model_that_another_device_pushes_is_refused(
+    federation: Any, doorbell: Device, pushed: Any, vouched: Any
+) -> None:
     model = pushed(federation)
     headers = {HEADER: vouched(federation, model)}
     for sender in (federation.device("device-2"), federation.as_aggregator):
@@ -420,7 +365,9 @@ def test_performance_measures_local_and_global_model_on_the_test_split(federatio
 # --- being renamed
 
 
-def test_renamed_device_trains_sends_and_is_delivered_to_under_its_new_name(federation: Any, doorbell: Device) -> None:
+def test_renamed_device_trains_sends_and_is_delivered_to_under_its_new_name(
+    federation: Any, doorbell: Device, make_device: Any, finish_a_round: Any
+) -> None:
     other = make_device(federation, 2)
     participation.announce(doorbell)
     rename(federation.main, "device-1", "porch")
@@ -452,7 +399,7 @@ def test_update_made_under_the_old_name_is_not_taken_until_it_is_trained_for_aga
 # --- over HTTP
 
 
-def test_app_without_pictures_says_where_to_put_them(federation: Any) -> None:
+def test_app_without_pictures_says_where_to_put_them(federation: Any, make_device: Any) -> None:
     doorbell = make_device(federation)
     (doorbell.settings.data / "package" / "client_1").rmdir()
     with pytest.raises(OutOfOrder, match="This device has no pictures"):

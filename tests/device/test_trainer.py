@@ -17,7 +17,8 @@ from typing import Any
 import psutil
 import pytest
 
-from device.trainer import Trainer, describe
+from device import trainer as trainer_module
+from device.trainer import Busy, ChildDied, Trainer, describe
 from shared.errors import DatasetError, OutOfOrder, TrainingFailed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,12 +118,34 @@ def test_progress_is_visible_while_the_job_runs_and_gone_after(trainer: Trainer,
 def test_second_job_while_busy_is_out_of_order_and_the_first_goes_on(trainer: Trainer, tmp_path: Path) -> None:
     thread, outcome = in_background(lambda: trainer.run(JOB | {"wait_for": str(tmp_path / "go"), "echo": "first"}))
     until(lambda: "epoch" in (trainer.progress or {}))
-    with pytest.raises(OutOfOrder, match="busy: training package, epoch 2 of 3"):
+    begun = time.monotonic()
+    with pytest.raises(Busy, match="busy: training package, epoch 2 of 3") as busy:
         trainer.run(JOB)
+    assert time.monotonic() - begun < 2
+    assert isinstance(busy.value, OutOfOrder)
     (tmp_path / "go").touch()
     thread.join()
     assert outcome[0]["echo"] == "first"
     assert trainer.run(JOB | {"echo": "next"})["echo"] == "next"
+
+
+def test_second_job_waits_for_the_end_of_a_score_but_not_for_ever(
+    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score = JOB | {"do": "score", "wait_for": str(tmp_path / "go")}
+    thread, first = in_background(lambda: trainer.run(score))
+    until(lambda: trainer.progress is not None)
+    monkeypatch.setattr(trainer_module, "_PATIENCE_S", 0.2)
+    with pytest.raises(Busy, match="busy: measuring package"):
+        trainer.run(JOB)
+    monkeypatch.setattr(trainer_module, "_PATIENCE_S", 20.0)
+    other, second = in_background(lambda: trainer.run(JOB | {"echo": "next"}))
+    time.sleep(0.3)
+    assert second == []
+    (tmp_path / "go").touch()
+    thread.join()
+    other.join()
+    assert (first[0]["echo"], second[0]["echo"]) == (None, "next")
 
 
 def test_child_killed_in_the_middle_fails_the_job_and_the_next_works(trainer: Trainer, tmp_path: Path) -> None:
@@ -131,7 +154,7 @@ def test_child_killed_in_the_middle_fails_the_job_and_the_next_works(trainer: Tr
     killed = trainer.pid
     os.kill(killed, signal.SIGKILL)
     thread.join()
-    assert isinstance(outcome[0], TrainingFailed)
+    assert isinstance(outcome[0], ChildDied)
     assert "killed by SIGKILL" in str(outcome[0])
     assert trainer.progress is None
     assert trainer.run(JOB | {"echo": 2})["echo"] == 2
@@ -139,7 +162,7 @@ def test_child_killed_in_the_middle_fails_the_job_and_the_next_works(trainer: Tr
 
 
 def test_child_that_ends_by_itself_fails_the_job_with_its_exit_code(trainer: Trainer) -> None:
-    with pytest.raises(TrainingFailed, match="ended with exit code 3"):
+    with pytest.raises(ChildDied, match="ended with exit code 3"):
         trainer.run(JOB | {"exit": 3})
     assert trainer.run(JOB | {"echo": 2})["echo"] == 2
 
@@ -185,8 +208,9 @@ def test_errors_of_the_child_become_the_right_type_and_it_stays(
     trainer: Trainer, slug: str, kind: type[Exception]
 ) -> None:
     before = trainer.run(JOB)["pid"]
-    with pytest.raises(kind, match=r"It went wrong\. All\. Again\."):
+    with pytest.raises(kind, match=r"It went wrong\. All\. Again\.") as said:
         trainer.run(JOB | {"error": slug})
+    assert not isinstance(said.value, ChildDied)
     assert trainer.run(JOB | {"echo": 2}) == {"pid": before, "echo": 2}
 
 

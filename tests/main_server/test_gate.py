@@ -107,6 +107,25 @@ def test_without_a_device_that_reported_both_there_is_nothing_to_compare(parent:
     assert Comparison.of(parent, version) is None
 
 
+def test_devices_without_validation_pictures_weigh_nothing() -> None:
+    assert Comparison.of((Score("a", 0.9, 10),), (Score("a", 0.0, 0),)) is None
+    assert Comparison.of((Score("a", 0.0, 0),), (Score("a", 0.9, 10),)) is None
+    both = Comparison.of((Score("a", 0.9, 10), Score("b", 0.0, 0)), (Score("a", 0.8, 10), Score("b", 0.7, 99)))
+    assert both == Comparison(0.9, 0.8, 1, 10)
+
+
+def test_device_that_has_nothing_to_ask_a_version_is_not_waited_for(porch: Porch) -> None:
+    version = porch.publish()
+    porch.say("a", version.parent, 0.8)
+    porch.say("a", version.version, 0.9)
+    porch.say("b")
+    assert not gate.judge(porch.main, version)
+    silent = Status(None, None, version.version, None, None)
+    porch.main.store.note_status(Device("b", "http://b", porch.now, True), {"package": silent})
+    assert gate.judge(porch.main, porch.main.store.version(version.version))
+    assert porch.main.store.version(version.version).gate == "passed"
+
+
 # --- the verdict
 
 

@@ -1,0 +1,142 @@
+"""Devices whose trainer only pretends, against a real main server and aggregator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import device.app
+from device import participation
+from device.context import Device, identity_path
+from shared.containers import Model, parse_model
+from shared.identity import Identity
+from shared.manifest import HEADER, Manifest
+from shared.settings import DeviceSettings
+
+STEP = np.float32(0.25)
+MEASURED = {"accuracy": 0.75, "precision": 0.5, "recall": 1.0, "f1": 0.625, "roc_auc": None, "pictures": 4}
+
+
+class PretendTrainer:
+    """Adds STEP to every parameter, and writes what the training child writes."""
+
+    def __init__(self) -> None:
+        self.jobs: list[dict[str, Any]] = []
+        self.step = STEP
+        self.error: Exception | None = None
+        self.errors: dict[str, list[Exception]] = {}
+        self.accuracy = 0.75
+        self.progress, self.pid = None, None
+        self.repeated = ["train/face/1.jpg = test/face/7.jpg"]
+
+    def run(self, job: dict[str, Any]) -> dict[str, Any]:
+        self.jobs.append(job)
+        if errors := self.errors.get(job["do"]):
+            raise errors.pop(0)
+        if self.error:
+            raise self.error
+        if job["do"] == "score":
+            return {"models": dict.fromkeys(job["models"], MEASURED | {"accuracy": self.accuracy})}
+        base = parse_model(Path(job["model"]).read_bytes())
+        params = {name: value + self.step for name, value in base.params.items()}
+        local = Model(base.detector, job["round"], job["base_version"], base.architecture, params)
+        Path(job["local_model"]).write_bytes(local.to_bytes())
+        Path(job["plot"]).write_bytes(b"a plot")
+        epoch = {"loss": 0.1, "accuracy": 0.9, "val_loss": 0.2, "val_accuracy": 0.8, "seconds": 1.5}
+        return {"weight": 12, "history": [epoch], "left_out": {"not a picture": 2}, "repeated": self.repeated}
+
+    def close(self) -> None:
+        """Nothing was started."""
+
+
+def _make_device(federation: Any, number: int = 1, **variables: str) -> Device:
+    """Return a device with a picture folder for "package", whose app is on the network."""
+    environ = {
+        "DOORBELL_HOME": str(federation.folder),
+        "DOORBELL_DATA": str(federation.folder / "pictures"),
+        "DOORBELL_MAIN_URL": "http://main",
+        "DOORBELL_AGGREGATOR_URL": "http://aggregator",
+        "DOORBELL_DEVICE_URL": f"http://device-{number}",
+    } | variables
+    settings = DeviceSettings.read(number, environ)
+    (settings.data / "package" / settings.client).mkdir(parents=True, exist_ok=True)
+    http = federation.network.client(Identity.open(identity_path(settings)))
+    federation.network.apps[settings.name] = device.app.create_app(number, settings, http)
+    trainer: Any = PretendTrainer()
+    return replace(Device.open(settings, http), trainer=trainer, clock=lambda: 99.0)
+
+
+@pytest.fixture
+def make_device() -> Callable[..., Device]:
+    """Return a maker of devices with a picture folder for "package"; see `_make_device`."""
+    return _make_device
+
+
+@pytest.fixture
+def doorbell(federation: Any) -> Device:
+    return _make_device(federation)
+
+
+@pytest.fixture
+def finish_a_round() -> Callable[..., None]:
+    """Return a function that does a round of "package" with these devices."""
+
+    def finish(federation: Any, *doorbells: Device) -> None:
+        for doorbell in doorbells:
+            participation.train(doorbell, "package")
+            participation.send(doorbell, "package", participation.announce(doorbell))
+        federation.step("aggregator", "aggregate_models")
+        federation.step("aggregator", "send_model_secagg")
+
+    return finish
+
+
+@pytest.fixture
+def pushed() -> Callable[..., Model]:
+    """Return a maker of models like version 0 of the main server, but for what is changed."""
+
+    def make(federation: Any, **changed: Any) -> Model:
+        version = federation.announce("device-1").base_version
+        return replace(parse_model(federation.main.blobs.get(version)), **changed)
+
+    return make
+
+
+@pytest.fixture
+def vouched() -> Callable[..., str]:
+    """Return what gives the main server's signed word for a model."""
+
+    def vouch(federation: Any, model: Model) -> str:
+        return Manifest.of("doorbell", model, model.to_bytes(), 1e9).signed(federation.as_main.identity)
+
+    return vouch
+
+
+@pytest.fixture
+def push(vouched: Callable[..., str]) -> Callable[..., str]:
+    """Return a function that pushes a model to device 1 as the main server does, and returns what the device says."""
+
+    def do(federation: Any, model: Model, manifest: str | None = None) -> str:
+        headers = {HEADER: vouched(federation, model) if manifest is None else manifest}
+        return str(federation.as_main.post("http://device-1/aggmodel", model.to_bytes(), headers).json["said"])
+
+    return do
+
+
+@pytest.fixture
+def add_pictures() -> Callable[..., None]:
+    """Return a function that puts files into a split of a device; nobody opens them."""
+
+    def add(doorbell: Device, split: str, count: int = 2, first: int = 0) -> None:
+        for name in ("package", "not_package"):
+            folder = doorbell.settings.data / "package" / doorbell.settings.client / split / name
+            folder.mkdir(parents=True, exist_ok=True)
+            for index in range(first, first + count):
+                (folder / f"{index}.jpg").write_bytes(b"")
+
+    return add
