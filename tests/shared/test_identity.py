@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import SettingsError
-from shared.identity import Identity, fingerprint, secret_file, verify
+from shared.identity import Identity, fingerprint, private_bytes, secret_file, verify
 
 PUBLISHED = json.loads((Path(__file__).parents[1] / "vectors" / "signing.json").read_text())["ed25519_request"]
 KEY = Identity.from_private(bytes(range(32)))
@@ -125,3 +125,29 @@ def test_verify_of_garbage_is_false_and_no_error(public: bytes, signature: bytes
     assert not verify(public, b"", b"data")
     assert not verify(KEY.public, signature, b"data")
     assert not verify(public[:31], KEY.sign(b"data"), b"data")
+
+
+SECRET = "a secret of forty letters, kept by nobody"
+
+
+def test_keys_derived_from_a_secret_need_no_disk_and_differ_by_service_and_use(tmp_path: Path) -> None:
+    kept = {
+        name: private_bytes(tmp_path / name, 32, SECRET)
+        for name in ("main-server/identity.key", "main-server/sealing.key", "secure-aggregator/identity.key")
+    }
+    assert len(set(kept.values())) == 3
+    assert list(tmp_path.iterdir()) == []
+    assert (
+        private_bytes(tmp_path / "elsewhere" / "main-server/identity.key", 32, SECRET)
+        == kept["main-server/identity.key"]
+    )
+    assert private_bytes(tmp_path / "main-server/identity.key", 32, SECRET + "!") not in kept.values()
+    assert len(private_bytes(tmp_path / "main-server/sealing.key", 96, SECRET)) == 96
+
+
+def test_secret_that_gives_another_key_than_the_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "main-server" / "identity.key"
+    known = Identity.open(path)
+    with pytest.raises(SettingsError, match="DOORBELL_SECRET gives another key"):
+        Identity.open(path, SECRET)
+    assert Identity.open(path) == known
