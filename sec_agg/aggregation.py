@@ -12,8 +12,9 @@ One sum per round and detector, ever: two sums over cohorts that differ by one d
 from __future__ import annotations
 
 import base64
-import hashlib
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from sec_agg.roster import Roster
 from sec_agg.store import Round, Store, Stored
 from shared.blobs import BlobStore
 from shared.containers import Aggregate, MaskedUpdate, parse_masked_update
-from shared.errors import InvalidMessage, OutOfOrder, PeerUnreachable
+from shared.errors import InvalidMessage, OutOfOrder, PeerUnreachable, StorageFailed
 from shared.fixed_point import EXTRA_COORDINATES
 from shared.http_client import HttpClient
 from shared.round_settings import RoundSettings, parse_round_settings
@@ -37,13 +38,17 @@ _NOT_IN_FORCE = "the key that it signed with is not in force any more."
 
 @dataclass(frozen=True)
 class Aggregator:
-    """What the aggregator works with: its memory, its place in the federation, and the way to the main server."""
+    """What the aggregator works with: its memory, its place in the federation, and the way to the main server.
+
+    `clock` gives seconds since the epoch.
+    """
 
     store: Store
     blobs: BlobStore
     http: HttpClient
     standing: Standing
     roster: Roster
+    clock: Callable[[], float] = time.time
 
 
 def accept(aggregator: Aggregator, caller: Caller) -> Done:
@@ -61,43 +66,48 @@ def accept(aggregator: Aggregator, caller: Caller) -> Done:
     body = caller.verified.body
     update = parse_masked_update(body)
     caller.must_be(update.device)
-    current = _round_for(aggregator, update)
+    current, before = _round_for(aggregator, update)
     if update.masked.size != current.size + EXTRA_COORDINATES:
         raise InvalidMessage("This update has another length than the round's model.")
-    kept = Stored(update.device, hashlib.sha256(body).hexdigest(), update.sealed_seed, caller.verified.key_id)
-    if kept in aggregator.store.updates(update.detector, update.round):
+    kept = Stored(update.device, caller.verified.body_sha256.hex(), update.sealed_seed, caller.verified.key_id)
+    if kept == before:
         return Done(f"The update for round {update.round} is kept; this was the same once more.")
     if current.state != "open":  # before the disk is touched: whoever comes too late cannot fill it
         raise _closed(update.round)
     aggregator.blobs.put(body)
-    if not aggregator.store.keep_update(update.detector, update.round, kept):
+    if not aggregator.store.keep_update(update.detector, update.round, kept, aggregator.clock()):
         raise _closed(update.round)
     return Done(f"The masked update for round {update.round} is kept; nobody here can read it.")
 
 
-def aggregate(aggregator: Aggregator, detector: str) -> Done:
-    """Freeze the cohort of the newest round and add it up; repeated, it answers with the same sum.
+def aggregate(aggregator: Aggregator, detector: str, number: int | None = None) -> Done:
+    """Freeze the cohort of a round and add it up; repeated, by whomever, it answers with the same sum.
+
+    Args:
+        aggregator: The aggregator.
+        detector: Whose round.
+        number: Which round; None for the newest that is known here.
 
     Raises:
-        OutOfOrder: Fewer than `min_cohort` usable updates are there; says who is missing.
+        OutOfOrder: Fewer than `min_cohort` usable updates are there; says who is missing. Or the round is not the
+            newest one.
+        StorageFailed: The bytes of an update are lost.
     """
-    current = aggregator.store.newest_round(detector)
-    if current is None:
-        current = aggregator.store.remember_round(_ask_for_round(aggregator, detector)[0])
+    current = _round_to_add_up(aggregator, detector, number)
     again = current.aggregate is not None
     while current.state == "open":
         _freeze(aggregator, current)
-        current = aggregator.store.newest_round(detector) or current
+        current = aggregator.store.round(detector, current.round) or current
     cohort = aggregator.store.cohort(detector, current.round)
     if current.aggregate is None:
         _keep_sum(aggregator, current, cohort)
-    names = ", ".join(stored.device for stored in cohort)
+    devices = [stored.device for stored in cohort]
     when = "were added up before; the sum is the same" if again else "are added up"
-    said = f"The masked updates of {len(cohort)} devices ({names}) for round {current.round} {when}."
-    left_out = [kept.device for kept in aggregator.store.updates(detector, current.round) if kept not in cohort]
+    said = f"The masked updates of {len(cohort)} devices ({', '.join(devices)}) for round {current.round} {when}."
+    kept = aggregator.store.updates(detector, current.round)
+    left_out = [stored.device for stored in kept if stored.device not in devices]
     if left_out:
         said += f" Left out, because their sealed seeds or keys are not taken: {', '.join(left_out)}."
-    devices = [stored.device for stored in cohort]
     return Done(said, {"round": current.round, "devices": devices, "left_out": left_out})
 
 
@@ -142,23 +152,48 @@ def add_up(updates: Iterable[Path], size: int) -> NDArray[np.uint32]:
     return total
 
 
-def _round_for(aggregator: Aggregator, update: MaskedUpdate) -> Round:
-    """Return the round that an update is for, if it is the newest; asks the main server about a newer one."""
-    current = aggregator.store.newest_round(update.detector)
+def _round_for(aggregator: Aggregator, update: MaskedUpdate) -> tuple[Round, Stored | None]:
+    """Return the round that an update is for, if it is the newest, and what is kept of its device for it.
+
+    The main server is asked about a round that is newer than what is known here.
+    """
+    current, before = aggregator.store.newest_round_with(update.detector, update.device)
     if current is None or update.round > current.round:
-        current = aggregator.store.remember_round(_ask_for_round(aggregator, update.detector)[0])
+        current = _learn_round(aggregator, update.detector)
+        _, before = aggregator.store.newest_round_with(update.detector, update.device)
     if (current.round, current.base_version) != (update.round, update.base_version):
         raise OutOfOrder(
             f"This update is for round {update.round} of another model; round {current.round} is open.",
             todo="Train again from the newest model and send that.",
         )
+    return current, before
+
+
+def _round_to_add_up(aggregator: Aggregator, detector: str, number: int | None) -> Round:
+    current = aggregator.store.newest_round(detector)
+    if current is None or (number is not None and number > current.round):
+        current = _learn_round(aggregator, detector)
+    if number is not None and number != current.round:
+        raise OutOfOrder(
+            f"Round {number} of {detector} is not the newest one here: that is round {current.round}.",
+            todo="Wait for the updates of the newest round.",
+        )
     return current
 
 
+def _learn_round(aggregator: Aggregator, detector: str) -> Round:
+    return aggregator.store.remember_round(_ask_for_round(aggregator, detector)[0])
+
+
 def _ask_for_round(aggregator: Aggregator, detector: str) -> tuple[RoundSettings, tuple[str, ...]]:
-    """Return the main server's open round of a detector, and the devices that take part in it."""
+    """Return the main server's open round of a detector, and the devices that take part in it.
+
+    Whoever knows of no round may have lost what it knew, and have added up the open one in an earlier life. It asks for
+    a round in which no seed was ever vouched for, so that no second sum comes of it.
+    """
     main = aggregator.standing.main()
-    reply = aggregator.http.get(f"{main.url}/round/{detector}", main).json
+    first = "" if aggregator.store.newest_round(detector) else "?first=1"
+    reply = aggregator.http.get(f"{main.url}/round/{detector}{first}", main).json
     if not isinstance(reply, dict) or not isinstance(devices := reply.get("devices"), list):
         raise PeerUnreachable(
             "The main server did not describe the round.", todo="Run the same version of every service."
@@ -197,11 +232,22 @@ def _freeze(aggregator: Aggregator, current: Round) -> None:
 
 
 def _keep_sum(aggregator: Aggregator, current: Round, cohort: tuple[Stored, ...]) -> None:
-    files = [aggregator.blobs.path(stored.digest) for stored in cohort]
-    seeds = {stored.device: stored.sealed_seed for stored in cohort}
-    total = add_up(files, current.size + EXTRA_COORDINATES)
-    container = Aggregate(current.detector, current.round, current.base_version, seeds, total).to_bytes()
-    aggregator.store.keep_sum(current.detector, current.round, aggregator.blobs.put(container))
+    """Add a frozen cohort up, and keep the sum; leaves it at that where somebody else has done so meanwhile."""
+    if all(stored.digest for stored in cohort):
+        with suppress(FileNotFoundError):
+            files = [aggregator.blobs.path(stored.digest) for stored in cohort]
+            total = add_up(files, current.size + EXTRA_COORDINATES)
+            seeds = {stored.device: stored.sealed_seed for stored in cohort}
+            container = Aggregate(current.detector, current.round, current.base_version, seeds, total).to_bytes()
+            aggregator.store.keep_sum(current.detector, current.round, aggregator.blobs.put(container))
+            return
+    latest = aggregator.store.round(current.detector, current.round)
+    if latest is None or latest.aggregate is None:
+        raise StorageFailed(
+            f"Masked updates of round {current.round} of {current.detector} are lost: their files are gone.",
+            kept="The cohort stays as it was fixed, and no other sum is made.",
+            todo="Put the aggregator's files back from a backup, or wait until the main server opens the next round.",
+        )
 
 
 def _closed(number: int) -> OutOfOrder:

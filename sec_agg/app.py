@@ -8,9 +8,12 @@ from typing import Final
 from flask import Flask
 
 from sec_agg.aggregation import Aggregator
+from sec_agg.attending import attend
+from sec_agg.pruning import Pruner
 from sec_agg.roster import Roster
 from sec_agg.routes import add_routes
 from sec_agg.store import Store
+from shared.background import add_background
 from shared.blobs import open_blobs
 from shared.http_client import HttpClient
 from shared.identity import Identity
@@ -40,7 +43,9 @@ def create_app(settings: AggregatorSettings | None = None, http: HttpClient | No
     app = make_app(
         "Secure aggregator", Path(__file__).parent / "templates", page, lambda: {}, settings.max_body_mb << 20
     )
-    add_routes(app, aggregator, gate)
+    pruner = Pruner(store, blobs)
+    add_routes(app, aggregator, gate, pruner)
+    add_background(app, "attending", lambda stop: attend(aggregator, pruner, stop))
     return app
 
 

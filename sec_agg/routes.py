@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Flask, Response, jsonify
 
 from sec_agg.aggregation import Aggregator, accept, aggregate, hand_over
+from sec_agg.pruning import Pruner
 from shared.messages import add_signed_message
 from shared.openapi import CONTAINER, Operation
 from shared.steps import Answer, do_each
@@ -14,7 +15,7 @@ from shared.web import add_step
 _NOTHING = "No masked update has arrived yet. Open /modeltrain and /sendmodel on the devices, then try again."
 
 
-def add_routes(app: Flask, aggregator: Aggregator, gate: Gate) -> None:
+def add_routes(app: Flask, aggregator: Aggregator, gate: Gate, pruner: Pruner) -> None:
     """Add the aggregator's addresses to its app."""
 
     def cmodel(caller: Caller) -> Response:
@@ -30,7 +31,9 @@ def add_routes(app: Flask, aggregator: Aggregator, gate: Gate) -> None:
         return do_each(detectors(picked), lambda detector: aggregate(aggregator, detector), _NOTHING)
 
     def send_model_secagg(picked: str | None) -> Answer:
-        return do_each(detectors(picked), lambda detector: hand_over(aggregator, detector), _NOTHING)
+        answer = do_each(detectors(picked), lambda detector: hand_over(aggregator, detector), _NOTHING)
+        pruner.after_hand_over()
+        return answer
 
     add_step(app, "/aggregate_models", aggregate_models, "Add up the masked updates.", (404, 503))
     add_step(app, "/send_model_secagg", send_model_secagg, "Send the sum to the main server.", (404, 503))

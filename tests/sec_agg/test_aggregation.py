@@ -346,7 +346,7 @@ def test_cohort_is_not_frozen_from_a_stale_view_nor_twice(federation: Any) -> No
     assert store.freeze("package", 1, seen, {"a": seen[0].digest})
     assert not store.freeze("package", 1, seen, {stored.device: stored.digest for stored in seen})
     assert [stored.device for stored in store.cohort("package", 1)] == ["a"]
-    assert not store.keep_update("package", 1, Stored("c", "0" * 64, b"", "0" * 32))
+    assert not store.keep_update("package", 1, Stored("c", "0" * 64, b"", "0" * 32), 0.0)
 
 
 def test_first_sum_is_kept_whatever_comes_after(federation: Any) -> None:

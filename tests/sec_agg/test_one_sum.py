@@ -1,15 +1,17 @@
 """One sum per round and detector, ever: no order and no repetition of requests yields a second one.
 
 Two sums over cohorts that differ by one device would give that device away by subtraction. A state machine plays
-devices, operator and restarts against the real aggregator and the real main server, and looks at every container
-the aggregator has sent or written.
+devices, operator, pruning and restarts against the real aggregator and the real main server, and looks at every
+container the aggregator has sent or written.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from hypothesis.stateful import (
 )
 
 from device.update import masked_update
+from sec_agg.pruning import prune
 from shared.containers import parse_aggregate
 from shared.errors import InvalidMessage, OutOfOrder
 
@@ -119,6 +122,19 @@ class Rounds(RuleBasedStateMachine):
         assert opened >= self.round
         assert opened == max((number for number in self.cohorts), default=0) + (self._published() or not self.cohorts)
 
+    @rule(old=st.booleans())
+    def prune(self, old: bool) -> None:
+        before = {path.name for path in (self.folder / "aggregator" / "blobs").iterdir()}
+        if old:
+            for name in before:
+                os.utime(self.folder / "aggregator" / "blobs" / name, (0, 0))
+        prune(self.federation.aggregator.store, self.federation.aggregator.blobs)
+        needed = {sha256(sent[-1]).hexdigest() for (number, _), sent in self.uploads.items() if number == self.round}
+        left = {path.name for path in (self.folder / "aggregator" / "blobs").iterdir()}
+        assert needed <= left
+        spent = {sha256(body).hexdigest() for body in self._of_rounds_handed_over()}
+        assert not spent & left if old else left >= before - spent
+
     @precondition(lambda self: not self.restarted)
     @rule()
     def restart(self) -> None:
@@ -142,6 +158,12 @@ class Rounds(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         shutil.rmtree(self.folder)
+
+    def _of_rounds_handed_over(self) -> list[bytes]:
+        """Return the updates of rounds that are over, as far as the aggregator knows of a newer one."""
+        store = self.federation.aggregator.store
+        over = {number for number in self.cohorts if number < self.round and store.round("package", number).delivered}
+        return [body for (number, _), sent in self.uploads.items() if number in over for body in sent]
 
     def _published(self) -> bool:
         newest = self.federation.main.store.round("package", max(self.cohorts, default=0))
