@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import socket
 import sys
 from contextlib import closing
@@ -87,10 +88,16 @@ def post_worker_init(worker):
     """Start what the service does besides answering requests."""
     from shared.background import start_background  # noqa: PLC0415
 
-    worker.doorbell_background = start_background(worker.wsgi, worker.cfg.threads)
+    stop = start_background(worker.wsgi, worker.cfg.threads)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, _stopping(stop, signal.getsignal(number)))
 
 
-def worker_exit(server, worker):
-    """End it."""
-    if hasattr(worker, "doorbell_background"):
-        worker.doorbell_background.set()
+def _stopping(stop, handler):
+    """Return a signal handler that first ends what runs beside the requests, so that none is waited for in vain."""
+
+    def handle(number, frame):
+        stop.set()
+        handler(number, frame)
+
+    return handle

@@ -19,7 +19,7 @@ _ROUNDS = {
     "name": "rounds",
     "in": "query",
     "description": "How many rounds; 1 without it.",
-    "schema": text("[0-9]{1,6}"),
+    "schema": text("([0-9]{1,6})?"),
 }
 _VERSION = {
     "name": "version", "in": "query", "required": True, "schema": text("[0-9a-f]{6,64}"),

@@ -67,6 +67,9 @@ class News:
             except DoorbellError as error:  # the database is away, or the disk is full: until somebody mends it
                 _log.warning("%s", error)
                 stop.wait(_ADVANCE_EVERY_S)
+        with self._changed:
+            self._slots = None
+            self._changed.notify_all()  # this process ends: nobody is kept waiting
 
     def wait_for(self, tasks: Callable[[], list[Task]], wait_s: float) -> tuple[list[Task], float]:
         """Return tasks as soon as there are some, or none after `wait_s`; and after how long to come back if not now.
@@ -81,9 +84,9 @@ class News:
         if (slots := self._slots) is None or not slots.acquire(blocking=False):
             return [], _COME_BACK_S
         try:
-            while not found and (left := until - time.monotonic()) > 0:
+            while not found and self._slots is slots and (left := until - time.monotonic()) > 0:
                 with self._changed:
-                    if self._seen == seen:
+                    if self._seen == seen and self._slots is slots:
                         self._changed.wait(left)
                     seen = self._seen
                 found = tasks()

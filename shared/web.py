@@ -118,8 +118,8 @@ def add_step(
     def view() -> Response:
         if request.method == "HEAD":  # who asks for headers alone does not mean to train
             raise MethodNotAllowed(["GET", "POST"])
-        name = request.values.get("detector")
-        answer = verb(checked_name(name, "detector") if name else None)
+        picked = [checked_name(name, "detector") for name in request.values.getlist("detector") if name]
+        answer = verb(picked[0] if picked else None)
         if answer.ok:
             return _answer(app, answer, {"said": answer.said} | dict(answer.data))
         problem = {"type": "urn:doorbell:problem:step", "title": "The step was not done.", "status": answer.status}

@@ -220,6 +220,7 @@ class Field:
             "DOORBELL_DATA": str(self.folder / "pictures"),
             "DOORBELL_CACHE": str(self.folder / "cache"),
             "DOORBELL_ARCHITECTURE": "porch-cnn",
+            "DOORBELL_WAIT_FOR_WORK": "no",
             "DOORBELL_MAIN_URL": f"http://localhost:{self.ports.get('main', self.ports[service])}",
             "DOORBELL_AGGREGATOR_URL": f"http://localhost:{self.ports.get('aggregator', 1)}",
             "DOORBELL_DEVICE_URL": f"http://localhost:{self.ports[service]}",
@@ -482,7 +483,7 @@ def _settle(field: Field) -> None:
         field.join(name)
     alice, bob, ruth, nora = (field.members[name] for name in ("alice", "bob", "ruth", "nora"))
     field.announce(ruth, "animal")
-    field.store().revoke("ruth", "her key was stolen.")
+    field.store().revoke("ruth", "her key was stolen.", time.time())
     for member in (alice, bob):
         field.announce(member, "face", "animal", "car", "parcel")
     field.announce(field.members["mallory"], "animal")

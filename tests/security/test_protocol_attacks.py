@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import pickle
+import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -536,7 +537,7 @@ def test_a_device_revoked_after_the_sum_does_not_block_its_detector(field: Field
         field.announce(member, "gate")
         field.takes(field.container(member, "aggregator", "/cmodel", field.update(member, "gate").to_bytes()))
     field.takes(field.step("aggregator", "/aggregate_models?detector=gate"))
-    field.store().revoke("thief", "it was stolen.")
+    field.store().revoke("thief", "it was stolen.", time.time())
     assert field.send(field.step("aggregator", "/send_model_secagg?detector=gate")).status >= 400
     field.announce(alice, "gate")
     field.takes(field.container(alice, "aggregator", "/cmodel", field.update(alice, "gate").to_bytes()))

@@ -146,7 +146,8 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
     """Start all services; a device without pictures refuses to train before it starts to."""
     start, folder = launcher(), tmp_path_factory.mktemp("contract")
     variables = {"DOORBELL_DATA": str(folder / "no-pictures")}
-    federation = start.Federation(folder / "home", variables)
+    alone = {"GUNICORN_CMD_ARGS": "--threads 1"}  # so that nobody has room to wait for work: each answer comes at once
+    federation = start.Federation(folder / "home", variables | alone)
     guarded = start.Federation(folder / "guarded", variables | {"DOORBELL_OPERATOR_TOKEN": TOKEN})
     try:
         with ThreadPoolExecutor() as pool:
@@ -227,6 +228,8 @@ def note(recorder: Any, found: Found) -> None:
     for case_id, exchange in recorder.interactions.items():
         if exchange.response is None:
             found.broken.append(f"{recorder.label}: no answer")
+        elif exchange.response.status_code == 414:  # gunicorn's own, for an address that is longer than any of ours
+            continue
         elif recorder.label.startswith(f"{exchange.request.method} "):
             found.statuses.setdefault(recorder.label, set()).add(exchange.response.status_code)
         failed = [check.failure_info for check in recorder.checks.get(case_id, ()) if check.failure_info]
