@@ -32,7 +32,7 @@ demo: setup  ## Draw pictures, start all four services, run rounds, show what wa
 		$(if $(filter-out 0,$(EXIT)),--exit)
 
 test: setup-dev  ## Run every test
-	$(PY) -m pytest --numprocesses 2 --dist loadfile
+	$(PY) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-kill: setup-dev  ## Kill every service in every step of a round, and finish the round
 	$(PY) -m pytest tests/kill --every-kill

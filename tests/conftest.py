@@ -47,7 +47,7 @@ from shared.settings import AggregatorSettings, MainSettings
 from shared.signing import Verified
 from shared.trust import Caller, Standing
 
-ON_BOTH_DATABASES = {"main_server": {"test_devices", "test_rounds"}, "sec_agg": {"test_aggregation"}}
+ON_BOTH_DATABASES = {"main_server": {"test_devices", "test_rounds"}}
 """Modules whose tests of verbs run on SQLite and on PostgreSQL; the stores beneath the others do in `stores/`."""
 
 MAIN, AGGREGATOR = "http://main", "http://aggregator"
