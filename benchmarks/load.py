@@ -41,7 +41,7 @@ from shared.settings import MainSettings
 WORKERS = 2
 """Of the aggregator: one for each core of a machine of two, since a process runs Python on one of them at a time."""
 
-CLIENTS, CONNECTIONS = 2, 4
+CLIENTS, CONNECTIONS = 2, 8
 """Processes full of devices, and in each so many that send at the same time."""
 
 SAMPLE_S, PSS_EVERY = 0.05, 10
