@@ -30,17 +30,18 @@ secure_scheme_headers = {}
 def on_starting(server):
     """Refuse to listen where other machines can reach a service that has no operator token, or where one listens.
 
-    The imports stay in the master, so new code needs a restart: SIGHUP reloads settings only.
+    The imports stay in the master, so new code needs a restart: SIGHUP reloads settings only. They are few, as it has
+    no use for the rest of what a worker needs.
     """
+    from shared.addresses import check_bind  # noqa: PLC0415
     from shared.errors import SettingsError  # noqa: PLC0415
-    from shared.operators import check_bind  # noqa: PLC0415
     from shared.settings import OperatorSettings  # noqa: PLC0415
 
     inherited = range(
         3, 3 + systemd.listen_fds(unset_environment=False)
     )  # by socket activation, which wins over --bind
     try:
-        check_bind(inherited or server.cfg.address, OperatorSettings.read())
+        check_bind(inherited or server.cfg.address, OperatorSettings.read().token)
     except SettingsError as error:
         sys.exit(str(error))
     if not inherited and "GUNICORN_FD" not in os.environ:

@@ -9,7 +9,6 @@ from pathlib import Path
 from flask import Flask
 
 from dataset import folders
-from device import participation
 from device.alone import be_alone
 from device.attending import attend
 from device.context import Device
@@ -57,7 +56,6 @@ def _make_app(settings: DeviceSettings, http: HttpClient | None) -> Flask:
     device = Device.open(settings, http)
 
     def page() -> dict[str, object]:
-        names = participation.detectors(device)
         return {
             "settings": settings,
             "doing": describe(device.trainer.progress),
@@ -71,7 +69,7 @@ def _make_app(settings: DeviceSettings, http: HttpClient | None) -> Flask:
                     "setback": device.store.setback(name),
                     "training": device.store.newest_training(name),
                 }
-                for name in names
+                for name in device.detectors()
             ],
         }
 

@@ -18,6 +18,7 @@ from typing import Any, Final
 from device import candidates
 from device.context import Device
 from device.tasks import Outcome, install_version, take_part
+from shared.background import BackOff
 from shared.errors import DoorbellError, InvalidMessage
 from shared.membership import checked_member_name
 from shared.names import checked_name, checked_version
@@ -27,28 +28,10 @@ WAIT_JITTER_S: Final = 3.0
 LEAST_S: Final = 25.0
 """Without work there is at most one call in so many seconds, whatever the main server does."""
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 _LONGEST_AGAIN_S = 600.0
 _BUSY_S, _LONGEST_BUSY_S = 1.0, 60.0
 _MAX_SAID_CHARS = 300
 _log = logging.getLogger(__name__)
-
-
-class BackOff:
-    """Pauses with full jitter: anything from nothing to a limit, which doubles from one second to a minute."""
-
-    def __init__(self, rng: random.Random) -> None:
-        self._rng, self._limit = rng, FIRST_PAUSE_S
-
-    def next(self) -> float:
-        """Return the next pause, in seconds."""
-        pause = self._rng.uniform(0.0, self._limit)
-        self._limit = min(2 * self._limit, LONGEST_PAUSE_S)
-        return pause
-
-    def reset(self) -> None:
-        """Begin with short pauses again."""
-        self._limit = FIRST_PAUSE_S
 
 
 @dataclass(frozen=True)

@@ -33,11 +33,6 @@ from shared.round_settings import RoundSettings, parse_round_settings
 from shared.steps import Done
 
 
-def detectors(device: Device) -> tuple[str, ...]:
-    """Return what this device can learn: the detectors it has a picture folder for."""
-    return device.detectors()
-
-
 def announce(device: Device) -> dict[str, RoundSettings]:
     """Tell the main server that this device is there, and return the open round of each of its detectors.
 
@@ -45,7 +40,7 @@ def announce(device: Device) -> dict[str, RoundSettings]:
         PeerUnreachable: The main server does not answer.
         InvalidMessage: It answers something else than rounds.
     """
-    trained = {name: device.store.newest_training(name) for name in detectors(device)}
+    trained = {name: device.store.newest_training(name) for name in device.detectors()}
     message = {
         "address": device.settings.url,
         "detectors": {name: training.round if training else None for name, training in trained.items()},

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from flask import Flask, Response, jsonify, request
 
 from device import participation
@@ -12,7 +15,7 @@ from shared.messages import add_signed_message
 from shared.names import checked_name
 from shared.nonces import Nonces
 from shared.openapi import CONTAINER, MANIFEST, PNG, Operation, declare
-from shared.steps import Answer, do_each
+from shared.steps import Answer, Done, each
 from shared.trust import Caller, Gate
 from shared.web import add_step
 
@@ -24,23 +27,18 @@ def add_routes(app: Flask, device: Device) -> None:
         f"{device.settings.data}. Put pictures there, or draw the default ones with python -m dataset draw."
     )
 
-    def detectors(picked: str | None) -> tuple[str, ...]:
-        return (picked,) if picked else participation.detectors(device)
-
-    def modeltrain(picked: str | None) -> Answer:
-        return do_each(detectors(picked), lambda detector: participation.train(device, detector), nothing)
+    def step(verb: Callable[[str], Done]) -> Callable[[str | None], Answer]:
+        return each(device.detectors, verb, nothing)
 
     def sendstatus(picked: str | None) -> Answer:
         rounds = participation.announce(device)
-        return do_each(detectors(picked), lambda name: participation.send_status(device, name, rounds), nothing)
+        return step(lambda name: participation.send_status(device, name, rounds))(picked)
 
     def sendmodel(picked: str | None) -> Answer:
         rounds = participation.announce(device)
-        return do_each(detectors(picked), lambda name: participation.send(device, name, rounds), nothing)
+        return step(lambda name: participation.send(device, name, rounds))(picked)
 
-    def performance(picked: str | None) -> Answer:
-        return do_each(detectors(picked), lambda detector: participation.performance(device, detector), nothing)
-
+    modeltrain, performance = (step(partial(verb, device)) for verb in (participation.train, participation.performance))
     add_step(app, "/modeltrain", modeltrain, "Train on the pictures here.", (404, 422, 503))
     add_step(app, "/sendstatus", sendstatus, "Announce this device to the main server.", (404, 503))
     add_step(app, "/sendmodel", sendmodel, "Send the update of the last training.", (404, 503))

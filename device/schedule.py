@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Final
 
-from device.attending import BackOff
 from device.context import Device
 from device.tasks import Outcome, take_part
+from shared.background import BackOff
 from shared.errors import DoorbellError
 
 LOOK_EVERY_S: Final = 20.0

@@ -36,7 +36,7 @@ from shared.names import NAME
 from shared.settings import AggregatorSettings, MainSettings
 
 if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+    from federation.commands import Commands
 
 MAIN, AGGREGATOR = "main-server", "secure-aggregator"
 LEFT_OUT = {"nonces"}

@@ -11,16 +11,16 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-import requests
 from rich.console import Console
 from rich.table import Table
 
-from federation.round import StepRefused, do_step
+from federation.commands import clock
+from federation.round import ask, do_step
 from shared.errors import PeerUnreachable
 from shared.settings import OperatorSettings
 
 if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+    from federation.commands import Commands
 
 _LOOK_EVERY_S = 0.5
 _DIGITS = 12
@@ -65,16 +65,10 @@ def status_of(main: str) -> dict[str, Any]:
         PeerUnreachable: It does not answer.
         StepRefused: It does not answer to this operator.
     """
-    token = OperatorSettings.read().token
-    headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
     try:
-        response = requests.get(f"{main}/status", headers=headers, timeout=(5, 60))
-        answer = response.json()
-    except requests.RequestException as error:
+        return ask("GET", main, "/status", OperatorSettings.read().token)
+    except PeerUnreachable as error:
         raise PeerUnreachable(f"{main} did not answer.", todo="Is the main server running there?") from error
-    if not response.ok:
-        raise StepRefused(f"{main}/status: {answer['detail']}", kept="")
-    return dict(answer)
 
 
 def _main(chosen: argparse.Namespace) -> str:
@@ -153,7 +147,7 @@ def _status(chosen: argparse.Namespace) -> int:
     console = Console()
     devices = _table("device", "state", "why", "last seen")
     for each in now["devices"]:
-        devices.add_row(each["device"], each["state"], each["why"], _clock(each["last_seen"]))
+        devices.add_row(each["device"], each["state"], each["why"], clock(each["last_seen"]))
     console.print(devices if now["devices"] else "No device has announced itself yet.")
     detectors = _table("detector", "round", "updates", "run", "model", "accuracy", "gate")
     for each in now["detectors"]:
@@ -193,7 +187,3 @@ def _table(*headings: str) -> Table:
 def _accuracy(version: dict[str, Any]) -> str:
     score = version.get("score")
     return f"{score['accuracy']:.1%} of {score['pictures']}" if score else ""
-
-
-def _clock(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) if seconds else ""

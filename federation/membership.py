@@ -6,18 +6,18 @@ They work on the main server's own state, so they are run where it runs, by who 
 from __future__ import annotations
 
 import argparse
-import time
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
+from federation.commands import clock
 from main_server import members
 from main_server.context import MainServer
 from shared.settings import MainSettings
 
 if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+    from federation.commands import Commands
 
 
 def add_commands(commands: Commands) -> None:
@@ -68,7 +68,7 @@ def _devices(_: argparse.Namespace) -> int:
         rounds = ", ".join(f"{part.detector} {part.trained_round}" for part in mine if part.trained_round)
         held = ", ".join(f"{part.detector} {part.delivered[:8]}" for part in mine if part.delivered)
         name = member.name if member.revoked is None else f"{member.name} (revoked: {member.revoked})"
-        seen = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(device.last_seen)) if device else ""
+        seen = clock(device.last_seen) if device else ""
         table.add_row(name, member.key_id, device.address if device else "", seen, rounds, held)
     Console().print(table)
     return 0

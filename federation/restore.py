@@ -26,7 +26,8 @@ from federation.archive import KEYS, Backup, BackupUnusable, open_backup
 from federation.backup import LEFT_OUT, MAIN, PROGRESS, Service, services
 from main_server.context import MainServer
 from main_server.model_registry import republish
-from main_server.store import PENDING, UNCHECKED, Store
+from main_server.records import PENDING, UNCHECKED
+from main_server.store import Store
 from shared.blobs import storage_errors, write_durably
 from shared.database import Database
 from shared.errors import DoorbellError, NotFound, OutOfOrder, SettingsError
@@ -36,7 +37,7 @@ from shared.masking import PRIVATE_KEY_BYTES, SealingKey
 from shared.settings import MainSettings
 
 if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+    from federation.commands import Commands
 
 ROUNDS_AHEAD = 1000
 _PARTS = ("versions", "rounds")
@@ -198,8 +199,7 @@ def _value(kind: type, value: Any) -> Any:
 def _move_on(service: Service, database: Database, detectors: list[str], environ: Mapping[str, str]) -> str:
     """Put the newest model of every detector into force again, under a round number that cannot have been used."""
     settings = replace(MainSettings.read(environ), folder=service.folder)
-    store = Store.__new__(Store)
-    store.database = database
+    store = Store(service.folder, database=database)
     identity = Identity.open(service.folder / "identity.key", service.secret)
     sealing = private_bytes(service.folder / "sealing.key", PRIVATE_KEY_BYTES, service.secret)
     key, http = SealingKey.from_private(sealing), HttpClient(identity)

@@ -7,7 +7,7 @@ only says in which order, and on which server. docs/protocol.md has the same ste
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -98,16 +98,20 @@ def do_step(server: str, path: str, detector: str | None = None, token: str | No
         PeerUnreachable: It did not answer.
     """
     begun = time.monotonic()
+    answer = ask("POST", server, path, token, {"detector": detector} if detector else None)
+    return Step(server, path, answer["said"], answer.get("detectors", {}), time.monotonic() - begun)
+
+
+def ask(
+    method: str, server: str, path: str, token: str | None = None, params: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Ask a server what its operator may ask, and return its JSON; raises as `do_step` does."""
+    headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
     try:
-        response = requests.post(
-            server + path,
-            params={"detector": detector} if detector else None,
-            headers={"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {}),
-            timeout=(5, 3600),
-        )
+        response = requests.request(method, server + path, params=params, headers=headers, timeout=(5, 3600))
         answer = response.json()
     except requests.RequestException as error:
         raise PeerUnreachable(f"{server} did not answer {path}.", todo="Is it running?") from error
     if not response.ok:
         raise StepRefused(f"{server}{path}: {answer['detail']}", kept="")
-    return Step(server, path, answer["said"], answer.get("detectors", {}), time.monotonic() - begun)
+    return dict(answer)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from main_server.context import MainServer
-from main_server.run_store import RUNNING
-from main_server.states import OPEN
-from main_server.store import Device, Participation, Round
+from main_server.records import Device, Participation, Round
+from main_server.rounds import asked_rounds
 
 ONLINE_S = 75.0
 """A device that waits for work calls at least every half minute; two calls may be lost before it counts as offline."""
@@ -38,11 +37,7 @@ def is_online(device: Device, now: float) -> bool:
 def attendance(server: MainServer) -> tuple[Attendance, ...]:
     """Return every device that announced itself, by name."""
     now, parts = server.clock(), server.store.participations()
-    asked = {}
-    for detector in (run.detector for run in server.store.runs() if run.state == RUNNING):
-        newest = server.store.newest_round(detector)
-        if newest is not None and newest.state == OPEN and newest.asked_at is not None:
-            asked[detector] = (newest, server.store.sent(newest.settings))
+    asked = {name: (each, server.store.sent(each.settings)) for name, each in asked_rounds(server).items()}
     found = []
     for device in server.store.devices():
         mine = [

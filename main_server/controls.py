@@ -11,7 +11,7 @@ from main_server.context import MainServer
 from main_server.status import status
 from shared.errors import InvalidMessage
 from shared.openapi import PICK, Operation, as_json, declare, record, text
-from shared.steps import Answer, Done, do_each
+from shared.steps import Answer, Done, each
 from shared.web import add_step
 
 _NOBODY = "No device has announced itself yet. Start the devices, or open /sendstatus on them; then try again."
@@ -30,12 +30,12 @@ _VERSION = {
 def add_controls(app: Flask, server: MainServer) -> None:
     """Add the controls' addresses to the main server's app."""
 
-    def each(verb: Callable[[str], Done]) -> Callable[[str | None], Answer]:
-        return lambda picked: do_each((picked,) if picked else server.store.detectors(), verb, _NOBODY)
+    def step(verb: Callable[[str], Done]) -> Callable[[str | None], Answer]:
+        return each(server.store.detectors, verb, _NOBODY)
 
     def run(picked: str | None) -> Answer:
         rounds = _whole_number(request.values.get("rounds") or "1")
-        return each(lambda detector: runs.start(server, detector, rounds))(picked)
+        return step(lambda detector: runs.start(server, detector, rounds))(picked)
 
     def rollback(_: str | None) -> Answer:
         return _answer(gate.roll_back(server, request.values.get("version", "")))
@@ -47,11 +47,11 @@ def add_controls(app: Flask, server: MainServer) -> None:
         return jsonify(status(server))
 
     add_step(app, "/run", run, "Start a run of rounds.", (404,), takes=(PICK, _ROUNDS))
-    add_step(app, "/stop_run", each(lambda name: runs.stop(server, name)), "Stop a run.")
-    add_step(app, "/resume_run", each(lambda name: runs.resume(server, name)), "Go on with a run that was stopped.")
+    add_step(app, "/stop_run", step(lambda name: runs.stop(server, name)), "Stop a run.")
+    add_step(app, "/resume_run", step(lambda name: runs.resume(server, name)), "Go on with a run that was stopped.")
     add_step(app, "/rollback", rollback, "Put an earlier version in force again.", (404,), (_VERSION,))
     add_step(app, "/pin", pin, "Keep a detector at one version.", (404,), (_VERSION,))
-    add_step(app, "/unpin", each(lambda name: gate.unpin(server, name)), "Let rounds change a model again.")
+    add_step(app, "/unpin", step(lambda name: gate.unpin(server, name)), "Let rounds change a model again.")
     app.add_url_rule("/status", "status", show_status)
     shown = Operation("Show devices, runs, rounds and versions.", answer=as_json(record()), security="operator")
     declare(app.extensions, "status", GET=shown)

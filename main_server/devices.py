@@ -11,8 +11,8 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from main_server.context import MainServer
+from main_server.records import Device
 from main_server.rounds import open_round
-from main_server.store import Device
 from shared.addresses import permitted
 from shared.errors import InvalidMessage
 from shared.names import checked_name

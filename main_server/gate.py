@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from main_server.attendance import is_online
 from main_server.context import MainServer
 from main_server.model_registry import republish
+from main_server.records import PASSED, PENDING, REJECTED, UNCHECKED, Version
 from main_server.rounds import check_not_pinned
 from main_server.run_store import RUNNING, STOPPED, Score
-from main_server.store import PASSED, PENDING, REJECTED, UNCHECKED, Version
 from shared.errors import InvalidMessage, NotFound, OutOfOrder
 from shared.names import checked_name
 from shared.steps import Done

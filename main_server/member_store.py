@@ -40,8 +40,8 @@ class Invitation:
 class MemberStore:
     """The part of the main server's database that is about members; each method is one transaction."""
 
-    def __init__(self, folder: Path, url: str | None = None) -> None:
-        self.database = Database.open(folder, MIGRATIONS, url)
+    def __init__(self, folder: Path, url: str | None = None, database: Database | None = None) -> None:
+        self.database = database or Database.open(folder, MIGRATIONS, url)
 
     def invite(self, invitation: Invitation) -> None:
         """Note that a join code is out; one that is known already stays as it is."""

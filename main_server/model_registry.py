@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from main_server.context import MainServer
-from main_server.store import PASSED, Device, Version
+from main_server.records import PASSED, Device, Version
 from shared.architectures import architecture
 from shared.containers import Model, parse_model
 from shared.errors import DoorbellError, NotFound, OutOfOrder

@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 
 from main_server.context import MainServer
 from main_server.model_registry import initial_version, keep_model, load_model
+from main_server.records import Round, Version
+from main_server.run_store import RUNNING
 from main_server.server_optimizer import step, weighted_mean
 from main_server.states import OPEN, PUBLISHED
-from main_server.store import Round, Version
 from shared.architectures import architecture
 from shared.containers import Aggregate, Model, parse_aggregate, parse_plain_update
 from shared.errors import DoorbellError, InvalidMessage, NotFound, OutOfOrder
@@ -90,6 +91,13 @@ def current_round(server: MainServer, detector: str, untouched: bool = False) ->
         server.store.give_up(settings, server.clock(), said)
         settings = open_round(server, detector)
     return settings, devices
+
+
+def asked_rounds(server: MainServer) -> dict[str, Round]:
+    """Return detector to open round of those that a run has asked the devices for."""
+    running = [run.detector for run in server.store.runs() if run.state == RUNNING]
+    newest = {detector: server.store.newest_round(detector) for detector in running}
+    return {name: each for name, each in newest.items() if each and each.state == OPEN and each.asked_at is not None}
 
 
 def check_not_pinned(server: MainServer, detector: str) -> None:

@@ -33,7 +33,7 @@ from shared.names import checked_name, checked_version
 from shared.nonces import open_nonces
 from shared.openapi import CONTAINER, Operation
 from shared.operators import Attempts
-from shared.steps import Answer, Done, do_each
+from shared.steps import Done, each
 from shared.trust import AnyRole, Caller, Gate
 from shared.web import add_message, add_step, json_body
 
@@ -45,15 +45,8 @@ def add_routes(app: Flask, server: MainServer, news: News) -> None:
     _add_messages(app, server, news)
     add_controls(app, server)
 
-    def detectors(picked: str | None) -> tuple[str, ...]:
-        return (picked,) if picked else server.store.detectors()
-
-    def aggregate_models(picked: str | None) -> Answer:
-        return do_each(detectors(picked), lambda detector: aggregate_plain(server, detector), _NOTHING)
-
-    def send_model_clients(picked: str | None) -> Answer:
-        return do_each(detectors(picked), lambda detector: deliver(server, detector), _NOTHING)
-
+    aggregate_models = each(server.store.detectors, partial(aggregate_plain, server), _NOTHING)
+    send_model_clients = each(server.store.detectors, partial(deliver, server), _NOTHING)
     add_step(app, "/aggregate_models", aggregate_models, "Average the plain updates (direct topology).", (404,))
     add_step(app, "/send_model_clients", send_model_clients, "Send the newest model to the devices.")
 

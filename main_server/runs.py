@@ -14,10 +14,10 @@ import logging
 from main_server.attendance import is_online
 from main_server.context import MainServer
 from main_server.gate import judge
+from main_server.records import Round
 from main_server.rounds import aggregate_plain, check_not_pinned, current_round, open_round
 from main_server.run_store import FINISHED, RUNNING, STOPPED, Run
 from main_server.states import FAILED, OPEN
-from main_server.store import Round
 from shared.errors import DoorbellError, InvalidMessage, OutOfOrder
 from shared.round_settings import RoundSettings
 from shared.steps import Done

@@ -8,8 +8,8 @@ from typing import Any
 from main_server import runs
 from main_server.attendance import attendance
 from main_server.context import MainServer
+from main_server.records import Round, Version
 from main_server.run_store import Run
-from main_server.store import Round, Version
 
 _VERSIONS, _EVENTS = 10, 30
 

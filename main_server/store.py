@@ -4,117 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, func, insert, select
 
+from main_server.records import PENDING, Device, Participation, Round, Status, Version
 from main_server.run_store import RUNNING, RunStore, Score
 from main_server.states import ABANDONED, FAILED, OPEN, PUBLISHED, move, note
 from main_server.tables import CONTRIBUTIONS, DEVICES, PARTICIPATIONS, PINS, ROUNDS, RUNS, SCORES, VERSIONS
 from shared.round_settings import RoundSettings, parse_round_settings
-
-PENDING, PASSED, REJECTED, UNCHECKED = "pending", "passed", "rejected", "unchecked"
-
-
-@dataclass(frozen=True)
-class Device:
-    """A device that announced itself; `last_seen` is seconds since the epoch; `waiting` if it asks for work itself."""
-
-    name: str
-    address: str
-    last_seen: float
-    waiting: bool = False
-
-
-@dataclass(frozen=True)
-class Participation:
-    """One device's part in one detector.
-
-    Attributes:
-        device: Its name.
-        detector: What it takes part in.
-        trained_round: The last round that it trained.
-        delivered: The version that it was last given.
-        setback_round: The last round in which something went wrong there, and `setback`: what.
-    """
-
-    device: str
-    detector: str
-    trained_round: int | None
-    delivered: str | None
-    setback_round: int | None = None
-    setback: str | None = None
-
-
-@dataclass(frozen=True)
-class Status:
-    """What a device says of one detector when it asks for work; `refused` is a version that did not answer there."""
-
-    trained_round: int | None
-    sent_round: int | None
-    held: str | None
-    score: tuple[str, float, int] | None
-    setback: tuple[int, str] | None
-    refused: str | None = None
-
-
-@dataclass(frozen=True)
-class Round:
-    """One round; all times are seconds since the epoch.
-
-    Attributes:
-        settings: What it asks of everybody.
-        state: See `states.py`.
-        cohort: Who is in it.
-        aggregate: Digest of what it was made from.
-        clamped: Number of coordinates that did not fit into the value range.
-        opened_at: When it was opened.
-        asked_at: When a run asked the devices to train for it.
-        due_at: From when on it is to be summed, by decision of the run.
-        closed_at: When it left the state open.
-    """
-
-    settings: RoundSettings
-    state: str
-    cohort: tuple[str, ...] = ()
-    aggregate: str | None = None
-    clamped: int = 0
-    opened_at: float = 0.0
-    asked_at: float | None = None
-    due_at: float | None = None
-    closed_at: float | None = None
-
-
-@dataclass(frozen=True)
-class Version:
-    """One version of a detector's global model.
-
-    Attributes:
-        version: SHA-256 of its container.
-        detector: Whose model.
-        round: Number of the round that made it, or under which it was put back into force; 0 for the first.
-        architecture: Name of the architecture.
-        manifest: The main server's signed word for it.
-        parent: The version that it came of.
-        made_at: When, in seconds since the epoch.
-        released_at: Since when devices are given it, or None.
-        gate: "pending", "passed", "rejected" or "unchecked".
-        said: Why.
-        forgotten: Whether its parameters are not kept any more.
-    """
-
-    version: str
-    detector: str
-    round: int
-    architecture: str
-    manifest: str
-    parent: str | None
-    made_at: float
-    released_at: float | None = None
-    gate: str = UNCHECKED
-    said: str = ""
-    forgotten: bool = False
 
 
 class Store(RunStore):
@@ -140,10 +38,10 @@ class Store(RunStore):
                 )  # fmt: skip
                 if status.sent_round is not None:
                     _note_sent(connection, device, detector, status.sent_round)
-                if status.held is not None and (status.score is None or status.score[0] != status.held):
-                    _note_no_score(connection, detector, status.held, device.name)
-                if status.score is not None:
-                    version, accuracy, pictures = status.score
+                scores = [] if status.score is None else [status.score]
+                if status.held is not None and status.held not in [version for version, _, _ in scores]:
+                    scores.append((status.held, 0.0, 0))  # it has no validation pictures: nothing is to be waited for
+                for version, accuracy, pictures in scores:
                     _note_score(connection, detector, version, Score(device.name, accuracy, pictures), device.last_seen)
 
     def devices(self) -> tuple[Device, ...]:
@@ -470,27 +368,18 @@ def _note_sent(connection: Connection, device: Device, detector: str, number: in
         note(connection, device.last_seen, "sent", said, detector=detector, round=number, device=device.name)
 
 
-def _note_no_score(connection: Connection, detector: str, version: str, device: str) -> None:
-    """Note that a device holds a version and has no validation pictures to ask it: nothing is to be waited for."""
-    known = and_(VERSIONS.c.version == version, VERSIONS.c.detector == detector)
-    mine = and_(SCORES.c.version == version, SCORES.c.device == device)
-    if connection.execute(select(VERSIONS.c.version).where(known)).first() is None:
-        return
-    if connection.execute(select(SCORES.c.device).where(mine)).first() is None:
-        connection.execute(insert(SCORES).values(version=version, device=device, accuracy=0.0, pictures=0))
-
-
 def _note_score(connection: Connection, detector: str, version: str, score: Score, at: float) -> None:
-    """Note what a version scored, if it is one of that detector and this is news."""
+    """Note what a version scored, if it is one of that detector and this is news; no score takes no score's place."""
     mine = and_(SCORES.c.version == version, SCORES.c.device == score.device)
     kept = connection.execute(select(SCORES).where(mine)).mappings().first()
     of_detector = and_(VERSIONS.c.version == version, VERSIONS.c.detector == detector)
     known = connection.execute(select(VERSIONS.c.version).where(of_detector)).first()
-    if known is None or (kept and (kept["accuracy"], kept["pictures"]) == (score.accuracy, score.pictures)):
+    same = kept is not None and (kept["accuracy"], kept["pictures"]) == (score.accuracy, score.pictures)
+    if known is None or same or (kept is not None and not score.pictures):
         return
     connection.execute(SCORES.delete().where(mine))
     connection.execute(insert(SCORES).values(version=version, **vars(score)))
-    said = (
-        f"{score.device} tells {score.accuracy:.1%} of {score.pictures} validation pictures apart with {version[:12]}."
-    )
-    note(connection, at, "scored", said, detector=detector, device=score.device)
+    if score.pictures:
+        share = f"{score.accuracy:.1%} of {score.pictures} validation pictures"
+        said = f"{score.device} tells {share} apart with {version[:12]}."
+        note(connection, at, "scored", said, detector=detector, device=score.device)

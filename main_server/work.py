@@ -15,10 +15,9 @@ from typing import Any
 from main_server.context import MainServer
 from main_server.devices import MAX_DETECTORS, check_detectors, checked_address
 from main_server.pruning import prune
-from main_server.run_store import RUNNING
+from main_server.records import Device, Status, Version
+from main_server.rounds import asked_rounds
 from main_server.runs import advance
-from main_server.states import OPEN
-from main_server.store import Device, Status, Version
 from main_server.work_messages import members, status_of, wait_s_of
 from shared.errors import DoorbellError, InvalidMessage
 from shared.names import checked_name
@@ -114,7 +113,7 @@ def for_device(server: MainServer, news: News, caller: Caller, message: object) 
     statuses = {checked_name(name, "detector"): status_of(value) for name, value in detectors.items()}
     check_detectors(server, caller.name, set(statuses))
     server.store.note_status(Device(caller.name, address, server.clock(), True), statuses)
-    found, again_s = news.wait_for(lambda: _device_tasks(server, caller.name, statuses), wait_s)
+    found, again_s = news.wait_for(lambda: _device_tasks(server, statuses), wait_s)
     return {"name": caller.name, "tasks": found, "again_s": again_s}
 
 
@@ -129,15 +128,14 @@ def for_aggregator(server: MainServer, news: News, message: object) -> dict[str,
     return {"tasks": found, "again_s": again_s}
 
 
-def _device_tasks(server: MainServer, device: str, statuses: Mapping[str, Status]) -> list[Task]:
+def _device_tasks(server: MainServer, statuses: Mapping[str, Status]) -> list[Task]:
     tasks: list[Task] = []
-    running = {run.detector for run in server.store.runs() if run.state == RUNNING}
+    asked = asked_rounds(server)
     for detector, status in statuses.items():
         released = server.store.newest_version(detector, released=True)
         if released is not None and not _has(server, status, released):
             tasks.append({"do": "install", "detector": detector, "version": released.version})
-        current = server.store.newest_round(detector) if detector in running else None
-        if current is None or current.state != OPEN or current.asked_at is None:
+        if (current := asked.get(detector)) is None:
             continue
         number, wanted = current.settings.round, current.settings.min_cohort
         if current.due_at is not None and len(server.store.sent(current.settings)) >= wanted:
@@ -156,10 +154,8 @@ def _has(server: MainServer, status: Status, released: Version) -> bool:
 
 
 def _aggregator_tasks(server: MainServer) -> list[Task]:
-    tasks: list[Task] = []
-    for run in server.store.runs():
-        current = server.store.newest_round(run.detector) if run.state == RUNNING else None
-        if current is None or current.state != OPEN or current.due_at is None or current.settings.topology == "direct":
-            continue
-        tasks.append({"do": "aggregate", "detector": run.detector, "round": current.settings.round})
-    return tasks
+    return [
+        {"do": "aggregate", "detector": detector, "round": current.settings.round}
+        for detector, current in asked_rounds(server).items()
+        if current.due_at is not None and current.settings.topology == "secure"
+    ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from main_server.devices import ADDRESS, MAX_DETECTORS, checked_round_number
-from main_server.store import Status
+from main_server.records import Status
 from shared.errors import InvalidMessage
 from shared.names import checked_version
 from shared.openapi import NAME_TEXT, STRING, VERSION_TEXT, as_json, record, table

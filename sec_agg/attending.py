@@ -20,6 +20,7 @@ from pathlib import Path
 
 from sec_agg.aggregation import Aggregator, aggregate, hand_over
 from sec_agg.pruning import Pruner
+from shared.background import BackOff
 from shared.blobs import storage_errors
 from shared.errors import DoorbellError, InvalidMessage, PeerUnreachable
 from shared.names import checked_name
@@ -27,7 +28,6 @@ from shared.names import checked_name
 WAIT_S = 27
 AGAIN_S = 5.0
 LEAST_S = 1.0
-FIRST_DELAY_S, LONGEST_DELAY_S = 1.0, 60.0
 TURN_S = 3.0
 LONGEST_AGAIN_S = 600.0
 _rng = random.SystemRandom()
@@ -51,15 +51,15 @@ def attend(aggregator: Aggregator, pruner: Pruner, stop: threading.Event) -> Non
         stop: Ends it, at the latest when the main server has answered.
     """
     with _turn(aggregator.standing.folder / "attending.lock", stop):
-        attendant, delay = Attendant(aggregator, pruner), FIRST_DELAY_S
+        attendant, back_off = Attendant(aggregator, pruner), BackOff(_rng)
         while not stop.is_set():
             try:
                 pause = attendant.attend_once()
             except DoorbellError as error:
                 attendant.say("", 0, error)
-                pause, delay = _rng.uniform(0, delay), min(2 * delay, LONGEST_DELAY_S)
+                pause = back_off.next()
             else:
-                delay = FIRST_DELAY_S
+                back_off.reset()
             stop.wait(pause)
 
 

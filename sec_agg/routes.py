@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from flask import Flask, Response, jsonify
 
 from sec_agg.aggregation import Aggregator, accept, aggregate, hand_over
 from sec_agg.pruning import Pruner
 from shared.messages import add_signed_message
 from shared.openapi import CONTAINER, Operation
-from shared.steps import Answer, do_each
+from shared.steps import Answer, each
 from shared.trust import Caller, Gate
 from shared.web import add_step
 
@@ -24,14 +26,11 @@ def add_routes(app: Flask, aggregator: Aggregator, gate: Gate, pruner: Pruner) -
     keep = Operation("Keep a masked update.", CONTAINER, fails=(404, 409, 503))
     add_signed_message(app, gate, "/cmodel", cmodel, ("device",), keep)
 
-    def detectors(picked: str | None) -> tuple[str, ...]:
-        return (picked,) if picked else aggregator.store.detectors()
-
-    def aggregate_models(picked: str | None) -> Answer:
-        return do_each(detectors(picked), lambda detector: aggregate(aggregator, detector), _NOTHING)
+    aggregate_models = each(aggregator.store.detectors, partial(aggregate, aggregator), _NOTHING)
+    hand_over_sums = each(aggregator.store.detectors, partial(hand_over, aggregator), _NOTHING)
 
     def send_model_secagg(picked: str | None) -> Answer:
-        answer = do_each(detectors(picked), lambda detector: hand_over(aggregator, detector), _NOTHING)
+        answer = hand_over_sums(picked)
         pruner.after_hand_over()
         return answer
 

@@ -1,13 +1,14 @@
-"""Where a request may go that somebody else gave the address of: the main server calls devices by it.
+"""Which addresses are this machine's own, and where a request may go that somebody else gave the address of.
 
-A device's address is checked when it is connected to, not when it is announced: a name may point elsewhere later.
-Link-local addresses (cloud metadata services live there), multicast, unspecified and reserved ones are refused always;
-an operator may restrict the rest to networks of his own.
+The main server calls devices by what they announce. A device's address is checked when it is connected to, not when
+it is announced: a name may point elsewhere later. Link-local addresses (cloud metadata services live there),
+multicast, unspecified and reserved ones are refused always; an operator may restrict the rest to networks of his own.
 """
 
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 import requests
@@ -15,6 +16,8 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import NewConnectionError
+
+from shared.errors import SettingsError
 
 Network = IPv4Network | IPv6Network
 _METADATA = (
@@ -38,6 +41,40 @@ def permitted(address: IPv4Address | IPv6Address, networks: tuple[Network, ...])
     if refused or (address.is_reserved and not address.is_loopback) or address in _METADATA:
         return False
     return not networks or any(address in network for network in networks)
+
+
+def check_bind(addresses: Iterable[object], token: str | None) -> None:
+    """Refuse to listen where others can reach a service that has no operator token.
+
+    Args:
+        addresses: As gunicorn parses them: (host, port), a Unix socket's path, or an inherited socket's number.
+        token: What an operator shows, or None.
+
+    Raises:
+        SettingsError: One of them is not a loopback address, and there is no token.
+    """
+    for address in addresses if token is None else ():
+        host = str(address[0]) if isinstance(address, tuple) else f"inherited socket {address}"
+        if not isinstance(address, str) and not is_loopback(host):
+            raise SettingsError(
+                f"This service does not start on {host or 'every address'} without DOORBELL_OPERATOR_TOKEN, as other "
+                "machines could press its buttons: set it to 20 secret characters or more, or listen on localhost.",
+                kept="",
+            )
+
+
+def is_loopback(name: str) -> bool:
+    """Return whether a host's name or address is this machine's own, without asking any resolver."""
+    return name == "localhost" or ((address := parse_address(name)) is not None and address.is_loopback)
+
+
+def parse_address(name: str) -> IPv4Address | IPv6Address | None:
+    """Return the address that `name` spells, an IPv4 one for its IPv6 form, or None."""
+    try:
+        address = ip_address(name)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def guarded_session(networks: tuple[Network, ...]) -> requests.Session:

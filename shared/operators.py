@@ -13,9 +13,9 @@ import hmac
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv6Address, IPv6Network
 
 from flask import Flask, Response, current_app, g, render_template, request
 from limits import RateLimitItemPerMinute
@@ -23,7 +23,8 @@ from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from shared.errors import DoorbellError, SettingsError
+from shared.addresses import is_loopback, parse_address
+from shared.errors import DoorbellError
 from shared.openapi import HTML, STRING, Operation, declare, record
 from shared.settings import OperatorSettings
 
@@ -96,39 +97,6 @@ def install(app: Flask, settings: OperatorSettings, clock: Callable[[], float] =
             admit()
 
     app.before_request(guard)
-
-
-def check_bind(addresses: Iterable[object], settings: OperatorSettings) -> None:
-    """Refuse to listen where others can reach a service that has no operator token.
-
-    Args:
-        addresses: As gunicorn parses them: (host, port), a Unix socket's path, or an inherited socket's number.
-        settings: Of the operators.
-
-    Raises:
-        SettingsError: One of them is not a loopback address, and there is no token.
-    """
-    for address in addresses if settings.token is None else ():
-        host = str(address[0]) if isinstance(address, tuple) else f"inherited socket {address}"
-        if not isinstance(address, str) and not is_loopback(host):
-            raise SettingsError(
-                f"This service does not start on {host or 'every address'} without DOORBELL_OPERATOR_TOKEN, as other "
-                "machines could press its buttons: set it to 20 secret characters or more, or listen on localhost.",
-                kept="",
-            )
-
-
-def is_loopback(name: str) -> bool:
-    """Return whether a host's name or address is this machine's own, without asking any resolver."""
-    return name == "localhost" or ((address := _parse_address(name)) is not None and address.is_loopback)
-
-
-def _parse_address(name: str) -> IPv4Address | IPv6Address | None:
-    try:
-        address = ip_address(name)
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
 
 
 def local_path(target: str | None) -> str:
@@ -227,7 +195,7 @@ def _digest(token: str) -> bytes:
 
 def _peer() -> str:
     """Return whose attempts are counted together: an IPv4 address, or the /64 that one IPv6 customer has."""
-    address = _parse_address(request.remote_addr or "")
+    address = parse_address(request.remote_addr or "")
     return str(IPv6Network((int(address), 64), strict=False) if isinstance(address, IPv6Address) else address)
 
 

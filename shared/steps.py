@@ -60,6 +60,19 @@ def do_each(detectors: Iterable[str], verb: Callable[[str], Done], nothing: str)
     return Answer(_overall(statuses), "\n".join(sentences), {"detectors": data})
 
 
+def each(
+    names: Callable[[], Iterable[str]], verb: Callable[[str], Done], nothing: str
+) -> Callable[[str | None], Answer]:
+    """Return the step that does `verb` for one detector, if one is picked, or for all that there are by then.
+
+    Args:
+        names: Returns all detectors.
+        verb: As for `do_each`, and so is `nothing`.
+        nothing: What is missing where there is no detector.
+    """
+    return lambda picked: do_each((picked,) if picked else names(), verb, nothing)
+
+
 def _overall(statuses: list[int]) -> int:
     """Failures outweigh what was done, and what was done outweighs what was not ready."""
     not_ready = int(OutOfOrder.status)

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from device import participation
-from device.attending import LEAST_S, LONGEST_PAUSE_S, Attendant, BackOff, attend, call
+from device.attending import LEAST_S, Attendant, attend, call
 from device.context import Device
 from device.records import Setback
 from device.schedule import Schedule, keep_to_schedule
 from device.trainer import Busy, ChildDied
-from shared.background import start_background
+from shared.background import LONGEST_PAUSE_S, BackOff, start_background
 from shared.errors import Forbidden, InvalidMessage, NotFound, PeerUnreachable, TrainingFailed
 from shared.http_client import Reply
 

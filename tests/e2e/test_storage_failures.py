@@ -110,7 +110,8 @@ def test_full_disk_is_said_and_nothing_is_lost(direct: Any) -> None:
 
 def test_database_on_a_full_disk_says_so(tmp_path: Path) -> None:
     program = (
-        "import resource, sys\nfrom pathlib import Path\nfrom main_server.store import Device, Store\n"
+        "import resource, sys\nfrom pathlib import Path\nfrom main_server.records import Device\n"
+        "from main_server.store import Store\n"
         "store = Store(Path(sys.argv[1]))\nresource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))\n"
         "try:\n    store.note_device(Device('a', 'http://a', 1.0), {'person': None})\n"
         "except Exception as error:\n    print(type(error).__name__, error)\n"
@@ -143,7 +144,8 @@ def test_service_whose_folder_cannot_be_made_says_so(closed: Path, tmp_path: Pat
 
 def test_database_that_may_not_be_written_says_so(tmp_path: Path) -> None:
     program = (
-        "import sys\nfrom pathlib import Path\nfrom main_server.store import Device, Store\n"
+        "import sys\nfrom pathlib import Path\nfrom main_server.records import Device\n"
+        "from main_server.store import Store\n"
         "store = Store(Path(sys.argv[1]))\nstore.database.close()\n"
         "for path in Path(sys.argv[1]).iterdir(): path.chmod(0o400)\nPath(sys.argv[1]).chmod(0o500)\n"
         "try:\n    store.note_device(Device('a', 'http://a', 1.0), {'person': None})\n"

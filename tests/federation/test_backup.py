@@ -20,7 +20,8 @@ from federation import backup as backups
 from federation import restore as restoring
 from federation.archive import BackupUnusable, open_backup
 from main_server.member_store import Invitation
-from main_server.store import PENDING, Store
+from main_server.records import PENDING
+from main_server.store import Store
 from shared.database import Database
 from shared.errors import NotFound, OutOfOrder, SettingsError, StorageFailed
 from shared.identity import Identity

@@ -9,7 +9,7 @@ import pytest
 
 from main_server import runs
 from main_server.attendance import ONLINE_S, Attendance, attendance, is_online
-from main_server.store import Device, Status
+from main_server.records import Device, Status
 
 NOON = 1_900_000_000.0
 

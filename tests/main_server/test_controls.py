@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from main_server import runs
-from main_server.store import Device, Status
+from main_server.records import Device, Status
 
 STEPS = ("/run", "/stop_run", "/resume_run", "/rollback", "/pin", "/unpin")
 JSON = {"Accept": "application/json"}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from main_server.devices import MAX_DETECTORS, announce
-from main_server.store import Device, Participation
+from main_server.records import Device, Participation
 from shared.errors import InvalidMessage, NotFound
 
 STATUS = {"address": "http://a:8001", "detectors": {"package": None}}

@@ -15,9 +15,9 @@ from main_server import gate, runs
 from main_server.context import MainServer
 from main_server.gate import Comparison
 from main_server.model_registry import load_model
+from main_server.records import Device, Status
 from main_server.run_store import Score
 from main_server.states import ABANDONED, OPEN, PUBLISHED
-from main_server.store import Device, Status
 from main_server.work import News, for_device
 from shared.architectures import architecture
 from shared.errors import InvalidMessage, NotFound, OutOfOrder

@@ -13,7 +13,7 @@ import pytest
 
 from main_server import gate
 from main_server.pruning import prune
-from main_server.store import Device, Status
+from main_server.records import Device, Status
 from shared.errors import NotFound, OutOfOrder
 
 Make = Callable[..., Any]

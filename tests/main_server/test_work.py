@@ -17,7 +17,7 @@ from main_server import runs
 from main_server.context import MainServer
 from main_server.devices import MAX_DETECTORS
 from main_server.members import revoke
-from main_server.store import Status
+from main_server.records import Status
 from main_server.work import News, for_aggregator, for_device
 from main_server.work_messages import MAX_SAID_CHARS, MAX_WAIT_S, members, status_of, wait_s_of
 from shared.errors import Forbidden, InvalidMessage

@@ -14,7 +14,7 @@ import pytest
 
 from main_server.context import MainServer
 from main_server.model_registry import _deliver_to, keep_model, load_model
-from main_server.store import Device
+from main_server.records import Device
 from shared.addresses import permitted
 from shared.errors import PeerUnreachable
 from shared.http_client import HttpClient

@@ -20,8 +20,9 @@ from werkzeug.test import create_environ, run_wsgi_app
 from device.app import create_app as device_app
 from main_server.app import create_app as main_app
 from sec_agg.app import create_app as aggregator_app
+from shared.addresses import check_bind
 from shared.errors import InvalidMessage, SettingsError
-from shared.operators import LOGIN_S, check_bind, check_cookie, cookie_key, cookie_name, local_path, make_cookie
+from shared.operators import LOGIN_S, check_cookie, cookie_key, cookie_name, local_path, make_cookie
 from shared.settings import AggregatorSettings, DeviceSettings, MainSettings, OperatorSettings
 from shared.steps import Answer
 from shared.web import add_message, add_step, make_app
@@ -623,16 +624,16 @@ REACHABLE = [("0.0.0.0", 8000), ("", 8000), ("::", 8000), ("192.168.1.2", 80), (
 
 @pytest.mark.parametrize("address", LOCAL_ADDRESSES)
 def test_loopback_address_needs_no_token(address: object) -> None:
-    check_bind([address], OperatorSettings(None, 0))
+    check_bind([address], None)
 
 
 @pytest.mark.parametrize("address", REACHABLE)
 def test_any_other_address_needs_a_token(address: object) -> None:
     with pytest.raises(SettingsError) as refused:
-        check_bind([*LOCAL_ADDRESSES, address], OperatorSettings(None, 0))
+        check_bind([*LOCAL_ADDRESSES, address], None)
     said = str(refused.value)
     assert re.fullmatch(r"This service does not start on .+ without DOORBELL_OPERATOR_TOKEN, as .+ localhost\.", said)
-    check_bind([*LOCAL_ADDRESSES, address], OperatorSettings(TOKEN, 0))
+    check_bind([*LOCAL_ADDRESSES, address], TOKEN)
 
 
 # What every answer carries.

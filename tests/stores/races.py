@@ -12,8 +12,8 @@ import device.store
 import main_server.store
 import sec_agg.store
 from main_server.member_store import Joined
+from main_server.records import PASSED, Version
 from main_server.run_store import Run
-from main_server.store import PASSED, Version
 from sec_agg.store import Stored
 from shared.nonces import open_nonces
 from shared.round_settings import RoundSettings

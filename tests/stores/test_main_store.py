@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from main_server.member_store import Invitation, Joined
+from main_server.records import PASSED, PENDING, REJECTED, UNCHECKED, Device, Participation, Status, Version
 from main_server.run_store import FINISHED, STOPPED, Score
 from main_server.states import ABANDONED, FAILED, OPEN, PUBLISHED
-from main_server.store import PASSED, PENDING, REJECTED, UNCHECKED, Device, Participation, Status, Store, Version
+from main_server.store import Store
 from shared.round_settings import RoundSettings
 
 NOW = 1_800_000_000.125
