@@ -1,8 +1,10 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-kill check audit format bench clean
+.PHONY: help setup setup-dev demo browser test test-kill check audit format bench clean
 
 PYTHON ?= python3
 PY := .venv/bin/python
+CHROMIUM ?= $(firstword $(foreach name,chromium chromium-browser google-chrome google-chrome-stable,$(shell command -v $(name))))
+export CHROMIUM
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
 help:  ## List the targets
@@ -31,7 +33,13 @@ demo: setup  ## Draw pictures, start all four services, run rounds, show what wa
 		$(if $(ARCHITECTURE),--architecture "$(ARCHITECTURE)") $(if $(TOPOLOGY),--topology "$(TOPOLOGY)") \
 		$(if $(filter-out 0,$(EXIT)),--exit)
 
-test: setup-dev  ## Run every test
+# Tests of pages need a real Chromium, and letters to write with; as root on Debian they are installed.
+browser:
+	@test -n "$(CHROMIUM)" || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; } || \
+		{ echo "Chromium is missing, and the tests of pages need it: install it, or say where it is with make CHROMIUM=/path"; exit 1; }
+
+test: setup-dev browser  ## Run every test
 	$(PY) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-kill: setup-dev  ## Kill every service in every step of a round, and finish the round

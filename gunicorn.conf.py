@@ -1,11 +1,16 @@
 """What every service runs with under gunicorn; the command line and WEB_CONCURRENCY win over it."""
 
 import errno
+import fcntl
 import os
+import shutil
 import signal
 import socket
 import sys
-from contextlib import closing
+import tempfile
+import time
+from contextlib import closing, suppress
+from pathlib import Path
 
 from gunicorn import systemd
 from gunicorn.errors import AppImportError
@@ -26,27 +31,62 @@ limit_request_field_size = 8190
 forwarded_allow_ips = ""
 secure_scheme_headers = {}
 
+_COUNTED = "PROMETHEUS_MULTIPROC_DIR"
+_SURELY_LOCKED_S = 60
+
 
 def on_starting(server):
     """Refuse to listen where other machines can reach a service that has no operator token, or where one listens.
+
+    Otherwise make the folder in which the workers count what /metrics adds up: below PROMETHEUS_MULTIPROC_DIR if that
+    is set, else where temporary files are. Only workers are told of it: a master that takes over makes its own.
 
     The imports stay in the master, so new code needs a restart: SIGHUP reloads settings only. They are few, as it has
     no use for the rest of what a worker needs.
     """
     from shared.addresses import check_bind  # noqa: PLC0415
     from shared.errors import SettingsError  # noqa: PLC0415
-    from shared.settings import OperatorSettings  # noqa: PLC0415
+    from shared.logs import formatter  # noqa: PLC0415
+    from shared.settings import LogSettings, OperatorSettings  # noqa: PLC0415
 
     inherited = range(
         3, 3 + systemd.listen_fds(unset_environment=False)
     )  # by socket activation, which wins over --bind
     try:
         check_bind(inherited or server.cfg.address, OperatorSettings.read().token)
+        form = LogSettings.read().form
     except SettingsError as error:
         sys.exit(str(error))
     if not inherited and "GUNICORN_FD" not in os.environ:
         for address in server.cfg.address:
             _check_free(address)
+    for handler in server.log.error_log.handlers if form == "json" else ():
+        handler.setFormatter(formatter("gunicorn", form))
+    try:
+        server.counted = _folder_to_count_in(os.environ.get(_COUNTED) or tempfile.gettempdir())
+    except OSError as error:
+        sys.exit(f"No folder for /metrics can be made: {error.filename}: {error.strerror}. Mend or unset {_COUNTED}.")
+
+
+def _folder_to_count_in(parent):
+    """Make a folder that is locked while this master or a worker of it lives; remove what killed ones left."""
+    for left in Path(parent).glob("doorbell-counts-*"):
+        with suppress(OSError):
+            held = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                if time.time() > os.fstat(held).st_mtime + _SURELY_LOCKED_S:
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(left, ignore_errors=True)
+            finally:
+                os.close(held)
+    folder = tempfile.mkdtemp(prefix="doorbell-counts-", dir=parent)
+    fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_SH)
+    return folder
+
+
+def on_exit(server):
+    """Remove what the workers counted."""
+    shutil.rmtree(server.counted, ignore_errors=True)
 
 
 def _check_free(address):
@@ -66,13 +106,18 @@ def _check_free(address):
 
 
 def post_fork(server, worker):
-    """Let a person read the sentence alone if the app cannot be made, and stop: trying again would not help."""
+    """Let a person read the sentence alone if the app cannot be made, and stop: trying again would not help.
+
+    What counts for /metrics must know the folder before it is imported.
+    """
     from shared.errors import DoorbellError  # noqa: PLC0415
 
+    os.environ[_COUNTED] = server.counted
     load = worker.app.load
 
     def load_or_say_why():
         try:
+            _reserve(server.counted)
             return load()
         except DoorbellError as error:
             raise AppImportError(str(error)) from error
@@ -83,6 +128,14 @@ def post_fork(server, worker):
             ) from error
 
     worker.app.load = load_or_say_why
+
+
+def _reserve(folder):
+    """Take the room for what this worker counts, in files named as prometheus_client does; no disk is full later."""
+    for kind in ("counter", "histogram"):
+        path = Path(folder) / f"{kind}_{os.getpid()}.db"
+        if not path.exists():  # or else a worker that is gone had this number: its counts go on
+            path.write_bytes(bytes(1 << 17))
 
 
 def post_worker_init(worker):

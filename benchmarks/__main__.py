@@ -15,6 +15,7 @@ GROUPS = {
     "aggregation": "Summing and unmasking",
     "load": "A round of very many devices",
     "waiting": "Waiting for work, and coming back",
+    "pages": "The pages of a federation with a long past",
     "growth": "What rounds leave on the disk",
     "demonstration": "The demonstration",
 }

@@ -20,13 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from dataset.decoding import DECODER_VERSION, UnusablePicture, check_file_size, decode
 from dataset.layout import SPLITS, census, check, class_folders, detectors, entries, unfit
 
-__all__ = ["SPLITS", "LeftOut", "Split", "census", "check", "detectors", "load", "repeated"]
+__all__ = ["SPLITS", "LeftOut", "Split", "census", "check", "detectors", "load", "names", "repeated", "thumbnail"]
 
 _COMPARE_PX = 64
 _PASSING = ("cannot be read", "not enough memory")  # reasons that may be gone with the next load
@@ -50,12 +51,14 @@ class Split:
         images: RGB uint8 [n, size_px, size_px, 3].
         labels: uint8 [n], 1 where the picture shows the detector's object, 0 where not.
         content_ids: The SHA-256 of each file's bytes, as hex.
+        paths: The files, relative to root.
         left_out: The files that were not used.
     """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.uint8]
     content_ids: tuple[str, ...]
+    paths: tuple[Path, ...]
     left_out: tuple[LeftOut, ...]
 
 
@@ -100,7 +103,7 @@ def load(root: Path, detector: str, client: str, split: str, size_px: int, cache
     what = [detector, client, split, size_px, DECODER_VERSION, candidates]
     key = hashlib.sha256(json.dumps(what).encode()).hexdigest()
     cached = cache / f"{detector}-{client}-{split}-{size_px}px.npz"
-    found = _read_cached(cached, key, size_px)
+    found = _read_cached(cached, key, size_px, candidates)
     if found is None:
         found = _decoded(root, (detector, client, split), candidates, size_px)
         _write_cached(cached, key, found)
@@ -135,14 +138,41 @@ def repeated(root: Path, detector: str, client: str) -> tuple[tuple[Path, Path],
     return tuple(pairs)
 
 
+def names(root: Path, detector: str, client: str, split: str, positive: bool) -> tuple[str, ...]:
+    """Return the pictures of one class as paths relative to root, without opening one, in the order of `load`.
+
+    Raises:
+        DatasetError: The split or the class is missing.
+    """
+    return tuple(each.path for each in _candidates(root, detector, client, split, (positive,)) if not each.reason)
+
+
+def thumbnail(root: Path, path: Path, size_px: int) -> bytes:
+    """Return one picture, stretched to a square, as a JPEG.
+
+    Args:
+        root: The data set's folder.
+        path: Relative to it, from `names`: it is not checked here.
+        size_px: Side of the square.
+
+    Raises:
+        UnusablePicture: It is gone, or no picture.
+    """
+    status = _status(root / path, Path(os.path.realpath(root)), outside=False)
+    pixels = _picture(root, _Candidate(str(path), 0, *status), size_px).pixels
+    return bytes(cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])[1])
+
+
 def _fingerprints(picture: _Picture) -> tuple[str, str]:
     return picture.content_id, hashlib.sha256(picture.pixels.tobytes()).hexdigest()
 
 
-def _candidates(root: Path, detector: str, client: str, split: str) -> list[_Candidate]:
+def _candidates(
+    root: Path, detector: str, client: str, split: str, classes: tuple[bool, ...] = (True, False)
+) -> list[_Candidate]:
     real_root = Path(os.path.realpath(root))
     found = []
-    for positive in (True, False):
+    for positive in classes:
         listed = []
         for folder in class_folders(root, detector, client, split, positive):
             relative, outside = str(folder.relative_to(root)), not _is_below(real_root, folder)
@@ -187,6 +217,7 @@ def _decoded(root: Path, where: tuple[str, str, str], candidates: list[_Candidat
         images=np.stack([picture.pixels for picture in pictures]),
         labels=np.array([picture.label for picture in pictures], np.uint8),
         content_ids=tuple(picture.content_id for picture in pictures),
+        paths=tuple(picture.path for picture in pictures),
         left_out=tuple(left_out),
     )
 
@@ -214,7 +245,7 @@ def _picture(root: Path, candidate: _Candidate, size_px: int) -> _Picture:
     return _Picture(path, candidate.label, hashlib.sha256(data).hexdigest(), decode(data, size_px))
 
 
-def _read_cached(path: Path, key: str, size_px: int) -> Split | None:
+def _read_cached(path: Path, key: str, size_px: int, candidates: list[_Candidate]) -> Split | None:
     """Return the split kept under this key, or None where there is none, a stale one, or a damaged one."""
     try:
         with np.load(path, allow_pickle=False) as kept:
@@ -229,8 +260,10 @@ def _read_cached(path: Path, key: str, size_px: int) -> Split | None:
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         log.warning("The kept pictures in %s are damaged (%s); the files are decoded again.", path, error)
         return None
-    sound = images.shape == (len(content_ids), size_px, size_px, 3) and labels.shape == (len(content_ids),)
-    return Split(images, labels, content_ids, left_out) if sound else None
+    unused, listed = {file.path for file in left_out}, (Path(candidate.path) for candidate in candidates)
+    paths = tuple(file for file in listed if file not in unused)
+    sound = images.shape == (len(paths), size_px, size_px, 3) and labels.shape == (len(content_ids),) == (len(paths),)
+    return Split(images, labels, content_ids, paths, left_out) if sound else None
 
 
 def _write_cached(path: Path, key: str, split: Split) -> None:

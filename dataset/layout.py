@@ -9,6 +9,7 @@ are passed over in silence.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -49,9 +50,9 @@ def census(root: Path, detector: str, client: str) -> dict[str, dict[bool, int]]
     return {
         split: {
             positive: sum(
-                path.is_file()
+                each.is_file()
                 for name in class_names(detector, positive)
-                for path in entries(split_folder(root, detector, client, split) / name)
+                for each in _listed(split_folder(root, detector, client, split) / name)
             )
             for positive in (True, False)
         }
@@ -175,9 +176,13 @@ def entries(folder: Path) -> list[Path]:
     Raises:
         DatasetError: The folder exists but may not be listed.
     """
+    return [folder / name for name in sorted(each.name for each in _listed(folder))]
+
+
+def _listed(folder: Path) -> list[os.DirEntry[str]]:
     try:
-        paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
-        return sorted(paths, key=lambda path: path.name)
+        with os.scandir(folder) as found:
+            return [each for each in found if not each.name.startswith(".")]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:

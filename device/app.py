@@ -6,19 +6,21 @@ import threading
 from functools import partial
 from pathlib import Path
 
-from flask import Flask
+from flask import Flask, request
 
-from dataset import folders
 from device.alone import be_alone
 from device.attending import attend
 from device.context import Device
+from device.gauges import gauges
+from device.page import fingerprint, page
 from device.routes import add_routes
 from device.schedule import keep_to_schedule
-from device.trainer import describe
+from device.trainer import describe, progress_of
 from shared.architectures import ARCHITECTURES
 from shared.background import add_background
 from shared.containers import MAX_HEADER_BYTES
 from shared.http_client import HttpClient
+from shared.live import add_live
 from shared.settings import DeviceSettings
 from shared.web import make_app
 
@@ -55,28 +57,17 @@ def create_app(number: int, settings: DeviceSettings | None = None, http: HttpCl
 def _make_app(settings: DeviceSettings, http: HttpClient | None) -> Flask:
     device = Device.open(settings, http)
 
-    def page() -> dict[str, object]:
-        return {
-            "settings": settings,
-            "doing": describe(device.trainer.progress),
-            "detectors": [
-                {
-                    "name": name,
-                    "census": folders.census(settings.data, name, settings.client),
-                    "held": (held := device.store.held(name)),
-                    "score": device.store.score(held.version) if held else None,
-                    "candidate": device.store.candidate(name),
-                    "setback": device.store.setback(name),
-                    "training": device.store.newest_training(name),
-                }
-                for name in device.detectors()
-            ],
-        }
+    def show() -> dict[str, object]:
+        return page(device, request.values.getlist("detector"))
 
     def health() -> dict[str, object]:
         return {"device": device.name, "doing": describe(device.trainer.progress), "trainer_pid": device.trainer.pid}
 
-    app = make_app(f"Doorbell {settings.name}", Path(__file__).parent / "templates", page, health, _MAX_BODY_BYTES)
+    app = make_app(
+        f"Doorbell {settings.name}", Path(__file__).parent / "templates", show, health, _MAX_BODY_BYTES,
+        gauges=partial(gauges, device),
+    )  # fmt: skip
+    add_live(app, lambda: fingerprint(device), lambda: progress_of(device.trainer.progress))
     add_routes(app, device)
     if settings.wait_for_work:
         add_background(app, "waiting for work", partial(attend, device))

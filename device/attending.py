@@ -20,6 +20,7 @@ from device.context import Device
 from device.tasks import Outcome, install_version, take_part
 from shared.background import BackOff
 from shared.errors import DoorbellError, InvalidMessage
+from shared.logs import round_id, under, version_id
 from shared.membership import checked_member_name
 from shared.names import checked_name, checked_version
 
@@ -111,8 +112,10 @@ class Attendant:
 
     def _done(self, task: Task) -> Outcome:
         if task.do == "install":
-            return install_version(self.device, task.detector, task.version)
-        return take_part(self.device, task.detector, lambda t: t.round == task.round, self.ending, task.round)
+            with under(version_id(task.version)):
+                return install_version(self.device, task.detector, task.version)
+        with under(round_id(task.detector, task.round)):
+            return take_part(self.device, task.detector, lambda t: t.round == task.round, self.ending, task.round)
 
     def _wait_until_idle(self) -> None:
         """Wait while the training child works for somebody else; a main server is not kept waiting for long."""

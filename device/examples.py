@@ -55,10 +55,12 @@ class Pictures:
         self._cache.mkdir(parents=True, exist_ok=True)
         loaded = folders.load(root, detector, client, split, architecture.input_px, cache=self._cache)
         left_out = dict(Counter(file.reason for file in loaded.left_out))
+        files = tuple(zip(loaded.paths, loaded.content_ids, strict=True))
         if architecture.body is None:
-            return Examples(loaded.images, loaded.labels), left_out
+            return Examples(loaded.images, loaded.labels, files), left_out
         if self._embedder is None:
             self._machine_cache.mkdir(parents=True, exist_ok=True)
             self._embedder = Embedder(ensure_exported(self._machine_cache))
         kept = self._cache / f"features-{detector}-{client}-{split}.npz"
-        return Examples(embed_cached(self._embedder, loaded.images, loaded.content_ids, kept), loaded.labels), left_out
+        features = embed_cached(self._embedder, loaded.images, loaded.content_ids, kept)
+        return Examples(features, loaded.labels, files), left_out

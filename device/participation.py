@@ -12,6 +12,7 @@ No picture, and in the secure topology no readable parameter, leaves the device 
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from device import candidates
+from device import candidates, measurements
 from device.context import Device
-from device.records import Held, Training
+from device.gauges import counted_training
+from device.records import Held, Measurement, Training
 from device.storage import tidy
 from device.update import delta_of, masked_update, plain_update
 from shared.architectures import architecture
@@ -84,19 +86,18 @@ def train(device: Device, detector: str) -> Done:
     pictures = sum(device.pictures(detector, "train").values())
     with TemporaryDirectory(prefix="training-", dir=device.settings.folder) as folder:
         local_model, plot = Path(folder) / "model.safetensors", Path(folder) / "plot.png"
-        result = device.trainer.run(
-            device.job("train", detector)
-            | {
-                "client": device.settings.client,
-                "model": str(device.blobs.path(base.version)),
-                "round": current.round,
-                "base_version": base.version,
-                "work": asdict(current.work),
-                "seed": _seed(device, current),
-                "local_model": str(local_model),
-                "plot": str(plot),
-            }
-        )
+        job = device.job("train", detector) | {
+            "client": device.settings.client,
+            "model": str(device.blobs.path(base.version)),
+            "round": current.round,
+            "base_version": base.version,
+            "work": asdict(current.work),
+            "seed": _seed(device, current),
+            "local_model": str(local_model),
+            "plot": str(plot),
+        }
+        with counted_training(detector):
+            result = device.trainer.run(job)
         training = {
             "detector": detector,
             "round": current.round,
@@ -166,7 +167,7 @@ def install(device: Device, body: bytes, manifest: str | None) -> Done:
 
 
 def performance(device: Device, detector: str) -> Done:
-    """Measure the local and the global model on the test split.
+    """Measure the local and the global model on the test split, keep what was found, and tell the main server.
 
     Raises:
         OutOfOrder: Neither a training nor a global model is here; or a training is running.
@@ -178,11 +179,27 @@ def performance(device: Device, detector: str) -> Done:
         raise OutOfOrder("There is nothing to compare yet.", todo="Open /modeltrain on this device first.")
     models = {"local": str(device.blobs.path(training.local_model)), "global": str(device.blobs.path(held.version))}
     job = device.job("score", detector) | {"clients": [device.settings.client], "split": "test", "models": models}
-    measured = device.trainer.run(job)["models"]
+    with TemporaryDirectory(prefix="training-", dir=device.settings.folder) as folder:
+        plot = Path(folder) / "plot.png"
+        result = device.trainer.run(job | {"plot": str(plot)})
+        measurement = Measurement(
+            detector,
+            local_model=training.local_model,
+            trained_round=training.round,
+            version=held.version,
+            global_round=held.round,
+            report=device.blobs.put(json.dumps(result["report"]).encode()),
+            plot=device.blobs.put(plot.read_bytes()),
+            measured_at=device.clock(),
+        )
+    device.store.keep_measurement(measurement)
+    measured = result["models"]
     said = "; ".join(_in_words(name, measured[name]) for name in ("local", "global"))
     said = f"On {measured['local']['pictures']} test pictures: {said}. "
     said += f"(Local: trained for round {training.round}; global: the model of round {held.round}.)"
-    return Done(said, measured | {"local_round": training.round, "global_round": held.round})
+    said += measurements.tell(device, detector)
+    rounds = {"local_round": training.round, "global_round": held.round}
+    return Done(said, measured | rounds | {"intervals": result["report"]["figures"]})
 
 
 def _round_of(rounds: dict[str, RoundSettings], detector: str) -> RoundSettings:

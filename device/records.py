@@ -62,6 +62,33 @@ class Errand:
 
 
 @dataclass(frozen=True)
+class Measurement:
+    """The last comparison of a detector's local and global model on the test split.
+
+    Attributes:
+        detector: Whose models.
+        local_model: Digest of the local model's container.
+        trained_round: The local model was trained for this round.
+        version: Of the global model.
+        global_round: The global model is that of this round.
+        report: Digest of what was found, JSON; see `device.metrics.report`.
+        plot: Digest of the plot, PNG.
+        measured_at: Seconds since the epoch.
+        told: 1 once the main server has the numbers, else 0.
+    """
+
+    detector: str
+    local_model: str
+    trained_round: int
+    version: str
+    global_round: int
+    report: str
+    plot: str
+    measured_at: float
+    told: int = 0
+
+
+@dataclass(frozen=True)
 class Training:
     """One finished training.
 

@@ -9,12 +9,14 @@ from flask import Flask, Response, jsonify, request
 
 from device import participation
 from device.context import Device
+from device.page import thumbnail
+from device.report import add_report
 from shared.errors import NotFound
 from shared.manifest import HEADER
 from shared.messages import add_signed_message
 from shared.names import checked_name
 from shared.nonces import Nonces
-from shared.openapi import CONTAINER, MANIFEST, PNG, Operation, declare
+from shared.openapi import CONTAINER, JPEG, MANIFEST, PNG, SENTENCE, Operation, declare
 from shared.steps import Answer, Done, each
 from shared.trust import Caller, Gate
 from shared.web import add_step
@@ -43,6 +45,8 @@ def add_routes(app: Flask, device: Device) -> None:
     add_step(app, "/sendstatus", sendstatus, "Announce this device to the main server.", (404, 503))
     add_step(app, "/sendmodel", sendmodel, "Send the update of the last training.", (404, 503))
     add_step(app, "/performance", performance, "Measure the local and the global model.", (404, 422))
+    add_report(app, device)
+    add_step(app, "/cancel", lambda _: cancel(device), "End the training that is going on.", (), (), SENTENCE)
 
     def aggmodel(caller: Caller) -> Response:
         done = participation.install(device, caller.verified.body, request.headers.get(HEADER))
@@ -61,4 +65,15 @@ def add_routes(app: Flask, device: Device) -> None:
             raise NotFound(f"No {detector} training has been done here yet.", todo="Open /modeltrain first.")
         return Response(device.blobs.get(training.plot), mimetype="image/png")
 
+    @app.get("/picture/<detector>/<split>/<kind>/<int:number>.jpg")
+    def picture(detector: str, split: str, kind: str, number: int) -> Response:
+        return Response(thumbnail(device, detector, split, kind, number), mimetype="image/jpeg")
+
+    shown = Operation("Show one of the pictures here.", {}, JPEG, (400, 404, 422), "operator")
+    declare(app.extensions, "picture", GET=shown)
     declare(app.extensions, "plot", GET=Operation("Show the last training.", {}, PNG, (400, 404), "operator"))
+
+
+def cancel(device: Device) -> Answer:
+    """End what the training child is doing."""
+    return Answer(200, f"Cancelled: {device.trainer.cancel()}. The models and earlier trainings are kept.")

@@ -8,9 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Column, Connection, CursorResult, Float, Integer, MetaData, String, Table, insert, select
+from sqlalchemy import Column, Connection, CursorResult, Float, Integer, MetaData, String, Table, func, insert, select
 
-from device.records import Errand, Held, Score, Setback, Training
+from device.records import Errand, Held, Measurement, Score, Setback, Training
 from shared.database import Database
 from shared.round_settings import RoundSettings, parse_round_settings
 
@@ -72,6 +72,19 @@ _trainings = Table(
     Column("update", String),
     Column("sent", Integer, nullable=False, default=0),
     Column("pictures", Integer, nullable=False, default=0),
+)
+_measurements = Table(
+    "measurements",
+    METADATA,
+    Column("detector", String, primary_key=True),
+    Column("local_model", String, nullable=False),
+    Column("trained_round", Integer, nullable=False),
+    Column("version", String, nullable=False),
+    Column("global_round", Integer, nullable=False),
+    Column("report", String, nullable=False),
+    Column("plot", String, nullable=False),
+    Column("measured_at", Float, nullable=False),
+    Column("told", Integer, nullable=False, default=0),
 )
 
 
@@ -213,6 +226,28 @@ class Store:
             row = _newest(connection, detector, _trainings).mappings().first()
             return None if row is None else Training(**(dict(row) | {"history": json.loads(row["history"])}))
 
+    def trainings(self, detector: str, limit: int) -> tuple[Training, ...]:
+        """Return the newest trainings of a detector, newest first."""
+        with self.database.read() as connection:
+            mine = select(_trainings).where(_trainings.c.detector == detector).order_by(_trainings.c.id.desc())
+            rows = connection.execute(mine.limit(limit)).mappings()
+            return tuple(Training(**(dict(row) | {"history": json.loads(row["history"])})) for row in rows)
+
+    def scores(self, detector: str, limit: int) -> tuple[Score, ...]:
+        """Return what the newest global models of a detector answered here, newest first."""
+        with self.database.read() as connection:
+            mine = select(_scores).where(_scores.c.detector == detector).order_by(_scores.c.round.desc())
+            return tuple(Score(**row) for row in connection.execute(mine.limit(limit)).mappings())
+
+    def fingerprint(self) -> str:
+        """Return text that is another one when something was written that the device's page shows."""
+        with self.database.read() as connection:
+            newest = connection.execute(select(func.max(_trainings.c.id), func.sum(_trainings.c.sent))).one()
+            tables = (_models, _candidates, _setbacks, _measurements)
+            others = [tuple(connection.execute(select(table)).all()) for table in tables]
+            scores = connection.execute(select(func.count(), func.max(_scores.c.round)).select_from(_scores)).one()
+            return repr((newest, others, scores, connection.execute(select(_rounds.c.settings)).all()))
+
     def sent_round(self, detector: str) -> int | None:
         """Return the round of the newest training whose update was accepted, or None."""
         with self.database.read() as connection:
@@ -234,6 +269,30 @@ class Store:
             connection.execute(_trainings.update().where(_trainings.c.id == training.id).values(sent=1))
             _made_good(connection, training.detector, training.round)
 
+    def keep_measurement(self, measurement: Measurement) -> None:
+        """Keep what was measured in place of what the detector had."""
+        with self.database.write() as connection:
+            _put(connection, _measurements, asdict(measurement))
+
+    def measurement(self, detector: str) -> Measurement | None:
+        """Return what was last measured of a detector, or None."""
+        with self.database.read() as connection:
+            row = _row_of(connection, _measurements, detector)
+            return None if row is None else Measurement(**row)
+
+    def untold(self) -> tuple[Measurement, ...]:
+        """Return the measurements that the main server has not, the newest first."""
+        with self.database.read() as connection:
+            query = select(_measurements).where(_measurements.c.told == 0)
+            rows = connection.execute(query.order_by(_measurements.c.measured_at.desc())).mappings()
+            return tuple(Measurement(**row) for row in rows)
+
+    def note_told(self, measurement: Measurement) -> None:
+        """Note that the main server has the numbers of a measurement, if it is still the detector's newest."""
+        mine = (_measurements.c.detector == measurement.detector) & (_measurements.c.report == measurement.report)
+        with self.database.write() as connection:
+            connection.execute(_measurements.update().where(mine).values(told=1))
+
     def forget_old(self, keep: int) -> frozenset[str]:
         """Forget all but the newest `keep` trainings and scores of each detector.
 
@@ -253,7 +312,8 @@ class Store:
             for detector in connection.execute(select(_trainings.c.detector).distinct()).scalars().all():
                 needed.add(_newest(connection, detector, _trainings.c.base_version).scalar())
             columns = (_trainings.c.local_model, _trainings.c.plot, _trainings.c.update)
-            for column in (*columns, _models.c.version, _candidates.c.version):
+            others = (_measurements.c.report, _measurements.c.plot, _models.c.version, _candidates.c.version)
+            for column in (*columns, *others):
                 needed.update(connection.execute(select(column)).scalars())
         return frozenset(digest for digest in needed if digest is not None)
 

@@ -16,6 +16,7 @@ from device.context import Device
 from device.records import Setback, Training
 from device.trainer import Busy, ChildDied
 from shared.errors import DoorbellError, PeerUnreachable, StorageFailed
+from shared.logs import checked_id, request_id, under
 
 _UNPLANNED = "Something went wrong that nobody planned for; the device's log says where."
 _log = logging.getLogger(__name__)
@@ -52,10 +53,11 @@ def take_part(
     def work() -> Outcome:
         training = device.store.newest_training(detector)
         if training is None or not is_trained(training):
-            participation.train(device, detector)
+            _log.info("%s: %s", detector, participation.train(device, detector).said)
         elif training.sent:
             return Outcome.NOTHING
-        participation.send(device, detector, participation.announce(device))
+        done = participation.send(device, detector, participation.announce(device))
+        _log.info("%s: %s", detector, done.said)
         return Outcome.DONE
 
     def failed(said: str) -> None:
@@ -65,7 +67,8 @@ def take_part(
             number = training.round
         device.store.note_setback(Setback(detector, number, said))
 
-    return _outcome(device, f"{detector}: training and sending", work, failed, ending)
+    with under(checked_id(request_id())):  # what the schedule asks for has no round's id
+        return _outcome(device, f"{detector}: training and sending", work, failed, ending)
 
 
 def install_version(device: Device, detector: str, version: str) -> Outcome:

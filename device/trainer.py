@@ -8,6 +8,7 @@ however that ends, because its standard input closes. Jobs and events are lines 
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess  # nosec B404
@@ -15,14 +16,17 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import IO, Any, cast
 
-from shared.errors import DatasetError, DoorbellError, OutOfOrder, TrainingFailed
+from shared.errors import Cancelled, DatasetError, DoorbellError, OutOfOrder, TrainingFailed
 
 _CHILD = (sys.executable, "-m", "device.training_child")
 _ERRORS: dict[str, type[DoorbellError]] = {DatasetError.slug: DatasetError, TrainingFailed.slug: TrainingFailed}
 _SHORT_JOBS = {"score"}
 _PATIENCE_S = 10.0
+_CANCEL_S = 3.0
+_WRITING = threading.Lock()
 
 
 class Busy(OutOfOrder):
@@ -45,6 +49,7 @@ class Trainer:
     def __init__(self, max_mb: int = 2048, command: Sequence[str] = _CHILD, log: IO[bytes] | None = None) -> None:
         self._max_mb, self._command, self._log = max_mb, command, log
         self._busy = threading.Lock()
+        self._cancelled = False
         self._child: subprocess.Popen[str] | None = None
         self._progress: Mapping[str, Any] | None = None
 
@@ -66,17 +71,38 @@ class Trainer:
 
         Raises:
             Busy: It is busy with another.
+            Cancelled: By `cancel`.
             DatasetError: The pictures cannot be learned from.
             ChildDied: It was killed, or ended by itself.
             TrainingFailed: It gave up, or ran out of memory.
         """
         self._take()
         try:
+            self._cancelled = False
             self._progress = {"do": job["do"], "detector": job["detector"]}
             return self._converse(job)
         finally:
             self._progress = None
             self._busy.release()
+
+    def cancel(self) -> str:
+        """End the job that is being done, and return what it was; a child that does not listen is killed.
+
+        Raises:
+            OutOfOrder: There is none.
+        """
+        child, progress = self._child, self._progress
+        if child is None or progress is None:
+            raise OutOfOrder("Nothing is being trained.")
+        self._cancelled = True
+        with suppress(BrokenPipeError):
+            _write_line(child.stdin, {"do": "cancel"})
+        deadline = time.monotonic() + _CANCEL_S
+        while self._cancelled and self._progress is not None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if self._cancelled and self._progress is not None:
+            child.kill()
+        return describe(progress)
 
     def close(self) -> None:
         """End the child, if there is one."""
@@ -111,13 +137,16 @@ class Trainer:
                 break
             if "progress" in message:
                 self._progress = {"do": job["do"], "detector": job["detector"]} | message["progress"]
+            elif message.get("error") == Cancelled.slug:
+                raise Cancelled
             elif "error" in message:
                 kind = _ERRORS.get(message["error"], TrainingFailed)
                 raise kind(message["happened"], kept=message["kept"], todo=message["todo"])
             else:
                 self._replace_if_large(message["resident_mb"])
                 return dict(message["result"])
-        raise self._died(child)
+        died = self._died(child)
+        raise Cancelled if self._cancelled else died
 
     def _started(self) -> subprocess.Popen[str]:
         if self.pid is None:
@@ -160,8 +189,21 @@ def describe(progress: Mapping[str, Any] | None) -> str:
     )
 
 
+def progress_of(progress: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return how far a device is: `words` for people, and `value` from 0 to 1, or None while that is not known."""
+    if progress is None:
+        return None
+    if "epoch" not in progress:
+        return {"words": describe(progress), "value": None}
+    words = f"{describe(progress)}: loss {progress['loss']:.3f}, accuracy {progress['accuracy']:.1%}"
+    words += f", about {math.ceil(progress['seconds_left'])} s left"
+    value = (progress["epoch"] - 1 + progress["batch"] / progress["batches"]) / progress["epochs"]
+    return {"words": words, "value": round(value, 4)}
+
+
 def _write_line(pipe: IO[str] | None, message: Mapping[str, object]) -> None:
     if pipe is None:
         raise BrokenPipeError
-    pipe.write(json.dumps(message) + "\n")
-    pipe.flush()
+    with _WRITING:
+        pipe.write(json.dumps(message) + "\n")
+        pipe.flush()

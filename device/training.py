@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 import keras
@@ -39,10 +40,12 @@ class Examples:
     Attributes:
         inputs: float32[n, 1280] features, or uint8[n, px, px, 3] RGB for an architecture without a body.
         labels: uint8[n], 1 where the picture shows what is to be detected and 0 elsewhere.
+        files: Of each picture its file, relative to the data set's folder, and the SHA-256 of its bytes.
     """
 
     inputs: Inputs
     labels: NDArray[np.uint8]
+    files: tuple[tuple[Path, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,10 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training is: epoch and batch count from 1; loss and accuracy are means over this epoch so far."""
+    """Where a training is: epoch and batch count from 1; loss and accuracy are means over this epoch so far.
+
+    `history` has the epochs that are done, and `seconds_left` is a guess from the pace so far.
+    """
 
     epoch: int
     epochs: int
@@ -66,6 +72,8 @@ class Progress:
     batches: int
     loss: float
     accuracy: float
+    history: tuple[Epoch, ...] = ()
+    seconds_left: float = 0.0
 
 
 @dataclass
@@ -119,7 +127,7 @@ class Learner:
             valid: The pictures to measure each epoch by, at least one.
             work: Epochs, batch size and learning rate.
             seed: Decides the order of the pictures and their augmentation.
-            on_progress: Called after each batch, in this thread.
+            on_progress: Called after each batch, in this thread; what it raises ends the training.
 
         Returns:
             The trained params, and one `Epoch` for each pass.
@@ -130,10 +138,17 @@ class Learner:
         _require_examples(train, valid)
         self._reset(params, work.learning_rate)
         rng = np.random.default_rng(seed)
-        history = []
+        history: list[Epoch] = []
+        begun = time.perf_counter()
+
+        def tell(progress: Progress) -> None:
+            done = (progress.epoch - 1 + progress.batch / progress.batches) / progress.epochs
+            left = (time.perf_counter() - begun) * (1 - done) / done
+            on_progress(replace(progress, history=tuple(history), seconds_left=left))
+
         for epoch in range(1, work.epochs + 1):
             started = time.perf_counter()
-            loss, accuracy = self._pass(train, work, epoch, rng, on_progress)
+            loss, accuracy = self._pass(train, work, epoch, rng, tell)
             val_loss, val_accuracy = self._evaluate(valid)
             history.append(Epoch(loss, accuracy, val_loss, val_accuracy, time.perf_counter() - started))
         trained = get_params(self._model, self._architecture)

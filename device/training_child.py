@@ -1,10 +1,12 @@
 """The training child: `python -m device.training_child`. The only process of the project that imports TensorFlow.
 
 It reads jobs from standard input, one JSON object a line, and writes events as lines of JSON: `progress` any number
-of times, then `result` or `error`. It ends when standard input closes, in the middle of a job too.
+of times, then `result` or `error`. The line `{"do": "cancel"}` ends the training that is going on, with an error. It
+ends itself when standard input closes, in the middle of a job too.
 
     train   params + pictures → trained params, history, plot
-    score   several models side by side on one split of one or several clients; `brief`: their accuracy alone
+    score   several models side by side on one split of one or several clients; `brief`: their accuracy alone;
+            `plot`: of two, "local" and "global", a full report and a plot as well
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from typing import Any
 
 import psutil
 
-from shared.errors import DoorbellError
+from shared.errors import Cancelled, DoorbellError
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -34,28 +36,40 @@ def main() -> None:
     wire = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever a library prints goes to the log, not into the conversation
     emit: Emit = lambda message: print(json.dumps(message), file=wire, flush=True)  # noqa: E731 - the wire
-    jobs = _listen()
+    cancelled = threading.Event()
+    jobs = _listen(cancelled)
     bench = _Bench()
     while True:
-        emit(_do(bench, jobs.get(), emit))
+        job = jobs.get()
+        cancelled.clear()
+        emit(_do(bench, job, emit, cancelled))
 
 
-def _listen() -> queue.Queue[dict[str, Any]]:
+def _listen(cancelled: threading.Event) -> queue.Queue[dict[str, Any]]:
     jobs: queue.Queue[dict[str, Any]] = queue.Queue()
 
     def read() -> None:
         for line in sys.stdin:
-            jobs.put(json.loads(line))
+            job = json.loads(line)
+            if job["do"] == "cancel":
+                cancelled.set()
+            else:
+                jobs.put(job)
         os._exit(0)
 
     threading.Thread(target=read, daemon=True).start()
     return jobs
 
 
-def _do(bench: _Bench, job: dict[str, Any], emit: Emit) -> dict[str, Any]:
+def _do(bench: _Bench, job: dict[str, Any], emit: Emit, cancelled: threading.Event) -> dict[str, Any]:
+    def tell(progress: dict[str, Any]) -> None:
+        if cancelled.is_set():
+            raise Cancelled
+        emit({"progress": progress})
+
     verbs = {"train": bench.train, "score": bench.score}
     try:
-        result = verbs[job["do"]](job, lambda progress: emit({"progress": progress}))
+        result = verbs[job["do"]](job, tell)
     except DoorbellError as error:
         return {"error": error.slug, "happened": error.happened, "kept": error.kept, "todo": error.todo}
     except Exception as error:  # whatever a framework throws must become a sentence, and the child goes on
@@ -104,7 +118,7 @@ class _Bench:
         from shared.containers import parse_model  # noqa: PLC0415
         from shared.errors import TrainingFailed  # noqa: PLC0415
 
-        results = {}
+        results, answers, files = {}, {}, []
         for name, path in job["models"].items():
             model = parse_model(Path(path).read_bytes())
             parts = [self._examples(job, model.architecture, client, job["split"])[0] for client in job["clients"]]
@@ -114,7 +128,13 @@ class _Bench:
                 raise TrainingFailed("What the model answers is no number.", kept="What was stored is kept.")
             labels = np.concatenate([part.labels for part in parts])
             results[name] = self._accuracy(labels, scores) if job.get("brief") else self._measure(labels, scores)
-        return {"models": results}
+            if "plot" in job:
+                answers[name] = scores
+                files.append([file for part in parts for file in part.files])
+        if any(others != files[0] for others in files):  # a change between two models is no difference of theirs
+            raise TrainingFailed("The pictures changed while they were measured.", todo="Measure again.")
+        report = {"report": self._report(job, labels, answers, files[0])} if answers else {}
+        return {"models": results} | report
 
     @staticmethod
     def _accuracy(labels: Any, scores: Any) -> dict[str, Any]:
@@ -125,6 +145,20 @@ class _Bench:
         from device.metrics import measure  # noqa: PLC0415 - scikit-learn takes a second to load
 
         return measure(labels, scores)
+
+    @staticmethod
+    def _report(job: dict[str, Any], labels: Any, answers: Any, files: list[tuple[Path, str]]) -> dict[str, Any]:
+        """Compare two models in full, draw that, and name the files of mistakes, relative to their split."""
+        from device.metrics import report  # noqa: PLC0415
+        from device.plot import comparison_plot  # noqa: PLC0415
+
+        found = report(labels, answers)
+        Path(job["plot"]).write_bytes(comparison_plot(job["detector"], found))
+        for model in found["models"].values():
+            for mistake in model["mistakes"]:
+                path, content_id = files[mistake.pop("index")]
+                mistake |= {"file": "/".join(path.parts[3:]), "content_id": content_id}
+        return found
 
     def _learner(self, name: str) -> Any:
         from device.training import Learner  # noqa: PLC0415 - imports TensorFlow

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from federation import backup, controls, demo, membership, preflight, restore
+from federation import backup, controls, demo, doctor, membership, preflight, restore
 from federation.processes import PORTS, command, environment
 from federation.round import Addresses, Step, run_round
 from shared.errors import DoorbellError
@@ -48,6 +48,7 @@ def _command_line() -> argparse.ArgumentParser:
     backup.add_commands(commands)
     restore.add_command(commands)
     controls.add_commands(commands)
+    doctor.add_command(commands)
     for command_with_topology in (one_round, show):
         command_with_topology.add_argument("--topology", choices=("secure", "direct"), default="secure")
     return parser

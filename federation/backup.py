@@ -26,7 +26,7 @@ from rich.progress import track
 
 import device.store
 import main_server.tables
-import sec_agg.store
+import sec_agg.tables
 from federation.archive import KEYS, Contents, Kept, Writer
 from shared.blobs import BlobStore, open_blobs, storage_errors
 from shared.database import Database
@@ -45,6 +45,7 @@ _ATTEMPTS = 3
 _FILES = {
     "versions": ("version",), "contributions": ("digest",), "plain_updates": ("digest",),
     "models": ("version",), "candidates": ("version",), "trainings": ("local_model", "plot", "update", "base_version"),
+    "measurements": ("report", "plot"),
 }  # fmt: skip
 _MAY_BE_GONE = {("trainings", "base_version")}
 
@@ -86,7 +87,7 @@ def services(environ: Mapping[str, str]) -> dict[str, Service]:
     known = [
         Service(MAIN, main.folder, main_server.tables.MIGRATIONS, True, main.database_url, main.blobs,
                 main.s3_endpoint, main.secret),
-        Service(AGGREGATOR, aggregator.folder, sec_agg.store.MIGRATIONS, False, aggregator.database_url,
+        Service(AGGREGATOR, aggregator.folder, sec_agg.tables.MIGRATIONS, False, aggregator.database_url,
                 aggregator.blobs, aggregator.s3_endpoint, aggregator.secret),
         *(Service(f"devices/{name}", devices / name, device.store.MIGRATIONS) for name in names),
     ]  # fmt: skip

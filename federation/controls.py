@@ -160,6 +160,11 @@ def _status(chosen: argparse.Namespace) -> int:
         )  # fmt: skip
     if now["detectors"]:
         console.print(detectors)
+    for each in now["detectors"]:
+        console.print(f"{each['detector']}: {each['next']}", highlight=False)
+    if now["refusals"]:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(now["refusals"].items()))
+        console.print(f"Requests refused since the main server was started: {reasons}.", highlight=False)
     return 0
 
 

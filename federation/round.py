@@ -15,6 +15,7 @@ from typing import Any
 import requests
 
 from shared.errors import DoorbellError, PeerUnreachable
+from shared.logs import checked_id, id_header, request_id, under
 from shared.round_settings import Topology
 
 
@@ -61,11 +62,17 @@ def run_round(
         PeerUnreachable: A server did not answer.
     """
     steps: list[Step] = []
+    name = checked_id(request_id())  # the round goes by one id in every service's log
 
     def on(servers: tuple[str, ...], path: str) -> None:
         """Do one step on these servers at the same time."""
+
+        def do(server: str) -> Step:
+            with under(name):
+                return do_step(server, path, detector, at.token)
+
         with ThreadPoolExecutor(len(servers)) as pool:
-            for step in pool.map(lambda server: do_step(server, path, detector, at.token), servers):
+            for step in pool.map(do, servers):
                 steps.append(step)
                 on_step(step)
 
@@ -106,7 +113,7 @@ def ask(
     method: str, server: str, path: str, token: str | None = None, params: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """Ask a server what its operator may ask, and return its JSON; raises as `do_step` does."""
-    headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    headers = id_header() | {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
     try:
         response = requests.request(method, server + path, params=params, headers=headers, timeout=(5, 3600))
         answer = response.json()

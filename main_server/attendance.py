@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from main_server.context import MainServer
 from main_server.records import Device, Participation, Round
-from main_server.rounds import asked_rounds
+from main_server.run_store import RUNNING
+from main_server.standing_store import Standing
+from main_server.states import OPEN
 
 ONLINE_S = 75.0
 """A device that waits for work calls at least every half minute; two calls may be lost before it counts as offline."""
@@ -21,12 +25,14 @@ class Attendance:
         state: "online", "offline", "by hand" (it does not wait for work), "training", "sent", "late" or "failing".
         why: One sentence.
         last_seen: Seconds since the epoch.
+        address: Where it says that it is.
     """
 
     device: str
     state: str
     why: str
     last_seen: float
+    address: str
 
 
 def is_online(device: Device, now: float) -> bool:
@@ -34,22 +40,36 @@ def is_online(device: Device, now: float) -> bool:
     return device.waiting and abs(now - device.last_seen) <= ONLINE_S  # either way: the clock may have been set back
 
 
-def attendance(server: MainServer) -> tuple[Attendance, ...]:
-    """Return every device that announced itself, by name."""
-    now, parts = server.clock(), server.store.participations()
-    asked = {name: (each, server.store.sent(each.settings)) for name, each in asked_rounds(server).items()}
+def attendance(server: MainServer, standing: Standing | None = None) -> tuple[Attendance, ...]:
+    """Return every device that announced itself, by name; `standing` is how things stand, if that is known already."""
+    now, standing = server.clock(), standing or server.store.standing()
+    asked = {name: (each, standing.sent.get(name, {})) for name, each in _asked_rounds(standing).items()}
+    parts = defaultdict(list)
+    for part in standing.parts:
+        if part.detector in asked:
+            parts[part.device].append((part, *asked[part.detector]))
     found = []
-    for device in server.store.devices():
-        mine = [
-            (part, *asked[part.detector]) for part in parts if part.device == device.name and part.detector in asked
-        ]
+    for device in standing.devices:
+        mine = parts[device.name]
         state, why = _in_rounds(device, mine, now) or _otherwise(device, bool(mine), now)
-        found.append(Attendance(device.name, state, why, device.last_seen))
+        found.append(Attendance(device.name, state, why, device.last_seen, device.address))
     return tuple(found)
 
 
+def fingerprint(server: MainServer) -> str:
+    """Return text that is another one when a page should show something else."""
+    return server.store.fingerprint(server.clock() - ONLINE_S)
+
+
+def _asked_rounds(standing: Standing) -> dict[str, Round]:
+    """Return detector to open round of those that a run has asked the devices for."""
+    running = [detector for detector, (run, _) in standing.runs.items() if run.state == RUNNING]
+    newest = {detector: standing.newest_round(detector) for detector in running}
+    return {name: each for name, each in newest.items() if each and each.state == OPEN and each.asked_at is not None}
+
+
 def _in_rounds(
-    device: Device, mine: list[tuple[Participation, Round, dict[str, float]]], now: float
+    device: Device, mine: list[tuple[Participation, Round, Mapping[str, float]]], now: float
 ) -> tuple[str, str] | None:
     """Return what a device does in the rounds that wait for it, each with what was sent; None if none does."""
     for part, current, _ in mine:

@@ -9,7 +9,16 @@ from pathlib import Path
 from sqlalchemy import ColumnElement, Connection, and_, insert, select
 
 from main_server.states import ABANDONED, OPEN, move, note
-from main_server.tables import CONTRIBUTIONS, DEVICES, INVITATIONS, MEMBERS, MIGRATIONS, PARTICIPATIONS, ROUNDS
+from main_server.tables import (
+    CONTRIBUTIONS,
+    DEVICES,
+    INVITATIONS,
+    MEMBERS,
+    MIGRATIONS,
+    PARTICIPATIONS,
+    PERFORMANCES,
+    ROUNDS,
+)
 from shared.database import Database
 from shared.membership import Role
 
@@ -104,6 +113,7 @@ class MemberStore:
                 return False
             if connection.execute(MEMBERS.update().where(mine).values(name=new)).rowcount != 1:
                 return False
+            connection.execute(PERFORMANCES.update().where(PERFORMANCES.c.device == old).values(device=new))
             _end_participations(connection, old, at)
             connection.execute(DEVICES.delete().where(DEVICES.c.name == old))
             note(connection, at, "renamed", f"{old} is called {new} now.", device=new)
@@ -124,10 +134,11 @@ def _invited(invitation: str) -> ColumnElement[bool]:
 
 
 def _end_participations(connection: Connection, device: str, at: float) -> None:
-    """Forget a device's part in every detector, plain updates too; give up open rounds that it was vouched for in."""
+    """Forget a device's part in every detector, with all that it sent; give up open rounds it was vouched for in."""
     for row in connection.execute(select(ROUNDS).where(ROUNDS.c.state == OPEN)).mappings().all():
         if device in json.loads(row["vouched"]):
             said = f"Round {row['round']} is given up: {device} may be in its sum, and is not a member any more."
             move(connection, row["detector"], row["round"], ABANDONED, at, said)
     connection.execute(PARTICIPATIONS.delete().where(PARTICIPATIONS.c.device == device))
     connection.execute(CONTRIBUTIONS.delete().where(CONTRIBUTIONS.c.device == device))
+    connection.execute(PERFORMANCES.delete().where(PERFORMANCES.c.device == device))

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
+from prometheus_client import Counter
 
 from main_server.context import MainServer
 from main_server.records import PASSED, Device, Version
@@ -13,10 +14,15 @@ from shared.architectures import architecture
 from shared.containers import Model, parse_model
 from shared.errors import DoorbellError, NotFound, OutOfOrder
 from shared.http_client import Peer
+from shared.logs import carried
 from shared.manifest import HEADER, Manifest
+from shared.metrics import REGISTRY
 from shared.steps import Done
 
 _PARALLEL_DELIVERIES = 8
+_deliveries = Counter(
+    "doorbell_deliveries", "Models pushed to devices, missed, or fetched.", ["detector", "how"], registry=REGISTRY
+)
 
 
 def keep_model(server: MainServer, model: Model) -> Version:
@@ -70,7 +76,10 @@ def published_model(server: MainServer, version: str) -> tuple[bytes, str]:
         raise NotFound(
             "There is no such version, or not any more.", todo="Ask for the version that the open round starts from."
         )
-    return server.blobs.get(version), published.manifest
+    model = server.blobs.get(version)
+    server.store.note_given(published.detector, len(model))
+    _deliveries.labels(published.detector, "fetched").inc()
+    return model, published.manifest
 
 
 def deliver(server: MainServer, detector: str) -> Done:
@@ -90,9 +99,11 @@ def deliver(server: MainServer, detector: str) -> Done:
     taking_part = {p.device for p in server.store.participations(detector)}
     devices = [device for device in server.store.devices() if device.name in taking_part]
     with ThreadPoolExecutor(_PARALLEL_DELIVERIES) as pool:
-        outcomes = list(pool.map(lambda device: _deliver_to(server, device, version, model), devices))
+        push = carried(lambda device: _deliver_to(server, device, version, model))
+        outcomes = list(pool.map(push, devices))
     there = [device.name for device, reason in zip(devices, outcomes, strict=True) if reason is None]
     later = {device.name: reason for device, reason in zip(devices, outcomes, strict=True) if reason is not None}
+    server.store.note_given(detector, len(model) * len(there))
     said = f"The model of round {version.round} is delivered to {', '.join(there) or 'no device'}."
     said += "".join(f" {name} fetches it later: {reason}" for name, reason in later.items())
     figures = {"version": version.version, "round": version.round, "delivered": there, "later": later}
@@ -105,6 +116,8 @@ def _deliver_to(server: MainServer, device: Device, version: Version, model: byt
         to = Peer(device.name, device.address)
         server.http.post(f"{device.address}/aggmodel", model, to, {HEADER: version.manifest})
     except DoorbellError as error:
+        _deliveries.labels(version.detector, "missed").inc()
         return str(error)
+    _deliveries.labels(version.detector, "pushed").inc()
     server.store.note_delivery(device.name, version.detector, version.version)
     return None

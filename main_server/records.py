@@ -65,6 +65,8 @@ class Round:
         asked_at: When a run asked the devices to train for it.
         due_at: From when on it is to be summed, by decision of the run.
         closed_at: When it left the state open.
+        bytes_up: What was received while it was the newest: its sum, or plain updates; and `bytes_down`: what was
+            given out, in models.
     """
 
     settings: RoundSettings
@@ -76,6 +78,8 @@ class Round:
     asked_at: float | None = None
     due_at: float | None = None
     closed_at: float | None = None
+    bytes_up: int = 0
+    bytes_down: int = 0
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,9 @@ class Version:
         gate: "pending", "passed", "rejected" or "unchecked".
         said: Why.
         forgotten: Whether its parameters are not kept any more.
+        accuracy: How often it tells devices' validation pictures apart rightly, the mean weighted by pictures; None
+            if no device has said so. It stays when the scores that it is made of go.
+        scored_by: How many devices have, and `scored_pictures`: of how many pictures.
     """
 
     version: str
@@ -107,3 +114,6 @@ class Version:
     gate: str = UNCHECKED
     said: str = ""
     forgotten: bool = False
+    accuracy: float | None = None
+    scored_by: int = 0
+    scored_pictures: int = 0

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -33,12 +34,14 @@ from shared.containers import Aggregate, Model, parse_aggregate, parse_plain_upd
 from shared.errors import DoorbellError, InvalidMessage, NotFound, OutOfOrder
 from shared.fixed_point import EXTRA_COORDINATES, Mean, decode
 from shared.masking import unmask
+from shared.metrics import count_upload
 from shared.names import checked_name
 from shared.openapi import NAME_TEXT, STRING, as_json, record, record_of, table
 from shared.round_settings import MAX_VALUE_RANGE, RoundSettings
 from shared.steps import Done
 from shared.trust import Caller
 
+_log = logging.getLogger(__name__)
 _NAMES = {"type": "array", "items": NAME_TEXT}
 _NUMBER = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
 _SEALED = {"contentEncoding": "base64", "description": "What is none is named in the answer."}
@@ -178,7 +181,7 @@ def accept_aggregate(server: MainServer, body: bytes) -> Done:
     except InvalidMessage:
         server.store.fail(settings, digest, server.clock())
         raise
-    return _step_and_publish(server, settings, tuple(seeds), digest, mean)
+    return _step_and_publish(server, settings, tuple(seeds), digest, mean, len(body))
 
 
 def accept_plain(server: MainServer, caller: Caller) -> Done:
@@ -205,8 +208,10 @@ def accept_plain(server: MainServer, caller: Caller) -> Done:
         raise InvalidMessage(f"{update.device} has not announced itself.", todo="Open /sendstatus on it first.")
     if current.state != OPEN:  # before the disk is touched
         raise _not_open(current)
-    if not server.store.keep_plain_update(settings, update.device, server.blobs.put(body), server.clock()):
+    kept = server.blobs.put(body)
+    if not server.store.keep_plain_update(settings, update.device, kept, server.clock(), len(body)):
         raise _not_open(current)
+    count_upload(update.detector, len(body))
     return Done(f"The update for round {settings.round} is kept.")
 
 
@@ -293,16 +298,18 @@ def _open_seed(server: MainServer, settings: RoundSettings, known: set[str], dev
 
 
 def _step_and_publish(
-    server: MainServer, settings: RoundSettings, cohort: tuple[str, ...], digest: str, mean: Mean
+    server: MainServer, settings: RoundSettings, cohort: tuple[str, ...], digest: str, mean: Mean, received: int = 0
 ) -> Done:
     base, spec = load_model(server, settings.base_version), architecture(settings.architecture)
     params = _finite(step(spec.flatten(base.params), mean.delta, server.settings.server_learning_rate))
     model = Model(settings.detector, settings.round, settings.base_version, spec.name, spec.unflatten(params))
     version = keep_model(server, model)
-    current = server.store.publish(settings, cohort, digest, mean.clamped, version)
+    current = server.store.publish(settings, cohort, digest, mean.clamped, version, received)
     if current.aggregate != digest:
         raise _not_open(current)
-    return _published(server, current)
+    done = _published(server, current)
+    _log.info("%s: %s", settings.detector, done.said)
+    return done
 
 
 def _finite(params: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 
-from flask import Flask, Response, jsonify, request
+from flask import Flask, Response, g, jsonify, request
 
 from main_server.context import MainServer
 from main_server.controls import add_controls
 from main_server.devices import ROUNDS, STATUS, announce
 from main_server.members import ADMISSION, JOINING, NEW_KEY, ROSTER, admit, change_key, member_of, roster
 from main_server.model_registry import deliver, published_model
+from main_server.performances import add_report, note
 from main_server.rounds import (
     FINISHED,
     REFUSED,
@@ -33,6 +34,7 @@ from shared.names import checked_name, checked_version
 from shared.nonces import open_nonces
 from shared.openapi import CONTAINER, Operation
 from shared.operators import Attempts
+from shared.performances import PERFORMANCE
 from shared.steps import Done, each
 from shared.trust import AnyRole, Caller, Gate
 from shared.web import add_message, add_step, json_body
@@ -44,6 +46,7 @@ def add_routes(app: Flask, server: MainServer, news: News) -> None:
     """Add the main server's addresses to its app."""
     _add_messages(app, server, news)
     add_controls(app, server)
+    add_report(app, server)
 
     aggregate_models = each(server.store.detectors, partial(aggregate_plain, server), _NOTHING)
     send_model_clients = each(server.store.detectors, partial(deliver, server), _NOTHING)
@@ -78,7 +81,13 @@ def _add_messages(app: Flask, server: MainServer, news: News) -> None:
     def work(caller: Caller) -> Response:
         is_device = caller.member.role == "device"
         said = json_body()
-        return jsonify(for_device(server, news, caller, said) if is_device else for_aggregator(server, news, said))
+        answer = for_device(server, news, caller, said) if is_device else for_aggregator(server, news, said)
+        g.quiet = not answer["tasks"]
+        return jsonify(answer)
+
+    def performance(caller: Caller) -> Response:
+        note(server, caller, json_body())
+        return jsonify({"said": "The figures are kept."})
 
     def new_key(caller: Caller) -> Response:
         change_key(server, caller, json_body())
@@ -112,6 +121,8 @@ def _add_messages(app: Flask, server: MainServer, news: News) -> None:
     add_message(app, "/join", join, operation=Operation("Join the federation.", JOINING, ADMISSION, (403, 429)))
     message("/clientstatus", clientstatus, device, Operation("Announce a device.", STATUS, ROUNDS))
     message("/work", work, device + aggregator, Operation("Wait for work.", ASKING, WORK))
+    measured = Operation("Keep what a device measured.", PERFORMANCE, fails=(404,))
+    message("/performance", performance, device, measured)
     message("/new_key", new_key, device + aggregator, Operation("Change one's key.", NEW_KEY, fails=(409,)))
     message("/roster", show_roster, aggregator, Operation("List the members.", answer=ROSTER), ["GET"])
     message("/round/<detector>", show_round, aggregator, Operation("Show the open round.", {}, ROUND, (404,)), ["GET"])

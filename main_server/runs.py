@@ -19,6 +19,7 @@ from main_server.rounds import aggregate_plain, check_not_pinned, current_round,
 from main_server.run_store import FINISHED, RUNNING, STOPPED, Run
 from main_server.states import FAILED, OPEN
 from shared.errors import DoorbellError, InvalidMessage, OutOfOrder
+from shared.logs import round_id, under
 from shared.round_settings import RoundSettings
 from shared.steps import Done
 
@@ -125,7 +126,8 @@ def _advance(server: MainServer, run: Run) -> None:
     elif current.due_at is not None and _is_stuck(server, current, now):
         store.give_up(settings, now, f"Round {settings.round} is given up: too few updates came, and something failed.")
     elif current.due_at is not None and settings.topology == "direct" and _has_enough(server, current):
-        _sum_plain(server, current)
+        with under(round_id(run.detector, settings.round)):
+            _sum_plain(server, current)
 
 
 def _why_due(server: MainServer, current: Round, now: float) -> str | None:

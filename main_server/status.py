@@ -2,63 +2,67 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
-from main_server import runs
 from main_server.attendance import attendance
 from main_server.context import MainServer
+from main_server.outlook import outlook
 from main_server.records import Round, Version
-from main_server.run_store import Run
+from main_server.standing_store import Standing
+from shared.metrics import refusals
 
-_VERSIONS, _EVENTS = 10, 30
+_ROUNDS, _VERSIONS, _EVENTS = 10, 10, 30
 
 
 def status(server: MainServer) -> dict[str, Any]:
     """Return devices, runs, rounds and versions; all times are seconds since the epoch."""
-    newest_runs = {run.detector: run for run in server.store.runs()}
-    pins = server.store.pins()
+    standing = server.store.standing(_ROUNDS, _VERSIONS, _EVENTS)
     return {
         "federation": server.settings.federation,
         "topology": server.settings.topology,
         "time": server.clock(),
-        "devices": [asdict(each) for each in attendance(server)],
-        "detectors": [
-            {
-                "detector": name,
-                "round": _round(server, server.store.newest_round(name)),
-                "run": _run(server, newest_runs.get(name)),
-                "pinned": pins.get(name),
-                "versions": [_version(server, each) for each in server.store.versions(name, _VERSIONS)],
-            }
-            for name in server.store.detectors()
-        ],
-        "events": [asdict(event) for event in server.store.events(_EVENTS)],
+        "devices": [dict(vars(each)) for each in attendance(server, standing)],
+        "detectors": [_detector(server, standing, name) for name in standing.detectors],
+        "refusals": refusals(),
+        "events": [dict(vars(event)) for event in standing.events],
+        "event_count": standing.event_count,
     }
 
 
-def accuracy_of(server: MainServer, version: str) -> dict[str, float | int] | None:
-    """Return what devices reported of a version: the mean accuracy, weighted by pictures, and of how many; or None."""
-    scores = server.store.scores(version)
-    pictures = sum(score.pictures for score in scores)
-    if not pictures:
-        return None
-    mean = sum(score.accuracy * score.pictures for score in scores) / pictures
-    return {"accuracy": mean, "devices": sum(score.pictures > 0 for score in scores), "pictures": pictures}
+def _detector(server: MainServer, standing: Standing, name: str) -> dict[str, object]:
+    current, rounds = standing.newest_round(name), standing.rounds.get(name, ())
+    run, done = standing.runs.get(name, (None, 0))
+    versions = standing.versions.get(name, ())
+    in_force = next((version.version for version in versions if version.released_at is not None), None)
+    return {
+        "detector": name,
+        "next": outlook(server, standing, name),
+        "round": None if current is None else _open_round(current) | {"sent": dict(standing.sent.get(name, {}))},
+        "run": None if run is None else vars(run) | {"done": done},
+        "pinned": standing.pins.get(name),
+        "rounds": [_round(each) for each in rounds],
+        "round_count": standing.round_counts.get(name, 0),
+        "versions": [_version(each) | {"in_force": each.version == in_force} for each in versions],
+        "version_count": standing.version_counts.get(name, 0),
+    }
 
 
-def _round(server: MainServer, current: Round | None) -> dict[str, object] | None:
-    if current is None:
-        return None
+def _open_round(current: Round) -> dict[str, object]:
     times = {name: getattr(current, name) for name in ("opened_at", "asked_at", "due_at", "closed_at")}
-    who = {"sent": server.store.sent(current.settings), "cohort": list(current.cohort)}
+    who = {"cohort": list(current.cohort), "min_cohort": current.settings.min_cohort}
     return {"round": current.settings.round, "state": current.state, **times, **who}
 
 
-def _run(server: MainServer, run: Run | None) -> dict[str, object] | None:
-    return None if run is None else asdict(run) | {"done": runs.done(server, run)}
+def _round(each: Round) -> dict[str, object]:
+    """Return what a round came to: bytes that the main server received and gave out, seconds from open to closed."""
+    seconds = None if each.closed_at is None else max(0.0, each.closed_at - each.opened_at)
+    figures = {"devices": len(each.cohort), "bytes_up": each.bytes_up, "bytes_down": each.bytes_down}
+    when = {"opened_at": each.opened_at, "seconds": seconds}
+    return {"round": each.settings.round, "state": each.state, **when, **figures}
 
 
-def _version(server: MainServer, version: Version) -> dict[str, object]:
-    shown = {name: value for name, value in asdict(version).items() if name not in ("manifest", "detector")}
-    return shown | {"score": accuracy_of(server, version.version)}
+def _version(version: Version) -> dict[str, object]:
+    left_out = ("manifest", "detector", "accuracy", "scored_by", "scored_pictures")
+    shown = {name: value for name, value in vars(version).items() if name not in left_out}
+    score = {"accuracy": version.accuracy, "devices": version.scored_by, "pictures": version.scored_pictures}
+    return shown | {"score": None if version.accuracy is None else score}

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, func, insert, select
 
+from main_server.performance_store import PerformanceStore
 from main_server.records import PENDING, Device, Participation, Round, Status, Version
-from main_server.run_store import RUNNING, RunStore, Score
+from main_server.run_store import RUNNING, Score
+from main_server.standing_store import StandingStore, round_of
 from main_server.states import ABANDONED, FAILED, OPEN, PUBLISHED, move, note
 from main_server.tables import CONTRIBUTIONS, DEVICES, PARTICIPATIONS, PINS, ROUNDS, RUNS, SCORES, VERSIONS
-from shared.round_settings import RoundSettings, parse_round_settings
+from shared.round_settings import RoundSettings
 
 
-class Store(RunStore):
+class Store(StandingStore, PerformanceStore):
     """The main server's database; each method is one transaction."""
 
     def note_device(self, device: Device, detectors: Mapping[str, int | None]) -> None:
@@ -84,7 +85,7 @@ class Store(RunStore):
         with self.database.read() as connection:
             query = select(ROUNDS).where(ROUNDS.c.detector == detector, ROUNDS.c.round >= since)
             rows = connection.execute(query.order_by(ROUNDS.c.round.desc()).limit(count)).mappings()
-            return tuple(_round_of(row) for row in rows)
+            return tuple(round_of(row) for row in rows)
 
     def published_since(self, detector: str, first_round: int) -> int:
         """Return how many rounds were published from number `first_round` on."""
@@ -123,6 +124,13 @@ class Store(RunStore):
             if current is not None and current.due_at is None and _set_open(connection, settings, due_at=at):
                 note(connection, at, "due", said, detector=settings.detector, round=settings.round)
 
+    def note_given(self, detector: str, size: int) -> None:
+        """Count bytes of models that were given to devices with the detector's newest round."""
+        newest = select(func.max(ROUNDS.c.round)).where(ROUNDS.c.detector == detector).scalar_subquery()
+        mine = and_(ROUNDS.c.detector == detector, ROUNDS.c.round == newest)
+        with self.database.write(alone=False) as connection:
+            connection.execute(ROUNDS.update().where(mine).values(bytes_down=ROUNDS.c.bytes_down + size))
+
     def vouch(self, settings: RoundSettings, devices: list[str]) -> None:
         """Note whose seeds opened in a round: their updates may be in its sum from now on."""
         with self.database.write() as connection:
@@ -140,15 +148,23 @@ class Store(RunStore):
             move(connection, settings.detector, settings.round, ABANDONED, at, said)
 
     def publish(
-        self, settings: RoundSettings, cohort: tuple[str, ...], aggregate: str, clamped: int, version: Version
+        self,
+        settings: RoundSettings,
+        cohort: tuple[str, ...],
+        aggregate: str,
+        clamped: int,
+        version: Version,
+        received: int = 0,
     ) -> Round:
         """Close an open round with the version that came of it, once; return the round as it then stands.
 
-        A version that a run made is released at once; any other when the operator delivers it.
+        A version that a run made is released at once; any other when the operator delivers it. The sum's bytes are
+        counted as `received`.
         """
         with self.database.write() as connection:
             said = f"Round {settings.round} is published: {len(cohort)} devices are in it."
             values = {"aggregate": aggregate, "cohort": json.dumps(cohort), "clamped": clamped}
+            values |= {"bytes_up": ROUNDS.c.bytes_up + received}
             pinned = connection.execute(select(PINS).where(PINS.c.detector == settings.detector)).first()
             if not pinned and move(
                 connection, settings.detector, settings.round, PUBLISHED, version.made_at, said, **values
@@ -235,8 +251,13 @@ class Store(RunStore):
             row = connection.execute(select(VERSIONS).where(VERSIONS.c.version == version)).mappings().first()
             return None if row is None else Version(**row)
 
-    def keep_plain_update(self, settings: RoundSettings, device: str, digest: str, at: float) -> bool:
-        """Keep a plain update, replacing an earlier one of the device; False if the round is closed."""
+    def keep_plain_update(
+        self, settings: RoundSettings, device: str, digest: str, at: float, received: int = 0
+    ) -> bool:
+        """Keep a plain update, replacing an earlier one of the device; False if the round is closed.
+
+        Its bytes are counted as `received`.
+        """
         with self.database.write() as connection:
             current = _round(connection, settings.detector, settings.round)
             if current is None or current.state != OPEN:
@@ -244,7 +265,7 @@ class Store(RunStore):
             connection.execute(CONTRIBUTIONS.delete().where(_of(settings), CONTRIBUTIONS.c.device == device))
             row = {"detector": settings.detector, "round": settings.round, "device": device, "digest": digest}
             connection.execute(insert(CONTRIBUTIONS).values(row | {"sent_at": at}))
-            return True
+            return _set_open(connection, settings, bytes_up=ROUNDS.c.bytes_up + received)
 
     def plain_updates(self, settings: RoundSettings) -> dict[str, str]:
         """Return device to digest of the plain updates of a round, by device name."""
@@ -299,13 +320,7 @@ def _round(connection: Connection, detector: str, number: int | None = None) -> 
     query = select(ROUNDS).where(ROUNDS.c.detector == detector).order_by(ROUNDS.c.round.desc()).limit(1)
     query = query if number is None else query.where(ROUNDS.c.round == number)
     row = connection.execute(query).mappings().first()
-    return None if row is None else _round_of(row)
-
-
-def _round_of(row: Mapping[Any, Any]) -> Round:
-    values = {name: row[name] for name in Round.__dataclass_fields__}
-    settings = parse_round_settings(json.loads(row["settings"]))
-    return Round(**(values | {"settings": settings, "cohort": tuple(json.loads(row["cohort"]))}))
+    return None if row is None else round_of(row)
 
 
 def _set_open(connection: Connection, settings: RoundSettings, **values: object) -> bool:
@@ -379,7 +394,17 @@ def _note_score(connection: Connection, detector: str, version: str, score: Scor
         return
     connection.execute(SCORES.delete().where(mine))
     connection.execute(insert(SCORES).values(version=version, **vars(score)))
+    _sum_up_scores(connection, version)
     if score.pictures:
         share = f"{score.accuracy:.1%} of {score.pictures} validation pictures"
         said = f"{score.device} tells {share} apart with {version[:12]}."
         note(connection, at, "scored", said, detector=detector, device=score.device)
+
+
+def _sum_up_scores(connection: Connection, version: str) -> None:
+    """Write down with a version what its scores come to, for when they are gone."""
+    pictures, said = func.sum(SCORES.c.pictures), and_(SCORES.c.version == version, SCORES.c.pictures > 0)
+    figures = (func.sum(SCORES.c.accuracy * SCORES.c.pictures) / pictures, func.count(), func.coalesce(pictures, 0))
+    accuracy, devices, seen = connection.execute(select(*figures).where(said)).one()
+    values = {"accuracy": accuracy, "scored_by": devices, "scored_pictures": seen}
+    connection.execute(VERSIONS.update().where(VERSIONS.c.version == version).values(values))

@@ -60,6 +60,8 @@ ROUNDS = Table(
     Column("asked_at", Float),
     Column("due_at", Float),
     Column("closed_at", Float),
+    Column("bytes_up", BigInteger, nullable=False, default=0),
+    Column("bytes_down", BigInteger, nullable=False, default=0),
 )
 VERSIONS = Table(
     "versions",
@@ -75,6 +77,9 @@ VERSIONS = Table(
     Column("gate", String, nullable=False, default="unchecked"),
     Column("said", String, nullable=False, default=""),
     Column("forgotten", Boolean, nullable=False, default=False),
+    Column("accuracy", Float),
+    Column("scored_by", Integer, nullable=False, default=0),
+    Column("scored_pictures", BigInteger, nullable=False, default=0),
 )
 CONTRIBUTIONS = Table(
     "contributions",
@@ -92,6 +97,17 @@ SCORES = Table(
     Column("device", String, primary_key=True),
     Column("accuracy", Float, nullable=False),
     Column("pictures", Integer, nullable=False),
+)
+PERFORMANCES = Table(
+    "performances",
+    METADATA,
+    Column("detector", String, primary_key=True),
+    Column("device", String, primary_key=True),
+    Column("trained_round", Integer, nullable=False),
+    Column("version", String, nullable=False),
+    Column("pictures", Integer, nullable=False),
+    Column("figures", String, nullable=False),
+    Column("told_at", Float, nullable=False),
 )
 RUNS = Table(
     "runs",

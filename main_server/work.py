@@ -20,6 +20,7 @@ from main_server.rounds import asked_rounds
 from main_server.runs import advance
 from main_server.work_messages import members, status_of, wait_s_of
 from shared.errors import DoorbellError, InvalidMessage
+from shared.logs import round_id, under
 from shared.names import checked_name
 from shared.trust import Caller
 
@@ -114,6 +115,7 @@ def for_device(server: MainServer, news: News, caller: Caller, message: object) 
     check_detectors(server, caller.name, set(statuses))
     server.store.note_status(Device(caller.name, address, server.clock(), True), statuses)
     found, again_s = news.wait_for(lambda: _device_tasks(server, statuses), wait_s)
+    _log_rounds(caller.name, found)
     return {"name": caller.name, "tasks": found, "again_s": again_s}
 
 
@@ -125,7 +127,15 @@ def for_aggregator(server: MainServer, news: News, message: object) -> dict[str,
     """
     wait_s = wait_s_of(members(message, {"wait_s"})["wait_s"])
     found, again_s = news.wait_for(lambda: _aggregator_tasks(server), wait_s)
+    _log_rounds("the aggregator", found)
     return {"tasks": found, "again_s": again_s}
+
+
+def _log_rounds(who: str, tasks: list[Task]) -> None:
+    for task in tasks:
+        if "round" in task:
+            with under(round_id(task["detector"], task["round"])):
+                _log.info("%s: %s is to %s, round %d", task["detector"], who, task["do"], task["round"])
 
 
 def _device_tasks(server: MainServer, statuses: Mapping[str, Status]) -> list[Task]:

@@ -28,6 +28,7 @@ from shared.containers import Aggregate, MaskedUpdate, parse_masked_update
 from shared.errors import InvalidMessage, OutOfOrder, PeerUnreachable, StorageFailed
 from shared.fixed_point import EXTRA_COORDINATES
 from shared.http_client import HttpClient
+from shared.metrics import count_upload
 from shared.round_settings import RoundSettings, parse_round_settings
 from shared.steps import Done
 from shared.trust import Caller, Standing
@@ -77,6 +78,7 @@ def accept(aggregator: Aggregator, caller: Caller) -> Done:
     aggregator.blobs.put(body)
     if not aggregator.store.keep_update(update.detector, update.round, kept, aggregator.clock()):
         raise _closed(update.round)
+    count_upload(update.detector, len(body))
     return Done(f"The masked update for round {update.round} is kept; nobody here can read it.")
 
 

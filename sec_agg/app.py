@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -9,6 +10,8 @@ from flask import Flask
 
 from sec_agg.aggregation import Aggregator
 from sec_agg.attending import attend
+from sec_agg.gauges import gauges
+from sec_agg.page import page
 from sec_agg.pruning import Pruner
 from sec_agg.roster import Roster
 from sec_agg.routes import add_routes
@@ -17,6 +20,7 @@ from shared.background import add_background
 from shared.blobs import open_blobs
 from shared.http_client import HttpClient
 from shared.identity import Identity
+from shared.live import add_live
 from shared.nonces import open_nonces
 from shared.settings import AggregatorSettings
 from shared.trust import Gate, Standing
@@ -34,15 +38,11 @@ def create_app(settings: AggregatorSettings | None = None, http: HttpClient | No
     blobs = open_blobs(settings.folder / "blobs", settings.blobs, settings.folder.name, settings.s3_endpoint)
     gate = Gate(standing.identity, lambda: ROLE, roster.member, open_nonces(store.database))
     aggregator = Aggregator(store, blobs, standing.http, standing, roster)
-
-    def page() -> dict[str, object]:
-        names = store.detectors()
-        rounds = [current for name in names if (current := store.newest_round(name))]
-        return {"rounds": [(current, store.updates(current.detector, current.round)) for current in rounds]}
-
     app = make_app(
-        "Secure aggregator", Path(__file__).parent / "templates", page, lambda: {}, settings.max_body_mb << 20
-    )
+        "Secure aggregator", Path(__file__).parent / "templates", partial(page, aggregator), lambda: {},
+        settings.max_body_mb << 20, gauges=partial(gauges, aggregator),
+    )  # fmt: skip
+    add_live(app, store.fingerprint)
     pruner = Pruner(store, blobs)
     add_routes(app, aggregator, gate, pruner)
     add_background(app, "attending", lambda stop: attend(aggregator, pruner, stop))

@@ -23,6 +23,7 @@ from sec_agg.pruning import Pruner
 from shared.background import BackOff
 from shared.blobs import storage_errors
 from shared.errors import DoorbellError, InvalidMessage, PeerUnreachable
+from shared.logs import round_id, under
 from shared.names import checked_name
 
 WAIT_S = 27
@@ -88,7 +89,8 @@ class Attendant:
         fresh, failures = [], []
         for task in tasks:
             try:
-                fresh.append(self._do(task))
+                with under(round_id(task.detector, task.round)):
+                    fresh.append(self._do(task))
             except PeerUnreachable as error:  # the other tasks shall not wait for it
                 failures.append(error)
         self._pruner.idle()

@@ -12,85 +12,44 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import (
-    Boolean,
-    Column,
-    ColumnElement,
-    Connection,
-    Float,
-    Integer,
-    LargeBinary,
-    MetaData,
-    String,
-    Table,
-    and_,
-    bindparam,
-    func,
-    or_,
-    select,
-)
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, or_, select
 
 from sec_agg.batching import Batch
+from sec_agg.standing_store import StandingStore
+from sec_agg.tables import MIGRATIONS, ROUNDS, UPDATES
 from shared.database import Database
 from shared.round_settings import RoundSettings
 
-MIGRATIONS = Path(__file__).parent / "migrations"
-METADATA = MetaData()
-_rounds = Table(
-    "rounds",
-    METADATA,
-    Column("detector", String, primary_key=True),
-    Column("round", Integer, primary_key=True),
-    Column("base_version", String, nullable=False),
-    Column("size", Integer, nullable=False),
-    Column("min_cohort", Integer, nullable=False),
-    Column("cohort_cap", Integer, nullable=False),
-    Column("state", String, nullable=False),
-    Column("aggregate", String),
-    Column("delivered", Boolean, nullable=False, default=False),
-)
-_updates = Table(
-    "updates",
-    METADATA,
-    Column("detector", String, primary_key=True),
-    Column("round", Integer, primary_key=True),
-    Column("device", String, primary_key=True),
-    Column("digest", String, nullable=False),
-    Column("sealed_seed", LargeBinary, nullable=False),
-    Column("key_id", String, nullable=False),
-    Column("in_cohort", Boolean, nullable=False, default=False),
-    Column("received_at", Float, nullable=False, default=0.0),
-)
-
 # What every upload asks is made ready once.
-_STORED = (_updates.c.device, _updates.c.digest, _updates.c.sealed_seed, _updates.c.key_id)
-_SENT = select(func.count()).where(_updates.c.detector == bindparam("of"), _updates.c.round == bindparam("number"))
+_STORED = (UPDATES.c.device, UPDATES.c.digest, UPDATES.c.sealed_seed, UPDATES.c.key_id)
+_SENT = select(func.count()).where(UPDATES.c.detector == bindparam("of"), UPDATES.c.round == bindparam("number"))
 _MINE = and_(
-    _updates.c.detector == bindparam("of"),
-    _updates.c.round == bindparam("number"),
-    _updates.c.device == bindparam("from"),
+    UPDATES.c.detector == bindparam("of"),
+    UPDATES.c.round == bindparam("number"),
+    UPDATES.c.device == bindparam("from"),
 )
 _ROOM = select(
-    _rounds.c.state,
-    _rounds.c.cohort_cap,
+    ROUNDS.c.state,
+    ROUNDS.c.cohort_cap,
     _SENT.scalar_subquery().label("sent"),
     select(func.count()).where(_MINE).scalar_subquery().label("before"),
-).where(_rounds.c.detector == bindparam("of"), _rounds.c.round == bindparam("number"))
-_NEWEST = select(_rounds.c.detector, func.max(_rounds.c.round)).group_by(_rounds.c.detector)
-_REPLACE = _updates.update().where(_MINE)
-_ADD = _updates.insert()
+).where(ROUNDS.c.detector == bindparam("of"), ROUNDS.c.round == bindparam("number"))
+_NEWEST = select(ROUNDS.c.detector, func.max(ROUNDS.c.round)).group_by(ROUNDS.c.detector)
+_DELIVERED = select(ROUNDS.c.detector, func.count()).where(ROUNDS.c.delivered).group_by(ROUNDS.c.detector)
+_REPLACE = UPDATES.update().where(_MINE)
+_ADD = UPDATES.insert()
 _NEWEST_WITH = (
-    select(_rounds, *_STORED)
+    select(ROUNDS, *_STORED)
     .outerjoin(
-        _updates,
+        UPDATES,
         and_(
-            _updates.c.detector == _rounds.c.detector,
-            _updates.c.round == _rounds.c.round,
-            _updates.c.device == bindparam("from"),
+            UPDATES.c.detector == ROUNDS.c.detector,
+            UPDATES.c.round == ROUNDS.c.round,
+            UPDATES.c.device == bindparam("from"),
         ),
     )
-    .where(_rounds.c.detector == bindparam("of"))
-    .order_by(_rounds.c.round.desc())
+    .where(ROUNDS.c.detector == bindparam("of"))
+    .order_by(ROUNDS.c.round.desc())
     .limit(1)
 )
 
@@ -123,7 +82,7 @@ class Stored:
     key_id: str
 
 
-class Store:
+class Store(StandingStore):
     """The aggregator's database; each method is one transaction."""
 
     def __init__(self, folder: Path, url: str | None = None) -> None:
@@ -137,7 +96,7 @@ class Store:
                 return known
             shared = ("detector", "round", "base_version", "size", "min_cohort", "cohort_cap")
             row = {name: getattr(settings, name) for name in shared} | {"state": "open", "delivered": False}
-            connection.execute(_rounds.insert().values(row))
+            connection.execute(ROUNDS.insert().values(row))
             return Round(**row, aggregate=None)
 
     def newest_round(self, detector: str) -> Round | None:
@@ -153,7 +112,7 @@ class Store:
     def detectors(self) -> tuple[str, ...]:
         """Return the detectors with a round here, in alphabetical order."""
         with self.database.read() as connection:
-            query = select(_rounds.c.detector).distinct().order_by(_rounds.c.detector)
+            query = select(ROUNDS.c.detector).distinct().order_by(ROUNDS.c.detector)
             return tuple(connection.execute(query).scalars())
 
     def keep_update(self, detector: str, number: int, update: Stored, at: float) -> bool:
@@ -179,7 +138,7 @@ class Store:
             row = connection.execute(_NEWEST_WITH, {"of": detector, "from": device}).first()
         if row is None:
             return None, None
-        of_round, of_update = row[: len(_rounds.c)], row[len(_rounds.c) :]
+        of_round, of_update = row[: len(ROUNDS.c)], row[len(ROUNDS.c) :]
         return Round(*of_round), None if of_update[0] is None else Stored(*of_update)
 
     def updates(self, detector: str, number: int) -> tuple[Stored, ...]:
@@ -200,15 +159,15 @@ class Store:
             current = _round(connection, detector, number)
             if current is None or current.state != "open" or _stored(connection, detector, number) != seen:
                 return False
-            chosen = and_(_of(detector, number), _updates.c.device.in_(list(cohort)))
-            connection.execute(_updates.update().where(chosen).values(in_cohort=True))
+            chosen = and_(_of(detector, number), UPDATES.c.device.in_(list(cohort)))
+            connection.execute(UPDATES.update().where(chosen).values(in_cohort=True))
             _set(connection, detector, number, state="frozen")
             return True
 
     def cohort(self, detector: str, number: int) -> tuple[Stored, ...]:
         """Return the frozen cohort's updates, by device name; empty before it is frozen."""
         with self.database.read() as connection:
-            return _stored(connection, detector, number, _updates.c.in_cohort.is_(True))
+            return _stored(connection, detector, number, UPDATES.c.in_cohort.is_(True))
 
     def let_go(self, recent: int, listed: int) -> tuple[str, ...]:
         """Let go of updates that nobody can need any more, and return the digests of their blobs, which may go then.
@@ -220,22 +179,22 @@ class Store:
         digests: list[str] = []
         with self.database.write() as connection:
             for detector, newest in connection.execute(_NEWEST).all():
-                handed_over = select(_rounds.c.round).where(_rounds.c.detector == detector, _rounds.c.delivered)
-                over = or_(_updates.c.round <= newest - recent, _updates.c.round.in_(handed_over))
-                over = and_(_updates.c.detector == detector, _updates.c.digest != "", _updates.c.round < newest, over)
-                digests += connection.execute(select(_updates.c.digest).where(over)).scalars()
-                connection.execute(_updates.update().where(over).values(digest="", sealed_seed=b""))
-                unlisted = and_(_updates.c.detector == detector, _updates.c.round <= newest - listed)
-                connection.execute(_updates.delete().where(unlisted))
+                handed_over = select(ROUNDS.c.round).where(ROUNDS.c.detector == detector, ROUNDS.c.delivered)
+                over = or_(UPDATES.c.round <= newest - recent, UPDATES.c.round.in_(handed_over))
+                over = and_(UPDATES.c.detector == detector, UPDATES.c.digest != "", UPDATES.c.round < newest, over)
+                digests += connection.execute(select(UPDATES.c.digest).where(over)).scalars()
+                connection.execute(UPDATES.update().where(over).values(digest="", sealed_seed=b""))
+                unlisted = and_(UPDATES.c.detector == detector, UPDATES.c.round <= newest - listed)
+                connection.execute(UPDATES.delete().where(unlisted))
         return tuple(digests)
 
     def needed(self, recent: int) -> set[str]:
         """Return the digests of the blobs to keep: updates not let go of, and sums of the `recent` newest rounds."""
         with self.database.read() as connection:
-            needed = set(connection.execute(select(_updates.c.digest).where(_updates.c.digest != "")).scalars())
+            needed = set(connection.execute(select(UPDATES.c.digest).where(UPDATES.c.digest != "")).scalars())
             for detector, newest in connection.execute(_NEWEST).all():
-                mine = (_rounds.c.detector == detector, _rounds.c.round > newest - recent)
-                sums = select(_rounds.c.aggregate).where(*mine, _rounds.c.aggregate.is_not(None))
+                mine = (ROUNDS.c.detector == detector, ROUNDS.c.round > newest - recent)
+                sums = select(ROUNDS.c.aggregate).where(*mine, ROUNDS.c.aggregate.is_not(None))
                 needed |= set(connection.execute(sums).scalars())
         return needed
 
@@ -248,6 +207,11 @@ class Store:
             _set(connection, detector, number, state="summed", aggregate=aggregate)
             return aggregate
 
+    def handed_over(self) -> dict[str, int]:
+        """Return detector to how many of its sums the main server has."""
+        with self.database.read() as connection:
+            return {row[0]: row[1] for row in connection.execute(_DELIVERED)}
+
     def note_delivery(self, detector: str, number: int) -> None:
         """Note that the main server has the sum."""
         with self.database.write() as connection:
@@ -255,19 +219,19 @@ class Store:
 
 
 def _of(detector: str, number: int) -> ColumnElement[bool]:
-    return and_(_updates.c.detector == detector, _updates.c.round == number)
+    return and_(UPDATES.c.detector == detector, UPDATES.c.round == number)
 
 
 def _round(connection: Connection, detector: str, number: int | None) -> Round | None:
-    query = select(_rounds).where(_rounds.c.detector == detector).order_by(_rounds.c.round.desc()).limit(1)
+    query = select(ROUNDS).where(ROUNDS.c.detector == detector).order_by(ROUNDS.c.round.desc()).limit(1)
     if number is not None:
-        query = query.where(_rounds.c.round == number)
+        query = query.where(ROUNDS.c.round == number)
     row = connection.execute(query).mappings().first()
     return None if row is None else Round(**row)
 
 
 def _stored(connection: Connection, detector: str, number: int, *also: ColumnElement[bool]) -> tuple[Stored, ...]:
-    query = select(*_STORED).where(_of(detector, number), *also).order_by(_updates.c.device)
+    query = select(*_STORED).where(_of(detector, number), *also).order_by(UPDATES.c.device)
     return tuple(Stored(**row) for row in connection.execute(query).mappings())
 
 
@@ -286,5 +250,5 @@ def _keep_update(connection: Connection, row: dict[str, Any]) -> bool:
 
 
 def _set(connection: Connection, detector: str, number: int, **values: object) -> None:
-    where = and_(_rounds.c.detector == detector, _rounds.c.round == number)
-    connection.execute(_rounds.update().where(where).values(values))
+    where = and_(ROUNDS.c.detector == detector, ROUNDS.c.round == number)
+    connection.execute(ROUNDS.update().where(where).values(values))

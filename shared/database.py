@@ -85,11 +85,12 @@ class Database:
         return database
 
     @classmethod
-    def connect(cls, folder: Path, migrations: Path, url: str | None = None) -> Database:
-        """Return the database as it is, whatever version made it."""
+    def connect(cls, folder: Path, migrations: Path, url: str | None = None, *, look: bool = False) -> Database:
+        """Return the database as it is, whatever version made it; who only looks leaves the folder as it is."""
         with storage_errors(f"The folder {folder}"):
-            folder.mkdir(parents=True, exist_ok=True)
-            folder.chmod(0o700)
+            if not look:
+                folder.mkdir(parents=True, exist_ok=True)
+                folder.chmod(0o700)
         engine = _sqlite(folder) if url is None else _postgresql(url, migrations.parent.name)
         what = f"The database in {folder}" if url is None else f"The database {engine.url.database} on PostgreSQL"
         return cls(what, folder, migrations, engine)

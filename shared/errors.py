@@ -146,6 +146,20 @@ class TrainingFailed(DoorbellError):
     slug = "training-failed"
 
 
+class Cancelled(DoorbellError):
+    """Long work that its owner ended; what would have come after it in the same step is not begun."""
+
+    status = HTTPStatus.CONFLICT
+    slug = "cancelled"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The training was cancelled.",
+            kept="The models and earlier trainings are kept.",
+            todo="Train again whenever you like.",
+        )
+
+
 class StorageFailed(DoorbellError):
     """A disk, a bucket or a database that does not take or give what it should.
 

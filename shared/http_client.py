@@ -30,6 +30,7 @@ from shared.errors import (
     PeerUnreachable,
 )
 from shared.identity import Identity
+from shared.logs import id_header
 from shared.signing import sign_request, verify_response
 
 CONTAINER_TYPE = "application/vnd.doorbell.container"
@@ -157,7 +158,7 @@ class HttpClient:
                     method,
                     url,
                     data=body or None,
-                    headers=headers | signature,
+                    headers=headers | signature | id_header(),
                     timeout=self._timeout_s,
                     allow_redirects=False,
                     stream=True,

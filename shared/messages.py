@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from flask import Flask, Response, after_this_request, request
+from flask import Flask, Response, after_this_request, g, request
 
 from shared.errors import InvalidMessage
 from shared.openapi import Operation
@@ -39,6 +39,7 @@ def add_signed_message(
             raise InvalidMessage("Messages are taken at this service's own addresses alone.")
         target = request.environ.get("RAW_URI") or request.environ["REQUEST_URI"]
         caller = gate.admit(request.method, target, request.headers, request.get_data, roles)
+        g.member = caller.name
         after_this_request(lambda response: _signed(gate, caller, response))
         return view(caller, **values)
 

@@ -38,9 +38,10 @@ _PROBLEMS = {
     413: "Too large.",
     416: "No such part.",
     422: "The pictures cannot be learned from.",
-    429: "Too many attempts.",
+    429: "Too many attempts, or too many open pages.",
     500: "It failed.",
     503: "Another service did not answer.",
+    507: "The disk or the database does not take it.",
 }
 _SECURITY: Mapping[str, Schema] = {
     "operator": {"type": "http", "scheme": "bearer", "description": "The operator token, or the cookie of /login."},
@@ -87,11 +88,13 @@ FORM = "application/x-www-form-urlencoded"
 CONTAINER: Content = {CONTAINER_TYPE: {}}
 HTML: Content = {"text/html": STRING}
 PNG: Content = {"image/png": {}}
+JPEG: Content = {"image/jpeg": {}}
 SAID = as_json(record(said=STRING))
 MANIFEST: Schema = {"name": HEADER, "in": "header", "required": True, "schema": STRING}
 _PICKED = text(f"({NAME.pattern})?")
 PICK: Schema = {"name": "detector", "in": "query", "description": "One detector; all without it.", "schema": _PICKED}
 _DETECTORS = table(record(status={"type": "integer"}, said=STRING))
+SENTENCE: Content = {"text/plain": STRING, **as_json(record(said=STRING)), **HTML}
 STEP: Content = {"text/plain": STRING, **as_json(record(said=STRING, detectors=_DETECTORS)), **HTML}
 
 
@@ -131,7 +134,8 @@ class Operation:
 
 
 PAGE = Operation("Show the service's page.", answer=HTML, security="operator")
-HEALTH = Operation("Tell how the service is.", answer=as_json(record(service=STRING, status=STRING)))
+HEALTH = Operation("Tell how the service is.", answer=as_json(record(service=STRING, status=STRING, version=STRING)))
+METRICS = Operation("Tell Prometheus figures.", answer={"text/plain": STRING}, security="operator")
 ITSELF = Operation("Show this description.", answer=as_json(record(openapi=STRING)))
 STATIC = Operation("Show what pages are made with.", {}, {"*/*": {}}, (404, 416), done=(200, 206, 304))
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import time
 from ipaddress import ip_network
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
 from shared.addresses import Network
@@ -24,6 +24,7 @@ from shared.names import checked_name
 from shared.round_settings import Topology
 
 T = TypeVar("T")
+LogForm = Literal["text", "json"]
 
 MAX_COHORT = 2048
 """More devices' sealed seeds would not fit into the header of an aggregate (`containers.MAX_HEADER_BYTES`)."""
@@ -212,6 +213,18 @@ class AggregatorSettings:
 
 
 @dataclass(frozen=True)
+class LogSettings:
+    """How a service writes its log; `form` is "text", a readable line, or "json", an object a line."""
+
+    form: LogForm
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str] = os.environ) -> LogSettings:
+        """Read how a service writes its log."""
+        return cls(_Reader(environ)("DOORBELL_LOG", "text", _log_form))
+
+
+@dataclass(frozen=True)
 class OperatorSettings:
     """Who may press a service's buttons.
 
@@ -312,6 +325,14 @@ def _topology(text: str) -> Topology:
     if text == "direct":
         return "direct"
     raise ValueError("it is 'secure' or 'direct'.")
+
+
+def _log_form(text: str) -> LogForm:
+    if text == "text":
+        return "text"
+    if text == "json":
+        return "json"
+    raise ValueError("it is 'text' or 'json'.")
 
 
 def _url(text: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from shared.errors import DoorbellError, OutOfOrder
+from shared.errors import Cancelled, DoorbellError, OutOfOrder
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ def do_each(detectors: Iterable[str], verb: Callable[[str], Done], nothing: str)
 
     Args:
         detectors: Names; none at all is refused with `nothing`.
-        verb: Does one detector; raises `OutOfOrder` where that one is not ready.
+        verb: Does one detector; raises `OutOfOrder` where that one is not ready, and `Cancelled` where its owner ended
+            it: then the rest is not begun.
         nothing: What is missing where there is no detector, and what to do.
     """
     sentences: list[str] = []
@@ -49,12 +50,14 @@ def do_each(detectors: Iterable[str], verb: Callable[[str], Done], nothing: str)
         try:
             done = verb(detector)
         except DoorbellError as error:
-            said, status, figures = str(error), int(error.status), error.problem()
+            said, status, figures, last = str(error), int(error.status), error.problem(), isinstance(error, Cancelled)
         else:
-            said, status, figures = done.said, 200, dict(done.figures)
+            said, status, figures, last = done.said, 200, dict(done.figures), False
         sentences.append(f"{detector}: {said}")
         data[detector] = {"status": status, "said": said} | figures
         statuses.append(status)
+        if last:
+            break
     if not statuses:
         return Answer(int(OutOfOrder.status), nothing)
     return Answer(_overall(statuses), "\n".join(sentences), {"detectors": data})

@@ -6,6 +6,7 @@ gets the service's page with the sentence on top.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -17,15 +18,18 @@ from flask import Flask, Response, g, jsonify, render_template, request
 from gunicorn.http.errors import NoMoreData, ParseException
 from werkzeug.exceptions import BadRequest, HTTPException, MethodNotAllowed
 
-from shared import openapi
+from shared import __version__, logs, metrics, observing, openapi
 from shared import operators as guard
 from shared.errors import DoorbellError, InvalidMessage
 from shared.names import checked_name
 from shared.openapi import Operation, declare
-from shared.settings import OperatorSettings
+from shared.settings import LogSettings, OperatorSettings
 from shared.steps import Answer
 
 _HERE = Path(__file__).parent
+_STATIC_VERSION = hashlib.sha256(
+    b"".join(path.read_bytes() for path in sorted((_HERE / "static").iterdir()))
+).hexdigest()[:12]
 Page = Callable[[], Mapping[str, object]]
 
 _HEADERS = {
@@ -47,6 +51,7 @@ def make_app(
     health: Page,
     max_body_bytes: int,
     operators: OperatorSettings | None = None,
+    gauges: metrics.Gauges = tuple,
 ) -> Flask:
     """Make a service's app with what they all have: page, health, description, answers to errors, operator's guard.
 
@@ -57,20 +62,28 @@ def make_app(
         health: What `/healthz` is to tell beside "ok".
         max_body_bytes: Larger requests are refused before they are read.
         operators: Who may press its buttons; None reads the environment.
+        gauges: What the service's database tells `/metrics`.
     """
     app = Flask(service, root_path=str(templates.parent), static_folder=str(_HERE / "static"))
     app.jinja_loader = jinja2.ChoiceLoader(
         [jinja2.FileSystemLoader(templates), jinja2.FileSystemLoader(_HERE / "templates")]
     )
     app.jinja_env.filters["clock"] = lambda seconds: time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    app.jinja_env.globals["static_version"] = _STATIC_VERSION
     app.config["MAX_CONTENT_LENGTH"] = max_body_bytes
+    logs.set_up(service, LogSettings.read().form)
+    observing.install(app)
     app.config["DOORBELL_PAGE"] = page
+    app.config["DOORBELL_NAV"] = [("/", "Overview")]  # path and words of each page; who adds a page adds to it
 
     def show_page() -> Response:
         return Response(render_template("page.html", service=service, **page()))
 
     def show_health() -> Response:
-        return jsonify({"service": service, "status": "ok"} | dict(health()))
+        return jsonify({"service": service, "status": "ok", "version": __version__} | dict(health()))
+
+    def show_metrics() -> Response:
+        return Response(metrics.expose(gauges), content_type=metrics.CONTENT_TYPE)
 
     operators = operators or OperatorSettings.read()
 
@@ -80,9 +93,11 @@ def make_app(
 
     app.add_url_rule("/", "page", show_page)
     app.add_url_rule("/healthz", "healthz", show_health)
+    app.add_url_rule("/metrics", "metrics", show_metrics)
     app.add_url_rule("/openapi.json", "openapi", show_description)
     declare(app.extensions, "page", GET=openapi.PAGE)
     declare(app.extensions, "healthz", GET=openapi.HEALTH)
+    declare(app.extensions, "metrics", GET=openapi.METRICS)
     declare(app.extensions, "openapi", GET=openapi.ITSELF)
     declare(app.extensions, "static", GET=openapi.STATIC)
     guard.install(app, operators)
@@ -103,6 +118,7 @@ def add_step(
     summary: str = "",
     fails: tuple[int, ...] = (),
     takes: tuple[openapi.Schema, ...] = (openapi.PICK,),
+    answer: openapi.Content = openapi.STEP,
 ) -> None:
     """Add an operator's step, by GET and POST; `?detector=NAME` picks one detector, and None means all.
 
@@ -113,6 +129,7 @@ def add_step(
         summary: What it does, one sentence.
         fails: Statuses of its problems, beside 400 and 409.
         takes: Its parameters, in the query or a posted form.
+        answer: What its answer contains.
     """
 
     def view() -> Response:
@@ -126,7 +143,7 @@ def add_step(
         return _problem(app, problem | {"detail": answer.said} | dict(answer.data))
 
     app.add_url_rule(path, path.strip("/"), view, methods=["GET", "POST"])
-    step = Operation(summary, {}, openapi.STEP, (400, 409, *fails), "operator", takes)
+    step = Operation(summary, {}, answer, (400, 409, *fails), "operator", takes)
     declare(app.extensions, path.strip("/"), GET=step, POST=replace(step, body=openapi.form(*takes)))
 
 
@@ -193,6 +210,8 @@ def _page_with(app: Flask, answer: Answer) -> str:
 
 
 def _problem(app: Flask, problem: Mapping[str, Any]) -> Response:
+    slug = str(problem["type"]).removeprefix("urn:doorbell:problem:")
+    metrics.count_refusal(slug if slug != "about:blank" else f"http-{problem['status']}")
     response = _answer(app, Answer(problem["status"], problem["detail"]), problem)
     if response.mimetype == "application/json":
         response.mimetype = "application/problem+json"
@@ -230,6 +249,8 @@ def _protect(response: Response) -> Response:
     response.headers.update(_HEADERS)
     if request.endpoint != "static" or response.status_code >= 400:
         response.headers["Cache-Control"] = "no-store"
+    elif request.args.get("v") == _STATIC_VERSION:
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
     if request.is_secure:
         response.headers["Strict-Transport-Security"] = "max-age=31536000"
     return response

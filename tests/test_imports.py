@@ -17,14 +17,20 @@ SHARED = [f"shared.{path.stem}" for path in sorted((ROOT / "shared").glob("*.py"
 FRAMEWORKS = ("tensorflow", "keras")
 MEASURING = ("sklearn", "matplotlib", "scipy")
 SERVERS = ("sec_agg.app", "main_server.app")
-WEB = {"sec_agg/app.py", "main_server/app.py", "device/app.py", "shared/background.py"}
-WEB |= {"shared/web.py", "shared/messages.py", "shared/operators.py"}
+WEB = {"sec_agg/app.py", "main_server/app.py", "device/app.py", "shared/background.py", "shared/live.py"}
+WEB |= {"shared/web.py", "shared/messages.py", "shared/observing.py", "shared/operators.py"}
 WEB |= {"sec_agg/routes.py", "main_server/routes.py", "main_server/controls.py", "device/routes.py"}
+WEB |= {"shared/spreadsheet.py", "main_server/performances.py", "device/report.py"}
 SQL = {
     "sec_agg/store.py",
+    "sec_agg/standing_store.py",
+    "sec_agg/tables.py",
     "main_server/store.py",
     "main_server/member_store.py",
+    "main_server/figures.py",
+    "main_server/performance_store.py",
     "main_server/run_store.py",
+    "main_server/standing_store.py",
     "main_server/states.py",
     "main_server/tables.py",
     "device/store.py",

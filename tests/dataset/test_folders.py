@@ -292,6 +292,20 @@ def test_second_load_decodes_nothing_and_gives_the_same(
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".npz"]
 
 
+def test_each_picture_has_its_file_from_the_cache_too(
+    root: Path, tmp_path: Path, no_decoding: Callable[[], None]
+) -> None:
+    folder = root / "cat" / "client_1" / "train" / "cat"
+    (folder / "0.png").write_bytes(b"no picture")
+    (folder / "1b.png").mkdir()
+    for _ in ("decoded", "from the cache"):
+        split = train(root, cache=tmp_path / "cache")
+        assert ["/".join(path.parts[3:]) for path in split.paths] == ["cat/1.png", "not_cat/0.png", "not_cat/1.png"]
+        files = [(root / path).read_bytes() for path in split.paths]
+        assert split.content_ids == tuple(hashlib.sha256(data).hexdigest() for data in files)
+        no_decoding()
+
+
 def replace_pixels(home: Path) -> None:
     """Same name, same size, another time: what an editor leaves behind."""
     file = home / "train/cat/0.png"

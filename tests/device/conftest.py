@@ -20,6 +20,16 @@ from shared.settings import DeviceSettings
 
 STEP = np.float32(0.25)
 MEASURED = {"accuracy": 0.75, "precision": 0.5, "recall": 1.0, "f1": 0.625, "roc_auc": None, "pictures": 4}
+_ALIKE = {"value": 0.75, "low": 0.25, "high": 1.0}
+_METRICS = {"accuracy": _ALIKE, "precision": _ALIKE, "recall": _ALIKE, "f1": _ALIKE}
+_UNKNOWN = dict.fromkeys(_ALIKE)
+_NONE_BETWEEN = dict.fromkeys(_METRICS, dict.fromkeys(_ALIKE, 0.0)) | {"roc_auc": _UNKNOWN}
+_FOUND = {"confusion": [[1, 1], [0, 2]], "roc": [], "reliability": [], "calibration_error": 0.125, "mistakes": []}
+REPORT: dict[str, Any] = {
+    "pictures": 4,
+    "figures": dict.fromkeys(("local", "global"), _METRICS | {"roc_auc": _UNKNOWN}) | {"difference": _NONE_BETWEEN},
+    "models": {"local": _FOUND, "global": _FOUND},
+}
 
 
 class PretendTrainer:
@@ -33,6 +43,7 @@ class PretendTrainer:
         self.accuracy = 0.75
         self.progress, self.pid = None, None
         self.repeated = ["train/face/1.jpg = test/face/7.jpg"]
+        self.report = REPORT
 
     def run(self, job: dict[str, Any]) -> dict[str, Any]:
         self.jobs.append(job)
@@ -41,7 +52,11 @@ class PretendTrainer:
         if self.error:
             raise self.error
         if job["do"] == "score":
-            return {"models": dict.fromkeys(job["models"], MEASURED | {"accuracy": self.accuracy})}
+            found = {"models": dict.fromkeys(job["models"], MEASURED | {"accuracy": self.accuracy})}
+            if "plot" in job:
+                Path(job["plot"]).write_bytes(b"a comparison")
+                found["report"] = self.report
+            return found
         base = parse_model(Path(job["model"]).read_bytes())
         params = {name: value + self.step for name, value in base.params.items()}
         local = Model(base.detector, job["round"], job["base_version"], base.architecture, params)

@@ -120,6 +120,7 @@ def test_pauses_have_full_jitter_below_a_limit_that_doubles() -> None:
 
 
 def test_reason_is_logged_once_until_it_changes(doorbell: Device, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("WARNING")
     revoked, unsigned = Forbidden("device-1 was revoked: stolen."), InvalidMessage("No.")
     world = World(doorbell, gone(), gone(), revoked, revoked, revoked, unsigned, NotFound("x"))
     world.go(7)
@@ -140,6 +141,16 @@ def test_device_that_cannot_join_says_so_once_and_goes_on_trying(
     (said,) = caplog.messages
     assert "device-2 has not joined the federation, and there is no join code" in said
     assert 8 < max(world.pauses) <= LONGEST_PAUSE_S
+
+
+def test_round_that_is_asked_for_goes_by_its_id_at_every_service(
+    federation: Any, doorbell: Device, capsys: pytest.CaptureFixture[str]
+) -> None:
+    federation.announce("device-1")
+    World(doorbell, task("train", round=1)).go()
+    lines = [line for line in capsys.readouterr().err.splitlines() if "[round-package-1]" in line]
+    for said in ("package: Trained for round 1", "POST /clientstatus 200", "POST /cmodel 200"):
+        assert len([line for line in lines if said in line]) >= 1, said
 
 
 @pytest.mark.parametrize(
@@ -392,7 +403,7 @@ def test_settings_say_what_a_device_does_by_itself(
 ) -> None:
     make_device(federation, **variables)
     app = federation.network.apps["device-1"]
-    assert sorted(app.extensions.get("doorbell-background", {})) == works
+    assert sorted(set(app.extensions["doorbell-background"]) - {"open pages"}) == works
 
 
 def test_app_alone_calls_nobody_and_a_served_one_does(federation: Any, make_device: Any) -> None:

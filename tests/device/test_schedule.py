@@ -230,3 +230,11 @@ def test_folder_that_cannot_be_listed_is_said_once_and_tried_again(
     assert len(caplog.messages) == 1
     life.look()
     assert life.trainings == ["10 03:34"], "the time passed while it was looking"
+
+
+def test_training_goes_by_one_id_at_every_service(days: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    life = days("2026-05-10 03:28", DOORBELL_TRAIN_AT="03:30")
+    life.pass_time(0.1)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "Trained for" in line or "/cmodel 200" in line]
+    names = {line.partition("[")[2].partition("]")[0] for line in lines}
+    assert len(lines) == 2 and len(names) == 1 and "-" not in names

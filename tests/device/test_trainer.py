@@ -18,8 +18,8 @@ import psutil
 import pytest
 
 from device import trainer as trainer_module
-from device.trainer import Busy, ChildDied, Trainer, describe
-from shared.errors import DatasetError, OutOfOrder, TrainingFailed
+from device.trainer import Busy, ChildDied, Trainer, describe, progress_of
+from shared.errors import Cancelled, DatasetError, OutOfOrder, TrainingFailed
 
 ROOT = Path(__file__).resolve().parents[2]
 JOB = {"do": "train", "detector": "package"}
@@ -36,6 +36,14 @@ CHILD = """
             say({"progress": {"epoch": 2, "epochs": 3, "batch": 4, "batches": 5, "loss": 0.5}})
             while not Path(job["wait_for"]).exists():
                 time.sleep(0.01)
+        if job.get("do") == "cancel":
+            continue
+        if "patient" in job:
+            say({"progress": {"epoch": 1, "epochs": 2, "batch": 1, "batches": 4, "loss": 0.5}})
+            while json.loads(sys.stdin.readline())["do"] != "cancel":
+                pass
+            say({"error": "cancelled", "happened": "", "kept": "", "todo": ""})
+            continue
         if "signal" in job:
             os.kill(os.getpid(), job["signal"])
         if "exit" in job:
@@ -146,6 +154,46 @@ def test_second_job_waits_for_the_end_of_a_score_but_not_for_ever(
     thread.join()
     other.join()
     assert (first[0]["echo"], second[0]["echo"]) == (None, "next")
+
+
+def test_cancelled_training_ends_at_once_and_leaves_the_child_warm(trainer: Trainer) -> None:
+    thread, outcome = in_background(lambda: trainer.run(JOB | {"patient": True}))
+    until(lambda: "epoch" in (trainer.progress or {}))
+    warm = trainer.pid
+    assert trainer.cancel() == "training package, epoch 1 of 2, batch 1 of 4"
+    thread.join()
+    assert isinstance(outcome[0], Cancelled) and trainer.progress is None
+    assert trainer.run(JOB)["pid"] == warm
+
+
+def test_child_that_does_not_listen_is_killed_and_that_is_no_failure(
+    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer_module, "_CANCEL_S", 0.2)
+    thread, outcome = in_background(lambda: trainer.run(JOB | {"wait_for": str(tmp_path / "never")}))
+    until(lambda: "epoch" in (trainer.progress or {}))
+    killed = trainer.pid
+    trainer.cancel()
+    thread.join()
+    assert isinstance(outcome[0], Cancelled)
+    assert trainer.run(JOB)["pid"] != killed
+
+
+def test_there_is_nothing_to_cancel_on_an_idle_device(trainer: Trainer) -> None:
+    for _ in range(2):
+        with pytest.raises(OutOfOrder, match="Nothing is being trained"):
+            trainer.cancel()
+        trainer.run(JOB)
+
+
+def test_progress_in_words_and_as_a_share() -> None:
+    progress = JOB | {"epoch": 2, "epochs": 4, "batch": 5, "batches": 10, "loss": 0.25, "accuracy": 0.875}
+    assert progress_of(progress | {"seconds_left": 3.2}) == {
+        "words": "training package, epoch 2 of 4, batch 5 of 10: loss 0.250, accuracy 87.5%, about 4 s left",
+        "value": 0.375,
+    }
+    assert progress_of(JOB) == {"words": "training package, reading the pictures", "value": None}
+    assert progress_of(None) is None
 
 
 def test_child_killed_in_the_middle_fails_the_job_and_the_next_works(trainer: Trainer, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from federation.round import Addresses, run_round
+from shared.logs import under
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +131,16 @@ def test_the_main_servers_folder_never_holds_a_single_devices_update(secure: Any
     blobs: list[Path] = list((secure.home / "main-server" / "blobs").iterdir())
     assert blobs
     assert all(b"doorbell-model/1" in blob.read_bytes()[:4096] for blob in blobs)
+
+
+def test_one_id_follows_a_round_through_all_four_logs(secure: Any) -> None:
+    at = Addresses(secure.url("main"), secure.url("aggregator"), (secure.url("device1"), secure.url("device2")))
+    with under("by-hand-7"):
+        run_round(at, "secure", "animal")
+    lines = {name: [line for line in secure.log(name).splitlines() if "[by-hand-7]" in line] for name in secure.ports}
+    for device in ("device1", "device2"):
+        said = " ".join(lines[device])
+        assert all(f" {path} 200 in " in said for path in ("/modeltrain", "/sendmodel", "/aggmodel", "/performance"))
+    assert len([line for line in lines["aggregator"] if "/cmodel 200 in" in line]) == 2
+    said = " ".join(lines["main"])
+    assert "by secure-aggregator" in said and "animal: Round 1 is finished" in said

@@ -64,6 +64,8 @@ def test_run_goes_on_through_the_death_of_every_service(federation: Any) -> None
         "each round made one version"
     )
     assert now["round"]["cohort"] == ["device-1", "device-2"]
+    for service in federation.processes:
+        assert "[round-face-1]" in federation.log(service), "one id leads through all four logs"
 
 
 @pytest.mark.slow

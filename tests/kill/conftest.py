@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -56,6 +57,13 @@ ROUND = {
     "measure-1": ("device1", "/performance"),
 }
 """A round's steps. Who announces itself before it has joined joins."""
+RUN_ROUNDS = 2
+_FINISHED = """
+    SELECT version, round FROM versions WHERE detector = ?1
+    AND round = (SELECT max(round) FROM versions WHERE detector = ?1)
+    AND (SELECT state FROM runs WHERE detector = ?1) = 'finished'
+    AND (SELECT count(*) FROM participations WHERE detector = ?1 AND delivered = version) = 2
+"""
 DIRECT = {name: step for name, step in ROUND.items() if name != "hand-over"} | {"add-up": ("main", "/aggregate_models")}
 
 
@@ -172,8 +180,9 @@ class Federation:
         for pid in psutil.pids():
             with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
                 if os.getpgid(pid) == self.groups[service]:
-                    process = psutil.Process(pid)
-                    found += [process] if process.status() != psutil.STATUS_ZOMBIE else []
+                    process = psutil.Process(pid)  # a zombie with threads still has its sockets open
+                    alive = process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1
+                    found += [process] if alive else []
         return found
 
     def step(self, service: str, path: str) -> requests.Response | None:
@@ -341,6 +350,85 @@ class Undisturbed:
 
     def _state(self, number: int, step: str) -> Path:
         return self.folder / f"{self.topology}-{number}-{step}"
+
+
+@dataclass
+class ByThemselves:
+    """A run of rounds in which nobody presses a button but the one that starts it.
+
+    Attributes:
+        federation: Where it is run.
+        folder: Where the state is kept that it begins with: all have joined, and no round was run.
+    """
+
+    federation: Federation
+    folder: Path
+
+    @functools.cached_property
+    def expected(self) -> tuple[Outcome, list[tuple[Any, ...]]]:
+        """What it comes to if nobody is killed."""
+        self.federation.put(None)
+        self.federation.variables["DOORBELL_TOPOLOGY"] = "secure"
+        self.federation.begin(*APPS, KILL_BACKGROUND="")
+        self._wait(lambda: len(self._main_rows("SELECT 1 FROM participations WHERE detector = ?")) == len(PICTURES))
+        self.federation.end()
+        shutil.copytree(self.federation.home, self.folder)
+        return self.run()
+
+    def run(self, victim: str = "", **fragile: str) -> tuple[Outcome, list[tuple[Any, ...]]]:
+        """Start everybody and the run, start the victim again when it has died, and return what the run comes to.
+
+        Returns:
+            What its last round came to, with all rounds before it; and what became of each version.
+        """
+        federation = self.federation
+        federation.variables["DOORBELL_TOPOLOGY"] = "secure"
+        federation.put(self.folder)
+        for service in APPS:
+            federation.launch(service, KILL_BACKGROUND="", **(fragile if service == victim else {}))
+        started = False
+
+        def is_done() -> bool:
+            nonlocal started
+            if victim and not federation.members(victim):
+                federation.begin(victim, KILL_BACKGROUND="")
+            started = started or self._start()
+            return started and bool(self._main_rows(_FINISHED))
+
+        self._wait(is_done)
+        version, number = self._main_rows(_FINISHED)[0]
+        result = outcome(federation, {"delivered": ["device-1", "device-2"], "version": version, "round": number})
+        gates = self._main_rows("SELECT round, version, gate, said FROM versions WHERE detector = ? ORDER BY round")
+        federation.end()
+        return result, gates
+
+    def _start(self) -> bool:
+        """Start the run as an operator does who does not know whether he has; return whether anybody answered."""
+        try:
+            rounds = {"detector": DETECTOR, "rounds": RUN_ROUNDS}
+            answer = requests.post(f"{self.federation.url('main')}/run", params=rounds, timeout=10)
+        except requests.ConnectionError:
+            return False
+        assert answer.status_code in (200, 409), answer.text
+        return True
+
+    def _main_rows(self, query: str) -> list[tuple[Any, ...]]:
+        try:
+            return _rows(self.federation, "main", query)
+        except sqlite3.OperationalError:  # nobody has it open yet
+            return []
+
+    def _wait(self, done: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 150
+        while not done():
+            assert time.monotonic() < deadline, self.federation.logs()
+            time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def by_themselves(undisturbed: Callable[[str], Undisturbed], tmp_path_factory: pytest.TempPathFactory) -> ByThemselves:
+    """Rounds that run by themselves, in the federation in which all other cases are run."""
+    return ByThemselves(undisturbed("secure").federation, tmp_path_factory.mktemp("run") / "joined")
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,9 @@
 """A service that is killed at a chosen point, once: gunicorn serves `fragile:app` instead of the service's own app.
 
 What it serves is the real app; only the one function, transaction or answer that the point names is wrapped. Nothing
-in the project knows of it. What a service does besides answering requests is not started, so nothing comes to the point
-but the step. The same file, run as a program, is a training child with such a point in it.
+in the project knows of it. What a service does besides answering requests is started only where rounds are to run by
+themselves; elsewhere nothing comes to the point but the step. The same file, run as a program, is a training child with
+such a point in it.
 
 Environment:
     KILL_APP    What is served, "wsgi3:app".
@@ -11,6 +12,7 @@ Environment:
     KILL_WHOM   "service": the whole process group, that is gunicorn's master, its workers and the training child;
                 "process": the process that comes to the point, and nothing else.
     KILL_MARK   A file that is made just before the kill. Where it is there already, nobody is killed any more.
+    KILL_BACKGROUND Where it is set, the service also does what it does besides answering requests.
     KILL_TRAINERS   Where `trainers.py` listens, whose children train; without it, children of the device's own.
 
 Moments of a function:
@@ -149,7 +151,7 @@ def _point() -> tuple[str, str, Trap]:
     return place, moment, Trap(int(count or 1), os.environ["KILL_WHOM"], Path(os.environ["KILL_MARK"]))
 
 
-def _serve() -> WsgiApp:
+def _serve() -> Any:
     place, moment, trap = _point() if "KILL_POINT" in os.environ else ("", "", None)
     in_child, trainers = place.startswith("device.training:"), os.environ.get("KILL_TRAINERS")
     if in_child:
@@ -159,8 +161,10 @@ def _serve() -> WsgiApp:
     if trap and not in_child and not place.startswith("/"):
         set_trap(place, moment, trap)
     module, _, name = os.environ["KILL_APP"].partition(":")
-    served = getattr(importlib.import_module(module), name).wsgi_app  # the app itself would have its background started
-    return with_trap(served, place, moment, trap) if trap and place.startswith("/") else served
+    served = getattr(importlib.import_module(module), name)
+    if trap and place.startswith("/"):
+        served.wsgi_app = with_trap(served.wsgi_app, place, moment, trap)
+    return served if "KILL_BACKGROUND" in os.environ else served.wsgi_app  # of the app itself the rest is started
 
 
 def _train_by(*command: str) -> None:

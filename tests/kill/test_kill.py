@@ -1,5 +1,8 @@
 """Whoever is killed, wherever: once the step is repeated, the round ends with the same model bit for bit.
 
+So do rounds that run by themselves, where the main server is killed in whatever decides what comes next, and nobody
+repeats anything: it is started again, and goes on from what is written down.
+
 `pytest` runs a few of the cases; `make test-kill` runs them all. A case names the step, who is killed in it, and the
 point where that happens; `fragile.py` describes the points. SIGKILL takes a process and not the machine: what a power
 cut may do to unsynced files is not shown here.
@@ -153,8 +156,32 @@ MORE = [
     *at("deliver", "device1", "Store.hold:commit", topology="direct"),
 ]
 
+FEW_IN_RUN = ["Store.judge:commit"]
+MORE_IN_RUN = [
+    # The run begins, and the devices are asked.
+    *(f"Store.start_run:{moment}" for moment in ("before", "commit", "after")),
+    "/run:answer",
+    *(f"Store.ask:{moment}" for moment in ("before", "commit", "after")),
+    # A device says what it has, and is told what to do; later as well as the first time.
+    *(f"Store.note_status:{moment}" for moment in ("before", "commit", "after", "commit#2", "after#5")),
+    *("/work:arrival", "/work:answer", "/work:answer#3"),
+    # The updates are there: the round is to be summed, and is.
+    *(f"Store.make_due:{moment}" for moment in ("before", "commit", "after")),
+    *(f"Store.publish:{moment}" for moment in ("before", "commit", "after")),
+    "/secagg_model:answer",
+    # What the devices say of the new version is weighed, and the next round is opened.
+    *(f"Store.judge:{moment}" for moment in ("before", "after", "before#2", "commit#2", "after#2")),
+    *(f"Store.open_round:{moment}" for moment in ("before", "commit", "after")),
+    *(f"Store.{step}:{moment}#2" for step in ("ask", "make_due", "publish") for moment in ("commit", "after")),
+    # The last round is over.
+    *(f"Store.move_run:{moment}" for moment in ("before", "commit", "after")),
+]
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "point" in metafunc.fixturenames:
+        points = FEW_IN_RUN + MORE_IN_RUN * bool(metafunc.config.getoption("every_kill", False))
+        metafunc.parametrize("point", points, ids=lambda point: point.replace("/", "").replace(":", "."))
     if "case" in metafunc.fixturenames:
         cases = FEW + MORE * bool(metafunc.config.getoption("every_kill", False))
         # One topology and round after the other, since each is run undisturbed first.
@@ -210,3 +237,15 @@ def _die_in_step(run: Any, case: Case, fragile: dict[str, str]) -> None:
         assert answer is not None and answer.status_code == 200, "the other worker answers the next attempt"
     else:
         assert answer is not None and answer.status_code in (200, 503)
+
+
+def test_killed_there_the_run_ends_with_the_same_model(point: str, by_themselves: Any, tmp_path: Path) -> None:
+    expected, mark = by_themselves.expected, tmp_path / "mark"
+    fragile = Case("run", "main", point).variables | {"KILL_MARK": str(mark)}
+    try:
+        found, gates = by_themselves.run("main", **fragile)
+        assert mark.exists(), f"{point} was never reached"
+        assert found == expected[0]
+        assert gates == expected[1]
+    finally:
+        by_themselves.federation.end()

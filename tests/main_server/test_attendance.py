@@ -47,7 +47,7 @@ def porch(federation: Any) -> Porch:
 
 def test_device_that_waits_for_work_is_online(porch: Porch) -> None:
     porch.call("a")
-    assert attendance(porch.main) == (Attendance("a", "online", "It waits for work.", NOON),)
+    assert attendance(porch.main) == (Attendance("a", "online", "It waits for work.", NOON, "http://a"),)
 
 
 def test_device_that_announces_itself_alone_is_by_hand(porch: Porch) -> None:

@@ -280,6 +280,7 @@ SENDERS = {
     ("POST", "/cmodel"): {"device"},
     ("GET", "/model/" + "0" * 64): {"device"},
     ("POST", "/new_key"): {"device", "secure-aggregator"},
+    ("POST", "/performance"): {"device"},
     ("GET", "/roster"): {"secure-aggregator"},
     ("GET", "/round/package"): {"secure-aggregator"},
     ("POST", "/secagg_model"): {"secure-aggregator"},

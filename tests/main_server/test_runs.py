@@ -243,6 +243,7 @@ def test_run_in_the_direct_topology_needs_no_aggregator(direct: Street) -> None:
 def test_direct_run_with_one_update_waits_without_adding_up_and_takes_the_second_when_it_comes(
     direct: Street, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("WARNING")
     direct.begin(1)
     direct.visit("a")
     direct.now += DEADLINE

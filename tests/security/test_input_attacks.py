@@ -155,7 +155,7 @@ BOMBS: list[tuple[str, bytes]] = [
 ]
 
 
-@pytest.mark.parametrize("path", ["/join", "/clientstatus", "/check_seeds", "/new_key"])
+@pytest.mark.parametrize("path", ["/join", "/clientstatus", "/check_seeds", "/new_key", "/performance"])
 @pytest.mark.parametrize("body", [pytest.param(row[1], id=row[0]) for row in BOMBS])
 def test_a_json_bomb_is_refused(field: Field, message: Any, signer: Any, path: str, body: bytes) -> None:
     bomb, started = message("main", "POST", path, body, (JSON,)), time.monotonic()
@@ -191,7 +191,7 @@ PATHS = [
     ("main", "/model/"),
     ("main", "/login"),
     ("main", "/logout"),
-    ("main", "/metrics"),
+    ("main", "/metrics/"),
     ("main", "/console"),
     ("main", "/.git/config"),
     ("device1", "/plot/../../x.png"),

@@ -18,12 +18,13 @@ import device.store
 import main_server.store
 import main_server.tables
 import sec_agg.store
+import sec_agg.tables
 from shared.database import Database
 from shared.errors import SettingsError, StorageFailed, StorageUnavailable
 
 SERVICES: dict[str, tuple[Path, MetaData, Any]] = {
     "main_server": (main_server.tables.MIGRATIONS, main_server.tables.METADATA, main_server.store.Store),
-    "sec_agg": (sec_agg.store.MIGRATIONS, sec_agg.store.METADATA, sec_agg.store.Store),
+    "sec_agg": (sec_agg.tables.MIGRATIONS, sec_agg.tables.METADATA, sec_agg.store.Store),
     "device": (device.store.MIGRATIONS, device.store.METADATA, device.store.Store),
 }
 BOTH = pytest.mark.parametrize("backend", ["sqlite", "postgresql"], indirect=True)

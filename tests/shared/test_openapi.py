@@ -21,7 +21,7 @@ import device.store as device_store
 from device import participation
 from device.app import create_app as device_app
 from device.trainer import Trainer
-from main_server import devices, members, model_registry, rounds, work
+from main_server import devices, members, model_registry, performances, rounds, work
 from main_server.app import create_app as main_app
 from sec_agg import aggregation
 from sec_agg.app import create_app as aggregator_app
@@ -58,6 +58,7 @@ VERBS: dict[tuple[str, str], Callable[..., object]] = {
     ("main", "/join"): members.admit,
     ("main", "/clientstatus"): devices.announce,
     ("main", "/work"): work.for_device,
+    ("main", "/performance"): performances.note,
     ("main", "/new_key"): members.change_key,
     ("main", "/roster"): members.roster,
     ("main", "/round/{detector}"): rounds.current_round,
@@ -130,7 +131,7 @@ class TestDescription:
     def test_every_address_and_method_is_in_it_and_nothing_else(self, make: Make, service: str, token: str) -> None:
         app = make(service, token=token)
         routed = {
-            (re.sub(r"<(?:path:)?", "{", rule.rule).replace(">", "}"), method.lower())
+            (re.sub(r"<(?:\w+:)?", "{", rule.rule).replace(">", "}"), method.lower())
             for rule in app.url_map.iter_rules()
             for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}  # what HTTP itself answers
         }

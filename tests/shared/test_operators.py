@@ -688,11 +688,12 @@ def test_no_template_needs_inline_script_or_style() -> None:
 # The services themselves.
 
 ADDRESSES: dict[str, tuple[list[str], list[tuple[str, str]]]] = {
-    "device": (["/", "/modeltrain", "/sendstatus", "/sendmodel", "/performance", "/plot/face.png"],
+    "device": (["/", "/modeltrain", "/sendstatus", "/sendmodel", "/performance", "/plot/face.png",
+                "/report", "/report/face.csv", "/report/face.png", "/report/face/mistakes/local/0.jpg"],
                [("POST", "/aggmodel")]),
-    "main": (["/", "/aggregate_models", "/send_model_clients"],
+    "main": (["/", "/aggregate_models", "/send_model_clients", "/report", "/report.csv"],
              [("POST", "/clientstatus"), ("GET", "/round/face"), ("GET", "/model/" + "0" * 64),
-              ("POST", "/check_seeds"), ("POST", "/secagg_model"), ("POST", "/cmodel")]),
+              ("POST", "/performance"), ("POST", "/check_seeds"), ("POST", "/secagg_model"), ("POST", "/cmodel")]),
     "aggregator": (["/", "/aggregate_models", "/send_model_secagg"], [("POST", "/cmodel")]),
 }  # fmt: skip
 

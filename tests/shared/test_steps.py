@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.errors import DoorbellError, InvalidMessage, NotFound, OutOfOrder, PeerUnreachable, TrainingFailed
+from shared.errors import (
+    Cancelled,
+    DoorbellError,
+    InvalidMessage,
+    NotFound,
+    OutOfOrder,
+    PeerUnreachable,
+    TrainingFailed,
+)
 from shared.steps import Answer, Done, do_each
 
 NOT_READY = OutOfOrder("It is too early.", kept="", todo="Train first.")
@@ -49,6 +57,22 @@ def test_one_that_is_not_ready_holds_nothing_up() -> None:
     assert isinstance(detectors, dict)
     assert {name: entry["status"] for name, entry in detectors.items()} == {"late": 409, "person": 200}
     assert detectors["late"]["type"] == "urn:doorbell:problem:out-of-order"
+
+
+def test_what_its_owner_cancelled_is_not_followed_by_the_rest() -> None:
+    asked: list[str] = []
+
+    def cancelled(detector: str) -> Done:
+        asked.append(detector)
+        if detector == "parcel":
+            raise Cancelled
+        return verb(detector)
+
+    answer = do_each(["person", "parcel", "face"], cancelled, "nothing")
+    assert asked == ["person", "parcel"] and answer.status == 200
+    assert answer.said.splitlines()[1].startswith("parcel: The training was cancelled.")
+    assert do_each(["parcel", "face"], cancelled, "nothing").status == 409
+    assert asked == ["person", "parcel", "parcel"]
 
 
 def test_step_is_refused_where_none_was_ready() -> None:

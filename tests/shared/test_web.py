@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.exceptions import ServiceUnavailable
 
+from shared import __version__
 from shared.errors import OutOfOrder
 from shared.steps import Answer, Done, do_each
 from shared.web import add_step, json_body, make_app
@@ -91,8 +93,10 @@ def test_curl_gets_the_plain_sentence(client: FlaskClient, method: str, accept: 
 def test_browser_gets_the_page_with_the_sentence_escaped_on_top(client: FlaskClient, method: str) -> None:
     response = client.open("/train", method=method, headers={"Accept": BROWSER})
     assert (response.status_code, response.mimetype) == (200, "text/html")
-    assert '<p role="status" class="good">person: person &lt;b&gt;is&lt;/b&gt; trained.</p>' in response.text
-    assert '<form class="step" method="post" action="/train">' in response.text
+    assert (
+        '<p id="notice" role="status" class="good">person: person &lt;b&gt;is&lt;/b&gt; trained.</p>' in response.text
+    )
+    assert '<form class="step" method="post" action="/train" id="do-train">' in response.text
     assert "<h1>Test service</h1>" in response.text
 
 
@@ -144,7 +148,7 @@ def test_refused_step_is_a_sentence_for_curl_and_a_notice_for_a_browser(client: 
     assert (plain.status_code, plain.mimetype, plain.text) == (409, "text/plain", "person: It is too early.\n")
     page = client.get("/refused", headers={"Accept": BROWSER})
     assert (page.status_code, page.mimetype) == (409, "text/html")
-    assert '<p role="status" class="bad">person: It is too early.</p>' in page.text
+    assert '<p id="notice" role="status" class="bad">person: It is too early.</p>' in page.text
     assert "<form" in page.text
 
 
@@ -241,13 +245,18 @@ def test_page_shows_what_the_service_has_to_show(client: FlaskClient) -> None:
     response = client.get("/", headers={"Accept": BROWSER})
     assert (response.status_code, response.mimetype) == (200, "text/html")
     assert "<option>parcel</option>" in response.text
-    assert 'role="status"' not in response.text
+    assert '<p id="notice" role="status" class="bad"></p>' in response.text  # nothing is noted, and so not shown
 
 
 def test_stylesheet_of_the_page_is_served(client: FlaskClient) -> None:
-    assert 'href="/static/style.css"' in client.get("/").text
-    assert client.get("/static/style.css").mimetype == "text/css"
+    named = re.search('href="(/static/style.css[?]v=[0-9a-f]{12})"', client.get("/").text)
+    assert named
+    response = client.get(named[1])
+    assert response.mimetype == "text/css" and "immutable" in response.headers["Cache-Control"]
+    assert "immutable" not in client.get("/static/style.css?v=older").headers.get("Cache-Control", "")
 
 
 def test_health_names_the_service_and_what_it_has_to_tell(client: FlaskClient) -> None:
-    assert client.get("/healthz").json == {"service": "Test service", "status": "ok", "topology": "secure"}
+    assert client.get("/healthz").json == {
+        "service": "Test service", "status": "ok", "version": __version__, "topology": "secure"
+    }  # fmt: skip

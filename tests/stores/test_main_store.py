@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from main_server.member_store import Invitation, Joined
+from main_server.performance_store import Told
 from main_server.records import PASSED, PENDING, REJECTED, UNCHECKED, Device, Participation, Status, Version
 from main_server.run_store import FINISHED, STOPPED, Score
 from main_server.states import ABANDONED, FAILED, OPEN, PUBLISHED
 from main_server.store import Store
+from shared.performances import METRICS, ROWS, Estimate, Performance
 from shared.round_settings import RoundSettings
 
 NOW = 1_800_000_000.125
@@ -229,3 +231,22 @@ def test_forgetting_keeps_what_is_needed(main_store: Store, round_of: Rounds) ->
     assert forgotten == [3, 0]
     assert main_store.kept_blobs() == {"e" * 64, *(version(number).version for number in (1, 2, 4, 5))}
     assert main_store.plain_updates(round_of(6)) == {"anna": "e" * 64}
+
+
+def test_performance_is_kept_of_who_takes_part_and_moves_and_goes_with_its_device(main_store: Store) -> None:
+    figures = {row: dict.fromkeys(METRICS, Estimate(0.25, -0.0, 1 / 3)) for row in ROWS}
+    measured = Performance("person", 2**31 - 1, version(3).version, 2**31 - 1, figures)
+    assert not main_store.note_performance("anna", measured, NOW)
+    main_store.invite(CODE)
+    main_store.admit(CODE.invitation, ANNA, NOW)
+    main_store.note_device(device("anna"), {"person": None})
+    assert main_store.performances() == ()
+    main_store.add_version(version(3))
+    for pictures in (5, 5, 2**31 - 1):
+        assert main_store.note_performance("anna", replace(measured, pictures=pictures), NOW)
+    assert main_store.performances() == (Told("anna", measured, 3, NOW),)
+    assert kinds(main_store).count("measured") == 2
+    main_store.rename("anna", "otto", NOW)
+    assert [told.device for told in main_store.performances()] == ["otto"]
+    main_store.revoke("otto", "sold", NOW)
+    assert main_store.performances() == ()

@@ -112,4 +112,5 @@ def test_one_spends_each_nonce(aggregator_store: Any, race: Race) -> None:
 
 @pytest.mark.parametrize("service", list(races.STORES))
 def test_an_empty_database_bears_several_first_openings_at_once(race: Race, service: str) -> None:
-    assert set(race(service, "first_opening")) == {"0002"}
+    migrations = Path(races.__file__).parents[2] / service / "migrations"
+    assert set(race(service, "first_opening")) == {max(path.stem[:4] for path in migrations.glob("0*.py"))}

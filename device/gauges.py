@@ -1,0 +1,59 @@
+"""What a device tells `/metrics`: its trainings as they end, and from its database what it holds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from prometheus_client import Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from device.context import Device
+from device.trainer import Busy
+from shared.errors import DoorbellError
+from shared.metrics import REGISTRY
+
+_trainings = Counter(
+    "doorbell_trainings", "Trainings: done, or what they failed with.", ["detector", "outcome"], registry=REGISTRY
+)
+_seconds = Histogram(
+    "doorbell_training_seconds",
+    "How long a training took that was done.",
+    ["detector"],
+    buckets=(1, 3, 10, 30, 100, 300, 1000, 3000),
+    registry=REGISTRY,
+)
+
+
+@contextmanager
+def counted_training(detector: str) -> Iterator[None]:
+    """Count the training that is done in the block, and how long it takes; one that has to wait is none."""
+    begun = time.monotonic()
+    try:
+        yield
+    except Busy:
+        raise
+    except DoorbellError as error:
+        _trainings.labels(detector, error.slug).inc()
+        raise
+    _trainings.labels(detector, "done").inc()
+    _seconds.labels(detector).observe(time.monotonic() - begun)
+
+
+def gauges(device: Device) -> Iterator[Metric]:
+    """Return which models are held, since when, and which updates wait to be sent."""
+    held = GaugeMetricFamily("doorbell_held_model_round", "Round of the model in force here.", labels=["detector"])
+    age = GaugeMetricFamily("doorbell_held_model_age_seconds", "How long ago it came.", labels=["detector"])
+    unsent = GaugeMetricFamily(
+        "doorbell_unsent_updates", "Trainings whose update is not sent yet.", labels=["detector"]
+    )
+    for detector in device.detectors():
+        if model := device.store.held(detector):
+            held.add_metric([detector], model.round)
+            with suppress(FileNotFoundError):
+                came = device.blobs.path(model.version).stat().st_mtime
+                age.add_metric([detector], max(0.0, device.clock() - came))
+        newest = device.store.newest_training(detector)
+        unsent.add_metric([detector], int(newest is not None and not newest.sent))
+    yield from (held, age, unsent)
