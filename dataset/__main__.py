@@ -1,4 +1,4 @@
-"""The data set's command line: `python -m dataset draw | show | fetch`. A device's set-up runs it."""
+"""The data set's command line: `python -m dataset draw | show | fetch | import`. A device's set-up runs it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset import porch, public
+from dataset import frigate, porch, public
 from dataset.decoding import UnusablePicture, decode
 from shared.errors import DatasetError, DoorbellError
 
@@ -105,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     showing.set_defaults(run=show)
 
     public.add_fetch(commands)
+    frigate.add_import(commands)
     for command in (drawing, showing):
         command.add_argument("--seed", type=_whole, default=0, help="another neighbourhood (%(default)s)")
         command.add_argument("--clients", type=_count, default=2, help="how many devices (%(default)s)")

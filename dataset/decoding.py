@@ -22,6 +22,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from shared.errors import DatasetError
 
+_JPEG = b"\xff\xd8\xff"
 MAX_FILE_BYTES = 64 * 1024 * 1024
 MAX_PIXELS = 50_000_000
 
@@ -74,15 +75,35 @@ def decode(data: bytes, size_px: int) -> NDArray[np.uint8]:
     Raises:
         UnusablePicture: The bytes are empty, too many, not a picture, broken, or claim more than `MAX_PIXELS`.
     """
+    return _square(_pixels(data, DRAFT_OVERSAMPLING * size_px), size_px)
+
+
+def as_jpeg(data: bytes) -> bytes:
+    """Return a picture as a JPEG; one that begins as a JPEG does is returned as it is, without a look.
+
+    Raises:
+        UnusablePicture: As `decode` does, for all others.
+    """
+    if data.startswith(_JPEG):
+        return data
+    return bytes(cv2.imencode(".jpg", cv2.cvtColor(_pixels(data), cv2.COLOR_RGB2BGR))[1])
+
+
+def _pixels(data: bytes, draft_px: int | None = None) -> NDArray[np.uint8]:
+    """Decode one picture, upright; a JPEG perhaps smaller, but with no side shorter than `draft_px`.
+
+    Returns:
+        RGB uint8 [height, width, 3].
+    """
     check_file_size(len(data))
     opener = _opener(data)
     try:
         picture = opener(io.BytesIO(data))
         _check_pixels(*picture.size)
-        if isinstance(picture, JpegImageFile):
-            picture.draft(None, (DRAFT_OVERSAMPLING * size_px, DRAFT_OVERSAMPLING * size_px))
+        if draft_px is not None and isinstance(picture, JpegImageFile):
+            picture.draft(None, (draft_px, draft_px))
         picture.load()
-        pixels = _rgb(_upright(picture))
+        return _rgb(_upright(picture))
     except UnusablePicture:
         raise
     except Image.DecompressionBombError as error:
@@ -91,7 +112,6 @@ def decode(data: bytes, size_px: int) -> NDArray[np.uint8]:
         raise UnusablePicture("not enough memory to decode it") from error
     except Exception as error:  # Pillow's plugins raise a dozen kinds on hostile bytes, and promise no list
         raise UnusablePicture("broken image") from error
-    return _square(pixels, size_px)
 
 
 def check_file_size(size_bytes: int) -> None:
@@ -120,7 +140,7 @@ def _opener(data: bytes) -> Callable[[io.BytesIO], ImageFile.ImageFile]:
     Image.open(formats=...) chooses alike, but warns or fails by a limit of its own, global to the process, before the
     dimensions can be read. The file classes read the header and stop. An MPO, as phones write, opens as its first JPEG.
     """
-    if data.startswith(b"\xff\xd8\xff"):
+    if data.startswith(_JPEG):
         return JpegImageFile
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return PngImageFile

@@ -17,6 +17,8 @@ from shared.errors import DatasetError
 from shared.names import NAME
 
 SPLITS: tuple[str, ...] = ("train", "valid", "test")
+TRAIN_PERCENT, VALID_PERCENT = 70, 15
+"""How many of a hundred pictures whose split nobody chose are learned from, and how many validate; the others test."""
 
 _NAME_RULE = "1 to 32 of a-z, 0-9, _ and -, the first a letter or digit"
 _LISTED = 5
@@ -120,6 +122,16 @@ def split_folder(root: Path, detector: str, client: str, split: str) -> Path:
     if split not in SPLITS:
         raise unfit(f"{split!r} is none of the splits {', '.join(SPLITS)}")
     return root / detector / client / split
+
+
+def split_of(sha256: str) -> str:
+    """Return the split that a picture belongs to: decided by its bytes alone, so it never moves.
+
+    Args:
+        sha256: Of the file's bytes, as hex.
+    """
+    percent = int(sha256[:8], 16) % 100
+    return SPLITS[0] if percent < TRAIN_PERCENT else SPLITS[1] if percent < TRAIN_PERCENT + VALID_PERCENT else SPLITS[2]
 
 
 def class_names(detector: str, positive: bool) -> tuple[str, ...]:
