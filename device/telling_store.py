@@ -1,0 +1,33 @@
+"""How far each way of telling the owner has come: the number of the last event that it is done with."""
+
+from __future__ import annotations
+
+from sqlalchemy import Column, Integer, String, Table, insert, select
+
+from device.store import METADATA
+from shared.database import Database
+
+_told = Table(
+    "told",
+    METADATA,
+    Column("teller", String, primary_key=True),
+    Column("happening", Integer, nullable=False),
+)
+
+
+class ToldStore:
+    """One row a teller, in the device's database: whoever restores a backup has it in step with the events."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def last(self, teller: str) -> int | None:
+        """Return the last event that a teller is done with, or None if it never had any."""
+        with self._database.read() as connection:
+            return connection.execute(select(_told.c.happening).where(_told.c.teller == teller)).scalar()
+
+    def note(self, teller: str, happening: int) -> None:
+        """Note that a teller is done with an event, and with all before it."""
+        with self._database.write() as connection:
+            connection.execute(_told.delete().where(_told.c.teller == teller))
+            connection.execute(insert(_told).values(teller=teller, happening=happening))
