@@ -16,6 +16,8 @@ GROUPS = {
     "load": "A round of very many devices",
     "waiting": "Waiting for work, and coming back",
     "pages": "The pages of a federation with a long past",
+    "ring": "A ring: four detectors, 1280 x 720",
+    "owner": "What a doorbell learns from its owner",
     "growth": "What rounds leave on the disk",
     "demonstration": "The demonstration",
 }

@@ -11,6 +11,7 @@ from flask import Flask, request
 from device.alone import be_alone
 from device.attending import attend
 from device.context import Device
+from device.doorbell import add_doorbell
 from device.gauges import gauges
 from device.page import fingerprint, page
 from device.routes import add_routes
@@ -67,8 +68,9 @@ def _make_app(settings: DeviceSettings, http: HttpClient | None) -> Flask:
         f"Doorbell {settings.name}", Path(__file__).parent / "templates", show, health, _MAX_BODY_BYTES,
         gauges=partial(gauges, device),
     )  # fmt: skip
-    add_live(app, lambda: fingerprint(device), lambda: progress_of(device.trainer.progress))
     add_routes(app, device)
+    bell = add_doorbell(app, device)
+    add_live(app, lambda: fingerprint(device) + bell.events.fingerprint(), lambda: progress_of(device.trainer.progress))
     if settings.wait_for_work:
         add_background(app, "waiting for work", partial(attend, device))
     if settings.train_at is not None or settings.train_after_new is not None:

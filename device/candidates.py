@@ -19,7 +19,7 @@ from device.context import Device
 from device.records import Held, Score
 from device.trainer import Busy, ChildDied
 from shared.containers import parse_model, version_of
-from shared.errors import DatasetError, DoorbellError, InvalidMessage, OutOfOrder, TrainingFailed
+from shared.errors import CannotTrain, DatasetError, DoorbellError, InvalidMessage, OutOfOrder, TrainingFailed
 from shared.manifest import HEADER, check_manifest
 from shared.steps import Done
 
@@ -146,12 +146,12 @@ def _ask(device: Device, candidate: Held) -> Score:
         if not all(device.pictures(candidate.detector, "valid").values()):
             return Score(*mine, None, 0, "There are no validation pictures of one class or both.")
         measured = _measured(device, candidate)
-    except DatasetError as error:
+    except (DatasetError, CannotTrain) as error:
         _log.warning("The model of round %d is in force without a score. %s", candidate.round, error)
         return Score(*mine, None, 0, str(error))
     if not math.isfinite(measured["accuracy"]):
         raise TrainingFailed("What the model answers is no number.")
-    return Score(*mine, measured["accuracy"], measured["pictures"])
+    return Score(*mine, measured["accuracy"], measured["pictures"], threshold=measured.get("threshold"))
 
 
 def _measured(device: Device, candidate: Held) -> dict[str, Any]:
@@ -159,6 +159,7 @@ def _measured(device: Device, candidate: Held) -> dict[str, Any]:
     models = {"candidate": str(device.blobs.path(candidate.version))}
     job = device.job("score", candidate.detector)
     job |= {"clients": [device.settings.client], "split": "valid", "models": models, "brief": True}
+    job |= {"false_alarms": device.settings.bell.false_alarms}
     try:
         result = device.trainer.run(job)
     except ChildDied as error:

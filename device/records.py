@@ -25,6 +25,7 @@ class Score:
         accuracy: From 0 to 1; None if it was not measured.
         pictures: On so many pictures.
         said: Why it was not measured, else None.
+        threshold: From which score on its verdict is yes; None if none was chosen.
     """
 
     version: str
@@ -33,6 +34,7 @@ class Score:
     accuracy: float | None
     pictures: int
     said: str | None = None
+    threshold: float | None = None
 
 
 @dataclass(frozen=True)

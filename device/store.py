@@ -35,6 +35,7 @@ _scores = Table(
     Column("accuracy", Float),
     Column("pictures", Integer, nullable=False),
     Column("said", String),
+    Column("threshold", Float),
 )
 _setbacks = Table(
     "setbacks",
@@ -143,6 +144,13 @@ class Store:
         with self.database.read() as connection:
             row = _row_of(connection, _models, detector)
             return None if row is None else Held(**row)
+
+    def in_force(self) -> dict[Held, float | None]:
+        """Return the models that are in force, each with the threshold of its verdict, if one was chosen."""
+        with self.database.read() as connection:
+            query = select(_models, _scores.c.threshold)
+            rows = connection.execute(query.outerjoin(_scores, _scores.c.version == _models.c.version)).all()
+            return {Held(row.detector, row.version, row.round): row.threshold for row in rows}
 
     def score(self, version: str) -> Score | None:
         """Return what a version answered, or None if it was never asked."""

@@ -19,10 +19,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import IO, Any, cast
 
-from shared.errors import Cancelled, DatasetError, DoorbellError, OutOfOrder, TrainingFailed
+from shared.errors import Cancelled, CannotTrain, DatasetError, DoorbellError, OutOfOrder, TrainingFailed
 
 _CHILD = (sys.executable, "-m", "device.training_child")
 _ERRORS: dict[str, type[DoorbellError]] = {DatasetError.slug: DatasetError, TrainingFailed.slug: TrainingFailed}
+_OWN_WORDS = {kind.slug: kind for kind in (Cancelled, CannotTrain)}
 _SHORT_JOBS = {"score"}
 _PATIENCE_S = 10.0
 _CANCEL_S = 3.0
@@ -137,8 +138,8 @@ class Trainer:
                 break
             if "progress" in message:
                 self._progress = {"do": job["do"], "detector": job["detector"]} | message["progress"]
-            elif message.get("error") == Cancelled.slug:
-                raise Cancelled
+            elif message.get("error") in _OWN_WORDS:
+                raise _OWN_WORDS[message["error"]]
             elif "error" in message:
                 kind = _ERRORS.get(message["error"], TrainingFailed)
                 raise kind(message["happened"], kept=message["kept"], todo=message["todo"])

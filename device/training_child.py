@@ -25,7 +25,7 @@ from typing import Any
 
 import psutil
 
-from shared.errors import Cancelled, DoorbellError
+from shared.errors import Cancelled, CannotTrain, DoorbellError
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -70,6 +70,10 @@ def _do(bench: _Bench, job: dict[str, Any], emit: Emit, cancelled: threading.Eve
     verbs = {"train": bench.train, "score": bench.score}
     try:
         result = verbs[job["do"]](job, tell)
+    except ModuleNotFoundError as error:
+        if error.name not in ("tensorflow", "keras"):
+            raise
+        return {"error": CannotTrain.slug, "happened": "", "kept": "", "todo": ""}
     except DoorbellError as error:
         return {"error": error.slug, "happened": error.happened, "kept": error.kept, "todo": error.todo}
     except Exception as error:  # whatever a framework throws must become a sentence, and the child goes on
@@ -127,7 +131,7 @@ class _Bench:
             if not np.isfinite(scores).all():
                 raise TrainingFailed("What the model answers is no number.", kept="What was stored is kept.")
             labels = np.concatenate([part.labels for part in parts])
-            results[name] = self._accuracy(labels, scores) if job.get("brief") else self._measure(labels, scores)
+            results[name] = self._accuracy(job, labels, scores) if job.get("brief") else self._measure(labels, scores)
             if "plot" in job:
                 answers[name] = scores
                 files.append([file for part in parts for file in part.files])
@@ -137,8 +141,13 @@ class _Bench:
         return {"models": results} | report
 
     @staticmethod
-    def _accuracy(labels: Any, scores: Any) -> dict[str, Any]:
-        return {"pictures": len(labels), "accuracy": float(((scores >= 0.5) == labels).mean())}
+    def _accuracy(job: dict[str, Any], labels: Any, scores: Any) -> dict[str, Any]:
+        from device.threshold import threshold_for  # noqa: PLC0415
+
+        told: dict[str, Any] = {"pictures": len(labels), "accuracy": float(((scores >= 0.5) == labels).mean())}
+        if "false_alarms" in job:
+            told["threshold"] = threshold_for(labels, scores, job["false_alarms"])
+        return told
 
     @staticmethod
     def _measure(labels: Any, scores: Any) -> dict[str, Any]:

@@ -146,6 +146,20 @@ class TrainingFailed(DoorbellError):
     slug = "training-failed"
 
 
+class CannotTrain(DoorbellError):
+    """TensorFlow is not installed: this device looks and answers, and follows what the others learn."""
+
+    status = HTTPStatus.CONFLICT
+    slug = "cannot-train"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "TensorFlow is not installed here, so this device does not train.",
+            kept="It looks and answers, and follows what the other devices learn.",
+            todo="Install requirements.txt to train here too.",
+        )
+
+
 class Cancelled(DoorbellError):
     """Long work that its owner ended; what would have come after it in the same step is not begun."""
 

@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import ParamSpec, TextIO, TypeVar
 
-from shared.settings import LogForm
+from shared.environment import LogForm
 
 HEADER = "X-Request-ID"
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")

@@ -7,27 +7,87 @@ README.md; a test keeps that true.
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import time
-from ipaddress import ip_network
 from pathlib import Path
-from typing import Literal, TypeVar
-from urllib.parse import urlsplit
 
 from shared.addresses import Network
 from shared.architectures import DEFAULT, architecture
-from shared.blobs import parse_blob_place
-from shared.errors import DoorbellError, SettingsError
-from shared.names import checked_name
+from shared.environment import (
+    LogForm,
+    Reader,
+    detector_names,
+    fraction,
+    log_form,
+    networks,
+    service_name,
+    time_of_day,
+    topology,
+    url,
+    whole,
+    yes_or_no,
+)
+from shared.errors import SettingsError
 from shared.round_settings import Topology
-
-T = TypeVar("T")
-LogForm = Literal["text", "json"]
 
 MAX_COHORT = 2048
 """More devices' sealed seeds would not fit into the header of an aggregate (`containers.MAX_HEADER_BYTES`)."""
+
+
+@dataclass(frozen=True)
+class BellSettings:
+    """What a device does as a doorbell, beside learning.
+
+    Attributes:
+        detectors: What it can learn though it has no picture of it yet.
+        camera: What takes its pictures: a number, an address, a file or a folder; or None.
+        watch: Whether something that moves rings.
+        cool_down_s: Seconds from one such ring to the next, at least.
+        false_alarms: Share of the validation pictures without the object for which the verdict may be yes.
+        keep_days: How long events are kept, in days.
+        keep_mb: How many megabytes of their pictures are kept.
+        webhook: Address that is told of every ring, or None; `webhook_secret` signs.
+        mqtt: Broker that is told of every ring, or None.
+        tell_pictures: Whether who is told is given the picture too.
+    """
+
+    detectors: tuple[str, ...]
+    camera: str | None = field(repr=False)
+    watch: bool
+    cool_down_s: float
+    false_alarms: float
+    keep_days: float
+    keep_mb: float
+    webhook: str | None = field(repr=False)
+    webhook_secret: str | None = field(repr=False)
+    mqtt: str | None = field(repr=False)
+    tell_pictures: bool
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str] = os.environ) -> BellSettings:
+        """Read the settings of a doorbell."""
+        read = Reader(environ)
+        settings = cls(
+            detectors=read.optional("DOORBELL_DETECTORS", detector_names) or (),
+            camera=read.hidden("DOORBELL_CAMERA"),
+            watch=read("DOORBELL_WATCH", "no", yes_or_no),
+            cool_down_s=read("DOORBELL_COOL_DOWN_S", "30", fraction(86400.0)),
+            false_alarms=read("DOORBELL_FALSE_ALARMS", "0.05", fraction(0.5)),
+            keep_days=read("DOORBELL_KEEP_DAYS", "30", fraction(36500.0)),
+            keep_mb=read("DOORBELL_KEEP_MB", "500", fraction(1e7)),
+            webhook=read.hidden("DOORBELL_WEBHOOK"),
+            webhook_secret=read.hidden("DOORBELL_WEBHOOK_SECRET"),
+            mqtt=read.hidden("DOORBELL_MQTT"),
+            tell_pictures=read("DOORBELL_TELL_PICTURES", "no", yes_or_no),
+        )
+        if settings.watch and settings.camera is None:
+            raise SettingsError("DOORBELL_WATCH is yes, and there is no camera.", todo="Set DOORBELL_CAMERA.")
+        if (settings.webhook is None) != (settings.webhook_secret is None):
+            raise SettingsError(
+                "DOORBELL_WEBHOOK and DOORBELL_WEBHOOK_SECRET belong together.", todo="Set both, or neither."
+            )
+        return settings
 
 
 @dataclass(frozen=True)
@@ -49,6 +109,7 @@ class DeviceSettings:
         wait_for_work: Whether it asks the main server for work, and does it.
         train_at: Local time of day at which it trains and sends by itself, or None.
         train_after_new: So many new training pictures make it train and send by itself, or None.
+        bell: What it does as a doorbell.
     """
 
     name: str
@@ -65,29 +126,31 @@ class DeviceSettings:
     wait_for_work: bool
     train_at: time | None
     train_after_new: int | None
+    bell: BellSettings
 
     @classmethod
     def read(cls, number: int, environ: Mapping[str, str] = os.environ) -> DeviceSettings:
         """Read the settings of device `number`, from 1."""
-        read = _Reader(environ)
+        read = Reader(environ)
         if number < 1:
             raise SettingsError(f"There is no device {number}.", todo="Device numbers begin at 1.")
-        name = read("DOORBELL_DEVICE_NAME", f"device-{number}", _name)
+        name = read("DOORBELL_DEVICE_NAME", f"device-{number}", service_name)
         return cls(
             name=name,
-            client=read("DOORBELL_CLIENT", f"client_{number}", _name),
+            client=read("DOORBELL_CLIENT", f"client_{number}", service_name),
             data=read.data,
             folder=read.home / "devices" / name,
             cache=read("DOORBELL_CACHE", str(read.home / "cache"), Path),
-            url=read("DOORBELL_DEVICE_URL", f"http://localhost:{port_of(number)}", _url),
+            url=read("DOORBELL_DEVICE_URL", f"http://localhost:{port_of(number)}", url),
             main_url=read.main_url,
             aggregator_url=read.aggregator_url,
-            trainer_max_mb=read("DOORBELL_TRAINER_MAX_MB", "2048", _whole(256, 1 << 20)),
+            trainer_max_mb=read("DOORBELL_TRAINER_MAX_MB", "2048", whole(256, 1 << 20)),
             join_code=read.join_code,
             local_codes=read.home / "main-server",
-            wait_for_work=read("DOORBELL_WAIT_FOR_WORK", "yes", _yes_or_no),
-            train_at=read.optional("DOORBELL_TRAIN_AT", _time_of_day),
-            train_after_new=read.optional("DOORBELL_TRAIN_AFTER_NEW", _whole(1, 1 << 20)),
+            wait_for_work=read("DOORBELL_WAIT_FOR_WORK", "yes", yes_or_no),
+            train_at=read.optional("DOORBELL_TRAIN_AT", time_of_day),
+            train_after_new=read.optional("DOORBELL_TRAIN_AFTER_NEW", whole(1, 1 << 20)),
+            bell=BellSettings.read(environ),
         )
 
 
@@ -141,33 +204,33 @@ class MainSettings:
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> MainSettings:
         """Read the settings of the main server."""
-        read = _Reader(environ)
+        read = Reader(environ)
         settings = cls(
-            federation=read("DOORBELL_FEDERATION", "doorbell", _name),
+            federation=read("DOORBELL_FEDERATION", "doorbell", service_name),
             folder=read.home / "main-server",
-            topology=read("DOORBELL_TOPOLOGY", "secure", _topology),
+            topology=read("DOORBELL_TOPOLOGY", "secure", topology),
             architecture=read("DOORBELL_ARCHITECTURE", DEFAULT, lambda text: architecture(text).name),
-            epochs=read.optional("DOORBELL_EPOCHS", _whole(1, 100)),
-            batch_size=read.optional("DOORBELL_BATCH_SIZE", _whole(1, 1024)),
-            learning_rate=read.optional("DOORBELL_LEARNING_RATE", _fraction(1.0)),
-            server_learning_rate=read("DOORBELL_SERVER_LEARNING_RATE", "1.0", _fraction(10.0)),
-            clipping_norm=read.optional("DOORBELL_CLIPPING_NORM", _fraction(1e9)),
-            value_range=read("DOORBELL_VALUE_RANGE", "1.0", _fraction(1e9)),
-            weight_cap=read("DOORBELL_WEIGHT_CAP", "4096", _whole(1, 1 << 20)),
-            cohort_cap=read("DOORBELL_COHORT_CAP", "1024", _whole(2, MAX_COHORT)),
-            min_cohort=read("DOORBELL_MIN_COHORT", "2", _whole(2, 1 << 20)),
-            seed=read("DOORBELL_SEED", "0", _whole(0, 2**32 - 1)),
-            max_body_mb=read("DOORBELL_MAX_BODY_MB", "64", _whole(1, 1024)),
-            device_networks=read.optional("DOORBELL_DEVICE_NETWORKS", _networks) or (),
+            epochs=read.optional("DOORBELL_EPOCHS", whole(1, 100)),
+            batch_size=read.optional("DOORBELL_BATCH_SIZE", whole(1, 1024)),
+            learning_rate=read.optional("DOORBELL_LEARNING_RATE", fraction(1.0)),
+            server_learning_rate=read("DOORBELL_SERVER_LEARNING_RATE", "1.0", fraction(10.0)),
+            clipping_norm=read.optional("DOORBELL_CLIPPING_NORM", fraction(1e9)),
+            value_range=read("DOORBELL_VALUE_RANGE", "1.0", fraction(1e9)),
+            weight_cap=read("DOORBELL_WEIGHT_CAP", "4096", whole(1, 1 << 20)),
+            cohort_cap=read("DOORBELL_COHORT_CAP", "1024", whole(2, MAX_COHORT)),
+            min_cohort=read("DOORBELL_MIN_COHORT", "2", whole(2, 1 << 20)),
+            seed=read("DOORBELL_SEED", "0", whole(0, 2**32 - 1)),
+            max_body_mb=read("DOORBELL_MAX_BODY_MB", "64", whole(1, 1024)),
+            device_networks=read.optional("DOORBELL_DEVICE_NETWORKS", networks) or (),
             database_url=read.database_url,
             blobs=read.blobs,
             s3_endpoint=read.s3_endpoint,
             secret=read.secret("DOORBELL_SECRET"),
-            round_deadline_s=read("DOORBELL_ROUND_DEADLINE_S", "600", _fraction(1e7)),
-            target_cohort=read.optional("DOORBELL_TARGET_COHORT", _whole(2, MAX_COHORT)),
-            max_regression=read("DOORBELL_MAX_REGRESSION", "0.1", _fraction(1.0)),
-            gate_deadline_s=read("DOORBELL_GATE_DEADLINE_S", "120", _fraction(1e7)),
-            keep_versions=read("DOORBELL_KEEP_VERSIONS", "20", _whole(2, 100_000)),
+            round_deadline_s=read("DOORBELL_ROUND_DEADLINE_S", "600", fraction(1e7)),
+            target_cohort=read.optional("DOORBELL_TARGET_COHORT", whole(2, MAX_COHORT)),
+            max_regression=read("DOORBELL_MAX_REGRESSION", "0.1", fraction(1.0)),
+            gate_deadline_s=read("DOORBELL_GATE_DEADLINE_S", "120", fraction(1e7)),
+            keep_versions=read("DOORBELL_KEEP_VERSIONS", "20", whole(2, 100_000)),
         )
         if settings.weight_cap * settings.cohort_cap > 2**30 or settings.min_cohort > settings.cohort_cap:
             raise SettingsError(
@@ -198,11 +261,11 @@ class AggregatorSettings:
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> AggregatorSettings:
         """Read the settings of the secure aggregator."""
-        read = _Reader(environ)
+        read = Reader(environ)
         return cls(
             folder=read.home / "secure-aggregator",
             main_url=read.main_url,
-            max_body_mb=read("DOORBELL_MAX_BODY_MB", "64", _whole(1, 1024)),
+            max_body_mb=read("DOORBELL_MAX_BODY_MB", "64", whole(1, 1024)),
             join_code=read.join_code,
             local_codes=read.home / "main-server",
             database_url=read.database_url,
@@ -221,7 +284,7 @@ class LogSettings:
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> LogSettings:
         """Read how a service writes its log."""
-        return cls(_Reader(environ)("DOORBELL_LOG", "text", _log_form))
+        return cls(Reader(environ)("DOORBELL_LOG", "text", log_form))
 
 
 @dataclass(frozen=True)
@@ -241,10 +304,10 @@ class OperatorSettings:
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> OperatorSettings:
         """Read the settings of a service's operators."""
-        read = _Reader(environ)
+        read = Reader(environ)
         return cls(
             token=read.secret("DOORBELL_OPERATOR_TOKEN"),
-            trusted_proxies=read("DOORBELL_TRUSTED_PROXIES", "0", _whole(0, 5)),
+            trusted_proxies=read("DOORBELL_TRUSTED_PROXIES", "0", whole(0, 5)),
             main_url=read.main_url,
         )
 
@@ -252,129 +315,3 @@ class OperatorSettings:
 def port_of(device_number: int) -> int:
     """Return the port of a device: 8001 and 8002, and from 8004 on, since the aggregator has 8003."""
     return 8000 + device_number if device_number <= 2 else 8001 + device_number
-
-
-class _Reader:
-    """Reads variables, and turns whatever is wrong with one into a sentence that names it."""
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = environ
-        self.home = self("DOORBELL_HOME", "var", Path)
-        self.data = self("DOORBELL_DATA", str(self.home / "pictures"), Path)
-        self.main_url = self("DOORBELL_MAIN_URL", "http://localhost:8000", _url)
-        self.aggregator_url = self("DOORBELL_AGGREGATOR_URL", "http://localhost:8003", _url)
-        self.join_code = self._environ.get("DOORBELL_JOIN_CODE") or None
-        self.database_url = self._database_url()
-        self.blobs = self._blobs()
-        self.s3_endpoint = self.optional("DOORBELL_S3_ENDPOINT", _url)
-
-    def __call__(self, variable: str, default: str, parse: Callable[[str], T]) -> T:
-        text = self._environ.get(variable) or default
-        try:
-            return parse(text)
-        except (ValueError, DoorbellError) as error:
-            raise SettingsError(
-                f"{variable} cannot be {text!r}: {error}", kept="The service was not started.", todo=f"Mend {variable}."
-            ) from error
-
-    def optional(self, variable: str, parse: Callable[[str], T]) -> T | None:
-        return self(variable, "", parse) if self._environ.get(variable) else None
-
-    def _blobs(self) -> str | None:
-        """Return DOORBELL_BLOBS; the error does not show it, since somebody may have written credentials into it."""
-        text = self._environ.get("DOORBELL_BLOBS")
-        try:
-            return text if text and parse_blob_place(text) else None
-        except ValueError as error:
-            raise SettingsError(
-                f"DOORBELL_BLOBS cannot be used: {error}",
-                kept="The service was not started.",
-                todo="Mend DOORBELL_BLOBS.",
-            ) from error
-
-    def _database_url(self) -> str | None:
-        """Return DATABASE_URL, as Heroku names it; the error does not show it, since a password may be in it."""
-        text = self._environ.get("DATABASE_URL")
-        if text and not re.fullmatch(r"postgres(ql)?://[^\s/]+/[^\s/?]+(\?\S*)?", text):
-            raise SettingsError(
-                "DATABASE_URL cannot be used: it names no PostgreSQL database.",
-                kept="The service was not started.",
-                todo="It looks like postgresql://user:password@host:5432/name. Without it, SQLite is used.",
-            )
-        return text or None
-
-    def secret(self, variable: str) -> str | None:
-        """Return a secret that can travel in a header; the error does not show it."""
-        text = self._environ.get(variable)
-        if text and not re.fullmatch(r"[!-~]{20,1000}", text):
-            raise SettingsError(
-                f"{variable} cannot be used: it needs 20 to 1000 ASCII characters, none of them a space.",
-                kept="The service was not started.",
-                todo=f"Mend {variable}, for instance with what openssl rand -hex 32 prints.",
-            )
-        return text or None
-
-
-def _name(text: str) -> str:
-    return checked_name(text, "service")
-
-
-def _topology(text: str) -> Topology:
-    if text == "secure":
-        return "secure"
-    if text == "direct":
-        return "direct"
-    raise ValueError("it is 'secure' or 'direct'.")
-
-
-def _log_form(text: str) -> LogForm:
-    if text == "text":
-        return "text"
-    if text == "json":
-        return "json"
-    raise ValueError("it is 'text' or 'json'.")
-
-
-def _url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0 or set("?#@") & set(text):
-        raise ValueError("an address looks like http://localhost:8000 or https://example.org, without a password.")
-    return text.rstrip("/")
-
-
-def _networks(text: str) -> tuple[Network, ...]:
-    return tuple(ip_network(part.strip()) for part in text.split(","))
-
-
-def _yes_or_no(text: str) -> bool:
-    if text not in ("yes", "no"):
-        raise ValueError("it is 'yes' or 'no'.")
-    return text == "yes"
-
-
-def _time_of_day(text: str) -> time:
-    if not re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]", text):
-        raise ValueError("a time of day looks like 03:30.")
-    return time.fromisoformat(text)
-
-
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not text.isascii() or not text.isdecimal() or not low <= int(text) <= high:
-            raise ValueError(f"it is a whole number from {low} to {high}.")
-        return int(text)
-
-    return parse
-
-
-def _fraction(high: float) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        try:
-            number = float(text)
-        except ValueError:
-            number = 0.0
-        if not 1e-9 <= number <= high:
-            raise ValueError(f"it is a number from 1e-09 to {high:g}.")
-        return number
-
-    return parse

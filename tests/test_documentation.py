@@ -17,7 +17,7 @@ VARIABLE = re.compile(r"DOORBELL_[A-Z0-9_]*[A-Z0-9]")
 
 
 def test_every_setting_is_described_and_every_described_setting_exists() -> None:
-    source = (PROJECT / "shared" / "settings.py").read_text()
+    source = "".join((PROJECT / "shared" / name).read_text() for name in ("settings.py", "environment.py"))
     described = re.findall(r"^\| `(DOORBELL_\w+)`", (PROJECT / "README.md").read_text(), re.MULTILINE)
     assert sorted(described) == sorted(set(VARIABLE.findall(source)))
 

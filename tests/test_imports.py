@@ -21,6 +21,7 @@ WEB = {"sec_agg/app.py", "main_server/app.py", "device/app.py", "shared/backgrou
 WEB |= {"shared/web.py", "shared/messages.py", "shared/observing.py", "shared/operators.py"}
 WEB |= {"sec_agg/routes.py", "main_server/routes.py", "main_server/controls.py", "device/routes.py"}
 WEB |= {"shared/spreadsheet.py", "main_server/performances.py", "device/report.py"}
+WEB |= {"device/bell_routes.py", "device/doorbell.py"}
 SQL = {
     "sec_agg/store.py",
     "sec_agg/standing_store.py",
@@ -34,6 +35,8 @@ SQL = {
     "main_server/states.py",
     "main_server/tables.py",
     "device/store.py",
+    "device/event_store.py",
+    "device/telling_store.py",
     "shared/database.py",
     "shared/nonces.py",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +14,8 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import until
 
 PHONE = {"width": 360, "height": 740}
-PAGES = [("main", "/"), ("aggregator", "/"), ("device1", "/"), ("device1", "/?detector=face"), ("device2", "/report"),
-         ("main", "/report")]  # fmt: skip
+PAGES = [("main", "/"), ("aggregator", "/"), ("device1", "/"), ("device1", "/?detector=face"), ("device1", "/events"),
+         ("device2", "/report"), ("main", "/report")]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,26 @@ def test_button_shows_at_once_that_it_works_and_is_not_pressed_twice(federation:
         expect(page.locator("#notice")).to_have_class("good")
         expect(button).not_to_have_attribute("aria-busy", "true")
         assert len(asked) == 1
+
+
+@pytest.mark.parametrize("script", [True, False], ids=["with JavaScript", "without"])
+def test_doorbell_is_rung_and_told_what_was_right(federation: Any, open_page: Any, script: bool) -> None:
+    picture = next(Path(federation.variables["DOORBELL_DATA"]).glob("face/client_1/test/face/*.png"))
+    with open_page(federation.url("device1", "/events"), java_script_enabled=script) as page:
+        page.get_by_label("Ring with a picture").set_input_files(picture)
+        page.get_by_role("button", name="Ring", exact=True).click()
+        expect(page.locator("#notice")).to_contain_text("Seen: ")
+        page.goto(federation.url("device1", "/events"))
+        event = page.locator("article").first
+        expect(event).to_contain_text("face: ")
+        event.get_by_text("Say what it shows").click()
+        event.get_by_label("face", exact=True).check()
+        event.get_by_label("animal", exact=True).uncheck()
+        event.get_by_role("button", name="Learn this").click()
+        expect(page.locator("#notice")).to_contain_text("no animal, face, no parcel. The next training uses it.")
+        page.goto(federation.url("device1", "/events"))
+        page.get_by_role("button", name="Undo").first.click()
+        expect(page.locator("#notice")).to_contain_text("Taken back")
 
 
 def test_keyboard_alone_is_enough(federation: Any, open_page: Any) -> None:

@@ -41,6 +41,7 @@ class PretendTrainer:
         self.error: Exception | None = None
         self.errors: dict[str, list[Exception]] = {}
         self.accuracy = 0.75
+        self.threshold: float | None = None
         self.progress, self.pid = None, None
         self.repeated = ["train/face/1.jpg = test/face/7.jpg"]
         self.report = REPORT
@@ -52,7 +53,8 @@ class PretendTrainer:
         if self.error:
             raise self.error
         if job["do"] == "score":
-            found = {"models": dict.fromkeys(job["models"], MEASURED | {"accuracy": self.accuracy})}
+            told = MEASURED | {"accuracy": self.accuracy, "threshold": self.threshold}
+            found = {"models": dict.fromkeys(job["models"], told)}
             if "plot" in job:
                 Path(job["plot"]).write_bytes(b"a comparison")
                 found["report"] = self.report

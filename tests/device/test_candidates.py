@@ -15,7 +15,7 @@ from device.context import Device
 from device.records import Held
 from device.trainer import Busy, ChildDied
 from shared.containers import Model, version_of
-from shared.errors import DatasetError, InvalidMessage, OutOfOrder, TrainingFailed
+from shared.errors import CannotTrain, DatasetError, InvalidMessage, OutOfOrder, TrainingFailed
 
 Pushed = Callable[..., Model]
 
@@ -177,6 +177,22 @@ def test_validation_pictures_that_cannot_be_used_give_no_score(doorbell: Device,
     assert doorbell.store.held("package").version == version
     assert "no usable picture" in doorbell.store.score(version).said
     assert doorbell.store.setback("package") is None
+
+
+def test_device_without_tensorflow_takes_a_model_without_a_score(doorbell: Device, installed: Any) -> None:
+    doorbell.trainer.errors["score"] = [CannotTrain()]
+    version = installed(round=2)
+    assert doorbell.store.held("package").version == version
+    assert "TensorFlow is not installed here" in doorbell.store.score(version).said
+    assert doorbell.store.setback("package") is None
+
+
+def test_threshold_of_a_model_is_kept_with_its_score(doorbell: Device, installed: Any) -> None:
+    doorbell.trainer.threshold = 0.25
+    version = installed(round=2)
+    assert doorbell.store.score(version).threshold == 0.25
+    assert doorbell.trainer.jobs[-1]["false_alarms"] == 0.05
+    assert {held.version: threshold for held, threshold in doorbell.store.in_force().items()} == {version: 0.25}
 
 
 def test_model_that_comes_while_the_child_trains_waits_and_is_in_force_after_the_training(

@@ -14,12 +14,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import psutil
 import pytest
 
 from device import trainer as trainer_module
 from device.trainer import Busy, ChildDied, Trainer, describe, progress_of
-from shared.errors import Cancelled, DatasetError, OutOfOrder, TrainingFailed
+from shared.architectures import PORCH_CNN
+from shared.containers import Model
+from shared.errors import Cancelled, CannotTrain, DatasetError, OutOfOrder, TrainingFailed
 
 ROOT = Path(__file__).resolve().parents[2]
 JOB = {"do": "train", "detector": "package"}
@@ -177,6 +181,26 @@ def test_child_that_does_not_listen_is_killed_and_that_is_no_failure(
     thread.join()
     assert isinstance(outcome[0], Cancelled)
     assert trainer.run(JOB)["pid"] != killed
+
+
+def test_device_without_tensorflow_says_so(tmp_path: Path) -> None:
+    program = "import sys; sys.modules['tensorflow'] = sys.modules['keras'] = None; "
+    program += "from device.training_child import main; main()"
+    folder = tmp_path / "package" / "client_1" / "valid"
+    for name in ("package", "not_package"):
+        (folder / name).mkdir(parents=True)
+        cv2.imwrite(str(folder / name / "1.png"), np.zeros((8, 8, 3), np.uint8))
+    model = Model("package", 1, "0" * 64, PORCH_CNN.name, PORCH_CNN.initial(np.random.default_rng(0)))
+    (tmp_path / "model").write_bytes(model.to_bytes())
+    job = {"do": "score", "detector": "package", "data": str(tmp_path), "cache": str(tmp_path / "cache"),
+           "machine_cache": str(tmp_path / "cache"), "clients": ["client_1"], "split": "valid", "brief": True,
+           "models": {"candidate": str(tmp_path / "model")}}  # fmt: skip
+    trainer = Trainer(command=(sys.executable, "-c", program))
+    try:
+        with pytest.raises(CannotTrain, match="TensorFlow is not installed here"):
+            trainer.run(job)
+    finally:
+        trainer.close()
 
 
 def test_there_is_nothing_to_cancel_on_an_idle_device(trainer: Trainer) -> None:

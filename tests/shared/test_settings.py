@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from shared.architectures import ARCHITECTURES, architecture
 from shared.errors import SettingsError
 from shared.round_settings import RoundSettings, parse_round_settings
-from shared.settings import AggregatorSettings, DeviceSettings, MainSettings, OperatorSettings, port_of
+from shared.settings import AggregatorSettings, BellSettings, DeviceSettings, MainSettings, OperatorSettings, port_of
 
 RoundSettingsFactory = Callable[..., RoundSettings]
 Environ = Mapping[str, str]
@@ -43,6 +43,43 @@ def test_device_settings_by_default() -> None:
         wait_for_work=True,
         train_at=None,
         train_after_new=None,
+        bell=BellSettings(
+            detectors=(),
+            camera=None,
+            watch=False,
+            cool_down_s=30.0,
+            false_alarms=0.05,
+            keep_days=30.0,
+            keep_mb=500.0,
+            webhook=None,
+            webhook_secret=None,
+            mqtt=None,
+            tell_pictures=False,
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"DOORBELL_WATCH": "yes"}, "there is no camera"),
+        ({"DOORBELL_WEBHOOK": "https://me:secret@example.org"}, "belong together"),
+        ({"DOORBELL_WEBHOOK_SECRET": "whsec_secret"}, "belong together"),
+        ({"DOORBELL_DETECTORS": "face,../etc"}, "DOORBELL_DETECTORS cannot be"),
+        ({"DOORBELL_FALSE_ALARMS": "0.6"}, "DOORBELL_FALSE_ALARMS cannot be"),
+    ],
+    ids=str,
+)
+def test_doorbell_that_could_not_work_is_refused_without_telling_a_secret(environ: Environ, said: str) -> None:
+    with pytest.raises(SettingsError, match=said) as refused:
+        device(environ)
+    assert "secret" not in str(refused.value).replace("_SECRET", "")
+
+
+def test_addresses_of_the_owner_are_not_shown() -> None:
+    environ = {"DOORBELL_CAMERA": "rtsp://me:secret@camera", "DOORBELL_MQTT": "mqtts://me:secret@broker"}
+    assert "secret" not in repr(
+        device(environ | {"DOORBELL_WEBHOOK": "https://x/secret", "DOORBELL_WEBHOOK_SECRET": "whsec_secret"})
     )
 
 

@@ -1,0 +1,120 @@
+"""The doorbell that a device is: events, models that answer, camera, and who is told; put together and started."""
+
+from __future__ import annotations
+
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+from flask import Flask
+
+from device.bell_routes import add_bell_routes
+from device.camera import Camera
+from device.context import Device
+from device.event_store import EventStore
+from device.happening import Happening
+from device.home_assistant import Entities
+from device.inference import Seer
+from device.motion import Watch
+from device.mqtt import Mqtt, parse_broker
+from device.ring import Bell, forget_old, ring
+from device.telling import Teller, Telling
+from device.telling_store import ToldStore
+from device.webhook import Webhook
+from shared.background import add_background
+from shared.containers import parse_model
+
+_TIDY_EVERY_S = 3600.0
+_CUT_SHORT_S = 3600.0
+
+
+def add_doorbell(app: Flask, device: Device) -> Bell:
+    """Make a device's doorbell, and add its addresses and what it does by itself to the device's app.
+
+    Raises:
+        SettingsError: A camera, a webhook or a broker cannot be reached by what the settings say.
+        StorageFailed: The folder of the events cannot be made.
+    """
+    settings = device.settings.bell
+    events = EventStore(device.store.database, device.settings.folder / "events")
+    for detector in settings.detectors:
+        (device.settings.data / detector / device.settings.client).mkdir(parents=True, exist_ok=True)
+    camera = Camera(settings.camera) if settings.camera is not None else None
+    tellings = [_telling(device, events, teller) for teller in _tellers(device)]
+
+    def tell() -> None:
+        for telling in tellings:
+            telling.look()
+
+    bell = Bell(
+        device=device,
+        events=events,
+        seer=Seer(partial(_body, device), lambda version: parse_model(device.blobs.get(version))),
+        snapshot=None if camera is None else lambda: camera.snapshot().jpeg,
+        tell=tell,
+        keep_days=settings.keep_days,
+        keep_mb=settings.keep_mb,
+    )
+    for telling in tellings:
+        add_background(app, f"telling by {telling.teller.name}", telling.run)
+    if camera is not None:
+        add_background(app, "camera", partial(_until_stopped, camera))
+        if settings.watch:
+            watch = Watch(camera, lambda frame: _moved(bell, frame.jpeg), settings.cool_down_s)
+            add_background(app, "watch", watch.run)
+    add_background(app, "old events", partial(_tidy, bell))
+    add_bell_routes(app, bell)
+    return bell
+
+
+def _tellers(device: Device) -> list[Teller]:
+    settings, tellers = device.settings.bell, list[Teller]()
+    if settings.webhook is not None and settings.webhook_secret is not None:
+        tellers.append(Webhook(settings.webhook, settings.webhook_secret))
+    if settings.mqtt is not None:
+        entities = Entities(device.settings.name, device.name, settings.tell_pictures, device.settings.url)
+        tellers.append(Mqtt(parse_broker(settings.mqtt), entities, partial(_rounds, device)))
+    return tellers
+
+
+def _telling(device: Device, events: EventStore, teller: Teller) -> Telling:
+    def following(number: int) -> Happening | None:
+        event = events.following(number)
+        if event is None:
+            return None
+        return Happening(event.id, event.at, device.name, event.source, event.answers)
+
+    def picture(happening: Happening) -> bytes | None:
+        event = events.event(happening.id)
+        return None if event is None else events.picture(event)
+
+    allowed = picture if device.settings.bell.tell_pictures else None
+    return Telling(teller, ToldStore(device.store.database), following, allowed)
+
+
+def _rounds(device: Device) -> dict[str, int]:
+    return {held.detector: held.round for held in device.store.in_force()}
+
+
+def _body(device: Device) -> Path | None:
+    from device.embedding import BODY_VERSION  # noqa: PLC0415 - LiteRT is loaded by the first picture
+
+    path = device.settings.cache / f"{BODY_VERSION}.tflite"
+    return path if path.exists() else None
+
+
+def _moved(bell: Bell, picture: bytes) -> None:
+    ring(bell, "motion", picture)
+
+
+def _until_stopped(camera: Camera, stop: threading.Event) -> None:
+    stop.wait()
+    camera.stop()
+
+
+def _tidy(bell: Bell, stop: threading.Event) -> None:
+    while not stop.is_set():
+        forget_old(bell)
+        bell.events.sweep(time.time() - _CUT_SHORT_S)
+        stop.wait(_TIDY_EVERY_S)

@@ -1,0 +1,214 @@
+"""What the doorbell saw: one row an event, one picture file beside. Nothing of it leaves the device by itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import Column, ColumnElement, Float, Integer, String, Table, func, insert, select
+
+from dataset.layout import split_of
+from device.happening import Answer
+from device.store import METADATA
+from shared.blobs import storage_errors, write_durably
+from shared.database import Database
+from shared.errors import NotFound
+
+_rings = Table(
+    "rings",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("at", Float, nullable=False, index=True),
+    Column("source", String, nullable=False),
+    Column("picture", String, nullable=False),
+    Column("sha256", String, nullable=False),
+    Column("bytes", Integer, nullable=False),
+    Column("answers", String, nullable=False),
+    Column("labels", String),
+    sqlite_autoincrement=True,
+)
+
+
+@dataclass(frozen=True)
+class Event:
+    """One ring.
+
+    Attributes:
+        id: Grows with time; no number is used twice.
+        at: When, in seconds since the epoch.
+        source: "button", "motion" or "upload".
+        picture: Name of its file in the events' folder.
+        sha256: Of the picture's bytes, as hex.
+        bytes: Length of the picture.
+        answers: What each detector answered then.
+        labels: What the owner said: detector to whether it applies; None before.
+    """
+
+    id: int
+    at: float
+    source: str
+    picture: str
+    sha256: str
+    bytes: int
+    answers: Mapping[str, Answer]
+    labels: Mapping[str, bool] | None
+
+    @property
+    def split(self) -> str:
+        """The split that this picture belongs to if it is labelled; decided by its bytes alone, so it never moves."""
+        return split_of(self.sha256)
+
+
+class EventStore:
+    """The events of one device.
+
+    Args:
+        database: The device's.
+        folder: Where their pictures lie; made if missing.
+    """
+
+    def __init__(self, database: Database, folder: Path) -> None:
+        self._database, self._folder = database, folder
+        with storage_errors(f"The folder {folder}"):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def add(self, at: float, source: str, picture: bytes, answers: Mapping[str, Answer]) -> Event:
+        """Keep an event; when this returns, it is on the disk.
+
+        Args:
+            at: When, in seconds since the epoch.
+            source: "button", "motion" or "upload".
+            picture: A JPEG.
+            answers: Detector to answer.
+        """
+        name = f"{uuid4().hex}.jpg"
+        write_durably(self._folder / name, picture, 0o600)
+        row = {
+            "at": at,
+            "source": source,
+            "picture": name,
+            "sha256": hashlib.sha256(picture).hexdigest(),
+            "bytes": len(picture),
+            "answers": json.dumps({detector: asdict(answer) for detector, answer in answers.items()}),
+        }
+        with self._database.write() as connection:
+            number = connection.execute(insert(_rings).values(row)).inserted_primary_key
+        return _event(row | {"id": number[0] if number else 0, "labels": None})
+
+    def event(self, number: int) -> Event | None:
+        """Return one event, or None."""
+        with self._database.read() as connection:
+            row = connection.execute(select(_rings).where(_rings.c.id == number)).mappings().first()
+            return None if row is None else _event(row)
+
+    def following(self, number: int) -> Event | None:
+        """Return the oldest event after a number, or None."""
+        with self._database.read() as connection:
+            later = select(_rings).where(_rings.c.id > number).order_by(_rings.c.id).limit(1)
+            row = connection.execute(later).mappings().first()
+            return None if row is None else _event(row)
+
+    def events(
+        self, limit: int, detector: str | None = None, labelled: bool | None = None, before: int | None = None
+    ) -> tuple[Event, ...]:
+        """Return the newest events, newest first.
+
+        Args:
+            limit: At most so many.
+            detector: Only those in which this one's verdict was yes, or the owner said so.
+            labelled: Only those that the owner has labelled, or has not.
+            before: Only those with a smaller number.
+        """
+        which: list[ColumnElement[bool]] = []
+        if labelled is not None:
+            which.append(_rings.c.labels.is_not(None) if labelled else _rings.c.labels.is_(None))
+        if before is not None:
+            which.append(_rings.c.id < before)
+        if detector is not None:
+            verdict = func.json_extract(_rings.c.answers, f'$."{detector}".verdict')
+            said = func.json_extract(_rings.c.labels, f'$."{detector}"')
+            which.append(func.coalesce(said, verdict) == 1)
+        with self._database.read() as connection:
+            rows = connection.execute(select(_rings).where(*which).order_by(_rings.c.id.desc()).limit(limit))
+            return tuple(_event(row) for row in rows.mappings())
+
+    def label(self, number: int, labels: Mapping[str, bool] | None) -> None:
+        """Note what the owner said of an event, or that he took it back."""
+        with self._database.write() as connection:
+            mine = _rings.update().where(_rings.c.id == number)
+            connection.execute(mine.values(labels=None if labels is None else json.dumps(dict(labels))))
+
+    def picture(self, event: Event) -> bytes:
+        """Return an event's picture.
+
+        Raises:
+            NotFound: It is gone.
+            StorageFailed: It cannot be read.
+        """
+        try:
+            with storage_errors("An event's picture", "read"):
+                return (self._folder / event.picture).read_bytes()
+        except FileNotFoundError as error:
+            raise NotFound("The picture of this event is gone.", todo="Open /events again.") from error
+
+    def delete(self, event: Event) -> None:
+        """Remove an event and its picture."""
+        with storage_errors("An event's picture", "removed"):
+            (self._folder / event.picture).unlink(missing_ok=True)
+        with self._database.write() as connection:
+            connection.execute(_rings.delete().where(_rings.c.id == event.id))
+
+    def outdated(self, now: float, keep_s: float, keep_bytes: int) -> tuple[Event, ...]:
+        """Return the events that are older than may be, or too many, oldest first."""
+        with self._database.read() as connection:
+            oldest, total = connection.execute(select(func.min(_rings.c.at), func.sum(_rings.c.bytes))).one()
+            if oldest is None or (oldest >= now - keep_s and total <= keep_bytes):
+                return ()
+            newer = func.sum(_rings.c.bytes).over(order_by=_rings.c.id.desc())
+            sums = select(_rings.c.id, newer.label("sum")).subquery()
+            old = select(_rings).join(sums, sums.c.id == _rings.c.id)
+            old = old.where((_rings.c.at < now - keep_s) | (sums.c.sum > keep_bytes)).order_by(_rings.c.id)
+            return tuple(_event(row) for row in connection.execute(old).mappings())
+
+    def sweep(self, older_than: float) -> None:
+        """Remove picture files that belong to no event, such as those of a ring that was cut short.
+
+        Args:
+            older_than: Seconds since the epoch; younger files may still get their row.
+        """
+        with self._database.read() as connection:
+            known = set(connection.execute(select(_rings.c.picture)).scalars())
+        for path in self._folder.glob("*.jpg"):
+            with suppress(FileNotFoundError):
+                if path.name not in known and path.stat().st_mtime < older_than:
+                    path.unlink()
+
+    def size(self) -> tuple[int, int]:
+        """Return how many events there are, and the bytes of their pictures."""
+        with self._database.read() as connection:
+            count, total = connection.execute(select(func.count(), func.sum(_rings.c.bytes))).one()
+            return count, total or 0
+
+    def fingerprint(self) -> str:
+        """Return text that is another one when events came, went or were labelled."""
+        with self._database.read() as connection:
+            what = (
+                func.count(),
+                func.max(_rings.c.id),
+                func.count(_rings.c.labels),
+                func.sum(func.length(_rings.c.labels)),
+            )
+            return repr(connection.execute(select(*what)).one())
+
+
+def _event(row: Mapping[Any, Any]) -> Event:
+    answers = {detector: Answer(**answer) for detector, answer in json.loads(row["answers"]).items()}
+    labels = None if row["labels"] is None else json.loads(row["labels"])
+    plain = {name: row[name] for name in ("id", "at", "source", "picture", "sha256", "bytes")}
+    return Event(**plain, answers=answers, labels=labels)
