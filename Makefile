@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo browser test test-kill check audit format bench clean
+.PHONY: help setup setup-dev demo browser test test-long test-kill check audit format bench clean
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -41,6 +41,9 @@ browser:
 
 test: setup-dev browser  ## Run every test
 	$(PY) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+test-long: setup-dev browser  ## Run every test, and variants that start whole federations once more
+	$(PY) -m pytest --long --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-kill: setup-dev  ## Kill every service in every step of a round, and finish the round
 	$(PY) -m pytest tests/kill --every-kill

@@ -300,6 +300,18 @@ def database_url(backend: str, request: pytest.FixtureRequest) -> Iterator[str |
         yield url
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="also run what starts whole federations once more")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what `make test-long` is for: variants of what other tests show in less time."""
+    if not config.getoption("--long"):
+        left_out = [item for item in items if item.get_closest_marker("long")]
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=left_out)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what makes federations on both databases, where the database matters."""
     package, module = metafunc.module.__file__.rsplit("/", 2)[1:]

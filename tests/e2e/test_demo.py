@@ -64,7 +64,10 @@ def _left_over(home: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize(("topology", "architecture"), [("secure", "efficientnet-lite0-head"), ("direct", "porch-cnn")])
+@pytest.mark.parametrize(
+    ("topology", "architecture"),
+    [("secure", "efficientnet-lite0-head"), pytest.param("direct", "porch-cnn", marks=pytest.mark.long)],
+)
 def test_the_demonstration_ends_by_itself_with_a_table_and_a_chart(
     topology: str, architecture: str, home: Path, pictures: Path
 ) -> None:
@@ -91,6 +94,7 @@ def staying(home: Path, pictures: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_stops_everything(sig: signal.Signals, staying: subprocess.Popen[str], home: Path) -> None:
     lines = []

@@ -156,8 +156,8 @@ MORE = [
     *at("deliver", "device1", "Store.hold:commit", topology="direct"),
 ]
 
-FEW_IN_RUN = ["Store.judge:commit"]
-MORE_IN_RUN = [
+IN_RUN = [
+    "Store.judge:commit",
     # The run begins, and the devices are asked.
     *(f"Store.start_run:{moment}" for moment in ("before", "commit", "after")),
     "/run:answer",
@@ -180,7 +180,8 @@ MORE_IN_RUN = [
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "point" in metafunc.fixturenames:
-        points = FEW_IN_RUN + MORE_IN_RUN * bool(metafunc.config.getoption("every_kill", False))
+        every = metafunc.config.getoption("every_kill", False)
+        points = IN_RUN if every else [pytest.param(IN_RUN[0], marks=pytest.mark.long)]
         metafunc.parametrize("point", points, ids=lambda point: point.replace("/", "").replace(":", "."))
     if "case" in metafunc.fixturenames:
         cases = FEW + MORE * bool(metafunc.config.getoption("every_kill", False))
