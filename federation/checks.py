@@ -22,7 +22,7 @@ from federation.processes import PROJECT
 from shared.addresses import is_loopback
 from shared.errors import DoorbellError
 from shared.membership import JoinCode
-from shared.settings import AggregatorSettings, DeviceSettings, MainSettings, OperatorSettings, port_of
+from shared.settings import AggregatorSettings, DeviceSettings, LogSettings, MainSettings, OperatorSettings, port_of
 
 State = Literal["ok", "warning", "wrong"]
 OLDEST_PYTHON = (3, 11)
@@ -36,6 +36,7 @@ _READERS: Mapping[str, Callable[[Mapping[str, str]], object]] = {
     "the secure aggregator": AggregatorSettings.read,
     "devices": partial(DeviceSettings.read, 1),
     "operators": OperatorSettings.read,
+    "every service": LogSettings.read,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import sqlite3
@@ -27,7 +28,7 @@ import federation.__main__ as command_line
 import main_server.app
 import sec_agg.app
 from federation import checks, checks_network, checks_state, doctor
-from federation.checks import Finding, Setup
+from federation.checks import Finding, Setup, known_variables
 from federation.checks_members import memberships
 from federation.checks_network import WORRYING_S, network
 from main_server.member_store import Invitation, Joined
@@ -703,3 +704,8 @@ def test_devices_that_cannot_be_called_matter_only_if_they_do_not_ask(environ: d
     main_rows(home, "UPDATE devices SET waiting = 1 WHERE name = 'device-2'")
     finding = network_of(environ, "devices")
     assert finding.state == "ok" and "device-2 ask for work by themselves." in finding.said
+
+
+def test_every_setting_of_the_readme_is_known() -> None:
+    described = re.findall(r"^\| `(DOORBELL_\w+|DATABASE_URL)`", (PROJECT / "README.md").read_text(), re.MULTILINE)
+    assert len(described) > 50 and set(described) <= known_variables()
