@@ -21,7 +21,7 @@ from shared.architectures import ARCHITECTURES
 from shared.background import add_background
 from shared.containers import MAX_HEADER_BYTES
 from shared.http_client import HttpClient
-from shared.live import add_live
+from shared.live import Live, add_live
 from shared.settings import DeviceSettings
 from shared.web import make_app
 
@@ -70,7 +70,10 @@ def _make_app(settings: DeviceSettings, http: HttpClient | None) -> Flask:
     )  # fmt: skip
     add_routes(app, device)
     bell = add_doorbell(app, device)
-    add_live(app, lambda: fingerprint(device) + bell.events.fingerprint(), lambda: progress_of(device.trainer.progress))
+    add_live(
+        app,
+        Live(lambda: fingerprint(device) + bell.events.fingerprint(), lambda: progress_of(device.trainer.progress)),
+    )
     if settings.wait_for_work:
         add_background(app, "waiting for work", partial(attend, device))
     if settings.train_at is not None or settings.train_after_new is not None:

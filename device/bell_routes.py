@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from flask import Flask, Response, render_template, request
+from flask import Flask, Response, request
 
 from device.event_store import Event
 from device.labelling import delete, label, take_back, wanted_event
 from device.ring import MAX_PICTURE_BYTES, Bell, ring
 from shared.errors import InvalidMessage, NotFound
+from shared.live import render_page
 from shared.names import checked_name
 from shared.openapi import HTML, JPEG, SENTENCE, STRING, Operation, declare
 from shared.steps import Answer
@@ -60,7 +61,7 @@ def add_bell_routes(app: Flask, bell: Bell) -> None:
     add_step(app, "/delete_event", do_delete, "Remove an event and its picture.", (404, 507), (_EVENT,), SENTENCE)
 
     def show_events() -> Response:
-        return Response(render_template("events.html", service=app.name, **events_page(bell)))
+        return Response(render_page(app, "events.html", lambda: events_page(bell)))
 
     def show_picture(number: int) -> Response:
         event = bell.events.event(number)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from flask import Flask, Response, render_template
+from flask import Flask, Response
 
 from device import measurements
 from device.context import Device
+from shared.live import render_page
 from shared.names import checked_name
 from shared.openapi import JPEG, PAGE, PNG, Operation, declare
 from shared.spreadsheet import CSV, download
@@ -16,8 +17,7 @@ def add_report(app: Flask, device: Device) -> None:
 
     @app.get("/report")
     def report() -> str:
-        found = measurements.page(device)
-        return render_template("performance.html", service=app.name, here="/report", detectors=found)
+        return render_page(app, "performance.html", lambda: {"detectors": measurements.page(device)}, here="/report")
 
     @app.get("/report/<detector>.csv")
     def report_csv(detector: str) -> Response:

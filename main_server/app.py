@@ -16,7 +16,7 @@ from main_server.routes import add_routes
 from main_server.work import News
 from shared.background import add_background, threads_of
 from shared.http_client import HttpClient
-from shared.live import add_live, remembered
+from shared.live import Live, add_live, remembered
 from shared.settings import MainSettings
 from shared.web import make_app
 
@@ -26,12 +26,12 @@ def create_app(settings: MainSettings | None = None, http: HttpClient | None = N
     settings = settings or MainSettings.read()
     server = MainServer.open(settings, http)
     leave_local_codes(server)
-    show = remembered(partial(page, server), partial(fingerprint, server))
+    live = Live(partial(fingerprint, server))
     app = make_app(
-        "Main server", Path(__file__).parent / "templates", show,
+        "Main server", Path(__file__).parent / "templates", remembered(partial(page, server), live.seen),
         lambda: {"topology": settings.topology}, settings.max_body_mb << 20, gauges=partial(gauges, server),
     )  # fmt: skip
-    add_live(app, partial(fingerprint, server))
+    add_live(app, live)
     news = News(server)
     add_background(app, "news", lambda stop: news.watch(stop, threads_of(app)))
     add_routes(app, server, news)

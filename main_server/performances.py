@@ -8,11 +8,12 @@ from dataclasses import astuple
 from itertools import groupby
 from typing import Any, Final
 
-from flask import Flask, Response, render_template
+from flask import Flask, Response
 
 from main_server.context import MainServer
 from main_server.performance_store import Told
 from shared.errors import InvalidMessage, NotFound
+from shared.live import render_page
 from shared.openapi import PAGE, Operation, declare
 from shared.performances import METRICS, ROWS, Estimate, Figures, parse_performance, shown
 from shared.spreadsheet import CSV, Cell, download
@@ -49,13 +50,13 @@ def note(server: MainServer, caller: Caller, message: object) -> None:
 def add_report(app: Flask, server: MainServer) -> None:
     """Add the page, and the same as a file, to the main server's app."""
 
+    def make() -> dict[str, object]:
+        found = [_table(name, list(told)) for name, told in groupby(server.store.performances(), _detector)]
+        return {"detectors": found, "metrics": [METRICS[metric] for metric in SHOWN], "rows": _NAMES}
+
     @app.get("/report")
     def report() -> str:
-        found = [_table(name, list(told)) for name, told in groupby(server.store.performances(), _detector)]
-        metrics = [METRICS[metric] for metric in SHOWN]
-        return render_template(
-            "performance.html", service=app.name, here="/report", detectors=found, metrics=metrics, rows=_NAMES
-        )
+        return render_page(app, "performance.html", make, here="/report")
 
     @app.get("/report.csv")
     def report_csv() -> Response:

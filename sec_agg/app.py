@@ -20,7 +20,7 @@ from shared.background import add_background
 from shared.blobs import open_blobs
 from shared.http_client import HttpClient
 from shared.identity import Identity
-from shared.live import add_live
+from shared.live import Live, add_live
 from shared.nonces import open_nonces
 from shared.settings import AggregatorSettings
 from shared.trust import Gate, Standing
@@ -42,7 +42,7 @@ def create_app(settings: AggregatorSettings | None = None, http: HttpClient | No
         "Secure aggregator", Path(__file__).parent / "templates", partial(page, aggregator), lambda: {},
         settings.max_body_mb << 20, gauges=partial(gauges, aggregator),
     )  # fmt: skip
-    add_live(app, store.fingerprint)
+    add_live(app, Live(store.fingerprint))
     pruner = Pruner(store, blobs)
     add_routes(app, aggregator, gate, pruner)
     add_background(app, "attending", lambda stop: attend(aggregator, pruner, stop))

@@ -17,7 +17,7 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import Final, TypeVar
 
-from flask import Flask, Response
+from flask import Flask, Response, render_template
 
 from shared.background import add_background, threads_of
 from shared.errors import DoorbellError
@@ -29,6 +29,7 @@ BEAT_EVERY_S: Final = 10.0
 LONGEST_S: Final = 600.0
 """A stream ends after so long, and the page asks for another: no thread is held by a browser that went to sleep."""
 
+_KEY = "doorbell-live"
 Progress = Mapping[str, object]
 T = TypeVar("T")
 
@@ -66,10 +67,10 @@ class Live:
         self._stop, self._slots = stop, threading.BoundedSemaphore(threads // 4)
         stop.wait()
 
-    def seen(self) -> str:
-        """Return the digest of what a page should show now."""
+    def seen(self, at_once: bool = False) -> str:
+        """Return the digest of what a page should show: now if `at_once`, else a quarter of a second ago at most."""
         with self._asking:
-            if time.monotonic() > self._seen_at + CHANGED_EVERY_S:
+            if at_once or time.monotonic() > self._seen_at + CHANGED_EVERY_S:
                 with suppress(DoorbellError):  # the database is away: the page itself will say so
                     self._seen = hashlib.sha256(self._fingerprint().encode()).hexdigest()[:16]
                 self._seen_at = time.monotonic()
@@ -106,39 +107,49 @@ class Live:
             self._stop.wait(LOOK_EVERY_S)
 
 
-def remembered(make: Callable[[], T], fingerprint: Callable[[], str], longest_s: float = 2.0) -> Callable[[], T]:
+def remembered(make: Callable[[], T], seen: Callable[[], str], longest_s: float = 2.0) -> Callable[[], T]:
     """Return a function that makes what a page shows once for each change, however many look at it.
 
     Args:
         make: Makes it, at some cost.
-        fingerprint: As for `Live`.
-        longest_s: For so many seconds it may miss what the fingerprint does not tell of, such as the time of day.
+        seen: Returns the digest of what is to be shown, as `Live.seen` does.
+        longest_s: For so many seconds it may miss what the digest does not tell of, such as the time of day.
     """
     lock, kept = threading.Lock(), dict[str, tuple[float, T]]()
 
     def get() -> T:
         with lock:
-            seen = fingerprint()
-            made_at, made = kept.get(seen, (float("-inf"), None))
-            if made is None or time.monotonic() > made_at + longest_s:
-                made = make()
+            digest = seen()
+            if digest not in kept or time.monotonic() > kept[digest][0] + longest_s:
                 kept.clear()
-                kept[seen] = time.monotonic(), made
-            return made
+                kept[digest] = time.monotonic(), make()
+            return kept[digest][1]
 
     return get
 
 
-def add_live(
-    app: Flask, fingerprint: Callable[[], str], progress: Callable[[], Progress | None] = lambda: None
-) -> None:
-    """Add `/live` to an app whose page is to stay true; the arguments are those of `Live`."""
-    live = Live(fingerprint, progress)
-    app.extensions["doorbell-live"] = live
-    app.jinja_env.globals["seen"] = live.seen
+def add_live(app: Flask, live: Live) -> None:
+    """Add `/live` to an app whose pages are to stay true."""
+    app.extensions[_KEY] = live
     add_background(app, "open pages", lambda stop: live.serve(stop, threads_of(app)))
     app.add_url_rule("/live", "live", live.listen)
     stream = Operation(
         "Tell a page what changes.", {}, {"text/event-stream": record(event=STRING, data=STRING)}, (429,), "operator"
     )
     declare(app.extensions, "live", GET=stream)
+
+
+def render_page(app: Flask, template: str, make: Callable[[], Mapping[str, object]], **more: object) -> str:
+    """Return a page that stays true while it is open.
+
+    The digest that it carries is taken before what it shows is made: what changes meanwhile is seen as a change.
+
+    Args:
+        app: Whose page.
+        template: Its name.
+        make: Makes what the template shows.
+        more: What the template shows besides.
+    """
+    live: Live | None = app.extensions.get(_KEY)
+    seen = None if live is None else live.seen(at_once=True)
+    return render_template(template, service=app.name, seen=seen, **more, **make())

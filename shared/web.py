@@ -21,6 +21,7 @@ from werkzeug.exceptions import BadRequest, HTTPException, MethodNotAllowed
 from shared import __version__, logs, metrics, observing, openapi
 from shared import operators as guard
 from shared.errors import DoorbellError, InvalidMessage
+from shared.live import render_page
 from shared.names import checked_name
 from shared.openapi import Operation, declare
 from shared.settings import LogSettings, OperatorSettings
@@ -77,7 +78,7 @@ def make_app(
     app.config["DOORBELL_NAV"] = [("/", "Overview")]  # path and words of each page; who adds a page adds to it
 
     def show_page() -> Response:
-        return Response(render_template("page.html", service=service, **page()))
+        return Response(render_page(app, "page.html", page))
 
     def show_health() -> Response:
         return jsonify({"service": service, "status": "ok", "version": __version__} | dict(health()))
@@ -203,10 +204,10 @@ def _page_with(app: Flask, answer: Answer) -> str:
         return render_template(g.get("template", "base.html"), service=app.name, notice=answer)
     page: Page = app.config["DOORBELL_PAGE"]
     try:
-        return render_template("page.html", service=app.name, notice=answer, **page())
+        return render_page(app, "page.html", page, notice=answer)
     except Exception:
         app.logger.exception("the page could not be made")
-        return render_template("base.html", service=app.name, notice=answer)
+        return render_page(app, "base.html", dict, notice=answer)
 
 
 def _problem(app: Flask, problem: Mapping[str, Any]) -> Response:

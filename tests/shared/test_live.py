@@ -182,11 +182,25 @@ def test_what_no_fingerprint_tells_of_is_seen_after_a_while(service: Service) ->
     assert get() == 2
 
 
+def test_change_while_a_page_is_made_is_one_that_the_page_has_not_seen(tmp_path: Path, service: Service) -> None:
+    (tmp_path / "page.html").write_text('{% extends "base.html" %}{% block main %}{{ said }}{% endblock %}')
+
+    def page() -> dict[str, object]:
+        said, service.shown = service.shown, "b"
+        return {"said": f"This is {said}."}
+
+    app = make_app("Test", tmp_path, page, dict, 1000)
+    add_live(app, Live(service.fingerprint))
+    html = app.test_client().get("/").text
+    time.sleep(CHANGED_EVERY_S + 0.05)
+    assert "This is a." in html and app.extensions["doorbell-live"].seen() not in html
+
+
 def test_page_carries_what_it_shows_and_the_address_to_look_at(tmp_path: Path, service: Service) -> None:
     (tmp_path / "page.html").write_text('{% extends "base.html" %}')
     assert "data-seen" not in make_app("Test", tmp_path, dict, dict, 1000).test_client().get("/").text
     app = make_app("Test", tmp_path, dict, dict, 1000)
-    add_live(app, service.fingerprint)
+    add_live(app, Live(service.fingerprint))
     page = app.test_client().get("/").text
     digest = app.extensions["doorbell-live"].seen()
     assert f'<body data-seen="{digest}" data-page="/">' in page and "live.js" in page
