@@ -8,12 +8,15 @@ from dataclasses import dataclass
 
 from main_server.context import MainServer
 from main_server.records import Device, Participation, Round
-from main_server.run_store import RUNNING
+from main_server.rounds import asked_rounds
 from main_server.standing_store import Standing
-from main_server.states import OPEN
 
 ONLINE_S = 75.0
 """A device that waits for work calls at least every half minute; two calls may be lost before it counts as offline."""
+
+
+STATES = ("failing", "late", "offline", "training", "sent", "online", "by hand")
+"""What a device can be, the worst first."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Attendance:
 
     Attributes:
         device: Its name.
-        state: "online", "offline", "by hand" (it does not wait for work), "training", "sent", "late" or "failing".
+        state: One of `STATES`; "by hand": it does not wait for work.
         why: One sentence.
         last_seen: Seconds since the epoch.
         address: Where it says that it is.
@@ -43,7 +46,8 @@ def is_online(device: Device, now: float) -> bool:
 def attendance(server: MainServer, standing: Standing | None = None) -> tuple[Attendance, ...]:
     """Return every device that announced itself, by name; `standing` is how things stand, if that is known already."""
     now, standing = server.clock(), standing or server.store.standing()
-    asked = {name: (each, standing.sent.get(name, {})) for name, each in _asked_rounds(standing).items()}
+    rounds = asked_rounds((run for run, _ in standing.runs.values()), standing.newest_round)
+    asked = {name: (each, standing.sent.get(name, {})) for name, each in rounds.items()}
     parts = defaultdict(list)
     for part in standing.parts:
         if part.detector in asked:
@@ -59,13 +63,6 @@ def attendance(server: MainServer, standing: Standing | None = None) -> tuple[At
 def fingerprint(server: MainServer) -> str:
     """Return text that is another one when a page should show something else."""
     return server.store.fingerprint(server.clock() - ONLINE_S)
-
-
-def _asked_rounds(standing: Standing) -> dict[str, Round]:
-    """Return detector to open round of those that a run has asked the devices for."""
-    running = [detector for detector, (run, _) in standing.runs.items() if run.state == RUNNING]
-    newest = {detector: standing.newest_round(detector) for detector in running}
-    return {name: each for name, each in newest.items() if each and each.state == OPEN and each.asked_at is not None}
 
 
 def _in_rounds(

@@ -8,12 +8,11 @@ from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from main_server.attendance import attendance
+from main_server.attendance import STATES, attendance
 from main_server.context import MainServer
 from main_server.figures import read_endings
 from main_server.states import OPEN
 
-_STATES: Final = ("online", "offline", "by hand", "training", "sent", "late", "failing")
 _DETECTOR: Final = ["detector"]
 
 
@@ -44,6 +43,6 @@ def gauges(server: MainServer) -> Iterator[Metric]:
             family.add_metric([detector, outcome], count)
     devices = GaugeMetricFamily("doorbell_devices", "Devices that announced themselves, by state.", labels=["state"])
     states = Counter(device.state for device in attendance(server, standing))
-    for state in _STATES:
+    for state in STATES:
         devices.add_metric([state], states[state])
     yield from (number, age, sent, made, accuracy, rounds, versions, devices)

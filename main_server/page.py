@@ -7,13 +7,13 @@ from typing import Any
 
 from markupsafe import Markup
 
+from main_server.attendance import STATES
 from main_server.context import MainServer
 from main_server.status import status
 from shared.charts import COLOURS, line_chart, thin
 
 _DEVICES, _ROUNDS, _DOTS, _FEWEST_DOTS = 100, 1_000, 120, 12
 _LISTED_ROUNDS, _LISTED_VERSIONS = 10, 5
-_WORST_FIRST = ("failing", "late", "offline", "training", "sent", "online", "by hand")
 BADGES = {"failing": "bad", "late": "bad", "training": "wait", "sent": "good", "online": "good"}
 BADGES |= {"open": "wait", "published": "good", "failed": "bad", "abandoned": "quiet"}
 BADGES |= {"pending": "wait", "passed": "good", "rejected": "bad", "in force": "good", "pinned": "wait"}
@@ -25,14 +25,14 @@ def page(server: MainServer) -> dict[str, object]:
     now = status(server)
     for each in now["detectors"]:
         each |= {"rounds": each["rounds"][:_LISTED_ROUNDS], "versions": each["versions"][:_LISTED_VERSIONS]}
-    devices = sorted(now["devices"], key=lambda each: (_WORST_FIRST.index(each["state"]), each["device"]))
+    devices = sorted(now["devices"], key=lambda each: (STATES.index(each["state"]), each["device"]))
     states = Counter(each["state"] for each in devices)
     return {
         "now": now,
         "detectors": [each["detector"] for each in now["detectors"]],
         "devices": devices[:_DEVICES],
         "beyond": Counter(each["state"] for each in devices[_DEVICES:]),
-        "states": {state: states[state] for state in _WORST_FIRST if states[state]},
+        "states": {state: states[state] for state in STATES if states[state]},
         "accuracies": _accuracies(server),
         "badges": BADGES,
     }

@@ -18,7 +18,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from main_server.context import MainServer
 from main_server.model_registry import initial_version, keep_model, load_model
 from main_server.records import Round, Version
-from main_server.run_store import RUNNING
+from main_server.run_store import RUNNING, Run
 from main_server.server_optimizer import step, weighted_mean
 from main_server.states import OPEN, PUBLISHED
 from shared.architectures import architecture
@@ -96,10 +96,14 @@ def current_round(server: MainServer, detector: str, untouched: bool = False) ->
     return settings, devices
 
 
-def asked_rounds(server: MainServer) -> dict[str, Round]:
-    """Return detector to open round of those that a run has asked the devices for."""
-    running = [run.detector for run in server.store.runs() if run.state == RUNNING]
-    newest = {detector: server.store.newest_round(detector) for detector in running}
+def asked_rounds(runs: Iterable[Run], newest_round: Callable[[str], Round | None]) -> dict[str, Round]:
+    """Return detector to open round of those that a run has asked the devices for.
+
+    Args:
+        runs: The newest of each detector.
+        newest_round: Returns a detector's newest round, or None.
+    """
+    newest = {run.detector: newest_round(run.detector) for run in runs if run.state == RUNNING}
     return {name: each for name, each in newest.items() if each and each.state == OPEN and each.asked_at is not None}
 
 

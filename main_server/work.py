@@ -140,7 +140,7 @@ def _log_rounds(who: str, tasks: list[Task]) -> None:
 
 def _device_tasks(server: MainServer, statuses: Mapping[str, Status]) -> list[Task]:
     tasks: list[Task] = []
-    asked = asked_rounds(server)
+    asked = asked_rounds(server.store.runs(), server.store.newest_round)
     for detector, status in statuses.items():
         released = server.store.newest_version(detector, released=True)
         if released is not None and not _has(server, status, released):
@@ -166,6 +166,6 @@ def _has(server: MainServer, status: Status, released: Version) -> bool:
 def _aggregator_tasks(server: MainServer) -> list[Task]:
     return [
         {"do": "aggregate", "detector": detector, "round": current.settings.round}
-        for detector, current in asked_rounds(server).items()
+        for detector, current in asked_rounds(server.store.runs(), server.store.newest_round).items()
         if current.due_at is not None and current.settings.topology == "secure"
     ]
