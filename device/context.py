@@ -90,6 +90,13 @@ class Device:
         """Return how many picture files of the object (True) and without it (False) a split has."""
         return folders.census(self.settings.data, detector, self.settings.client)[split]
 
+    def arrived(self, version: str) -> float | None:
+        """Return when a model came, in seconds since the epoch; None if it is not here."""
+        try:
+            return self.blobs.path(version).stat().st_mtime
+        except OSError:
+            return None
+
     def job(self, verb: str, detector: str) -> dict[str, Any]:
         """Return what every job of the training child says."""
         return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from prometheus_client import Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -51,8 +51,7 @@ def gauges(device: Device) -> Iterator[Metric]:
     for detector in device.detectors():
         if model := device.store.held(detector):
             held.add_metric([detector], model.round)
-            with suppress(FileNotFoundError):
-                came = device.blobs.path(model.version).stat().st_mtime
+            if (came := device.arrived(model.version)) is not None:
                 age.add_metric([detector], max(0.0, device.clock() - came))
         newest = device.store.newest_training(detector)
         unsent.add_metric([detector], int(newest is not None and not newest.sent))

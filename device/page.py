@@ -60,11 +60,7 @@ def thumbnail(device: Device, detector: str, split: str, kind: str, number: int)
 
 def _overview(device: Device, name: str) -> dict[str, Any]:
     held, training = device.store.held(name), device.store.newest_training(name)
-    candidate, setback, known = (
-        device.store.candidate(name),
-        device.store.setback(name),
-        device.store.newest_round(name),
-    )
+    candidate, known = device.store.candidate(name), device.store.newest_round(name)
     state, what_next = _next_of(training, candidate, known.round if known else None)
     return {
         "name": name,
@@ -72,10 +68,10 @@ def _overview(device: Device, name: str) -> dict[str, Any]:
         "next": what_next,
         "census": folders.census(device.settings.data, name, device.settings.client),
         "held": held,
-        "since": _arrived(device, held) if held else None,
+        "since": device.arrived(held.version) if held else None,
         "score": device.store.score(held.version) if held else None,
         "candidate": candidate,
-        "setback": setback,
+        "setback": device.store.setback(name),
         "training": training,
     }
 
@@ -93,13 +89,6 @@ def _spread(count: int) -> list[int]:
     """Return the numbers of a few pictures out of so many, far apart."""
     shown = min(count, THUMBNAILS)
     return [each * count // shown for each in range(shown)]
-
-
-def _arrived(device: Device, held: Held) -> float | None:
-    try:
-        return device.blobs.path(held.version).stat().st_mtime
-    except OSError:
-        return None
 
 
 def _next_of(training: Training | None, candidate: Held | None, known: int | None) -> tuple[str, str]:
