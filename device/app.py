@@ -10,8 +10,8 @@ from flask import Flask, request
 
 from device.alone import be_alone
 from device.attending import attend
+from device.bell.doorbell import add_doorbell
 from device.context import Device
-from device.doorbell import add_doorbell
 from device.gauges import gauges
 from device.page import fingerprint, page
 from device.routes import add_routes

@@ -12,7 +12,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("shared", "dataset", "device", "sec_agg", "main_server", "federation")
-SOURCES = [path.relative_to(ROOT) for package in PACKAGES for path in sorted((ROOT / package).glob("*.py"))]
+SOURCES = [
+    path.relative_to(ROOT)
+    for package in PACKAGES
+    for path in sorted((ROOT / package).rglob("*.py"))
+    if path.parent.name != "migrations"
+]
 SHARED = [f"shared.{path.stem}" for path in sorted((ROOT / "shared").glob("*.py")) if path.stem != "__init__"]
 FRAMEWORKS = ("tensorflow", "keras")
 MEASURING = ("sklearn", "matplotlib", "scipy")
@@ -21,7 +26,7 @@ WEB = {"sec_agg/app.py", "main_server/app.py", "device/app.py", "shared/backgrou
 WEB |= {"shared/web.py", "shared/messages.py", "shared/observing.py", "shared/operators.py"}
 WEB |= {"sec_agg/routes.py", "main_server/routes.py", "main_server/controls.py", "device/routes.py"}
 WEB |= {"shared/spreadsheet.py", "main_server/performances.py", "device/report.py"}
-WEB |= {"device/bell_routes.py", "device/doorbell.py"}
+WEB |= {"device/bell/routes.py", "device/bell/doorbell.py"}
 SQL = {
     "sec_agg/store.py",
     "sec_agg/standing_store.py",
@@ -35,8 +40,8 @@ SQL = {
     "main_server/states.py",
     "main_server/tables.py",
     "device/store.py",
-    "device/event_store.py",
-    "device/telling_store.py",
+    "device/bell/event_store.py",
+    "device/bell/telling_store.py",
     "shared/database.py",
     "shared/nonces.py",
 }

@@ -26,7 +26,7 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 
-from device.camera import Camera, NoPicture, shown
+from device.bell.camera import Camera, NoPicture, shown
 from shared.errors import SettingsError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,7 +47,7 @@ SAYING = f"""
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("device.camera._LONGEST_PAUSE_S", 0.1)
+    monkeypatch.setattr("device.bell.camera._LONGEST_PAUSE_S", 0.1)
 
 
 @pytest.fixture
@@ -258,8 +258,8 @@ def test_what_a_process_does_wrong_is_said_and_it_is_started_again(
 
 
 def test_process_that_has_ended_is_no_zombie(saying: Callable[..., Camera], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("device.camera._LONGEST_PAUSE_S", 60.0)
-    monkeypatch.setattr("device.camera.BackOff.next", lambda _: 60.0)  # the next start would clear it away
+    monkeypatch.setattr("device.bell.camera._LONGEST_PAUSE_S", 60.0)
+    monkeypatch.setattr("device.bell.camera.BackOff.next", lambda _: 60.0)  # the next start would clear it away
     camera = saying("say(2, b'it rains')")
     camera.start()
     until(lambda: "it rains" in camera.state()[0])
@@ -280,7 +280,7 @@ def test_many_threads_may_ask_at_once(make: Callable[..., Camera], tmp_path: Pat
     with ThreadPoolExecutor(16) as pool:
         frames = list(pool.map(lambda _: camera.snapshot(timeout_s=20.0), range(32)))
     assert all(pixels(frame.jpeg).shape == (48, 64, 3) for frame in frames)
-    assert len([child for child in psutil.Process().children() if "device.camera_child" in child.cmdline()]) == 1
+    assert len([child for child in psutil.Process().children() if "device.bell.camera_child" in child.cmdline()]) == 1
 
 
 class _Stream(http.server.BaseHTTPRequestHandler):
@@ -400,7 +400,7 @@ def test_other_addresses_are_refused_at_once_and_not_repeated(source: str) -> No
 def test_process_goes_when_its_parent_is_killed(tmp_path: Path) -> None:
     write(tmp_path / "1.png", 40)
     program = f"""
-        from device.camera import Camera
+        from device.bell.camera import Camera
         camera = Camera({str(tmp_path)!r}, frames_per_s=0.01)  # it does not notice by a picture that nobody takes
         camera.snapshot(timeout_s=20.0)
         print(camera.pid, flush=True)
@@ -421,6 +421,6 @@ def test_process_goes_when_its_parent_is_killed(tmp_path: Path) -> None:
 
 
 def test_header_is_as_the_small_scripts_write_it() -> None:
-    from device import camera_pipe  # noqa: PLC0415
+    from device.bell import camera_pipe  # noqa: PLC0415
 
     assert camera_pipe._HEADER.format == struct.Struct(">BdI").format

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from device.event_store import Event, EventStore
-from device.happening import Answer
+from device.bell.event_store import Event, EventStore
+from device.bell.happening import Answer
 from device.store import Store
 from shared.errors import NotFound
 

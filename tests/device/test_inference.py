@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import device.embedding
-from device.inference import Head, Seer
+from device.bell.inference import Head, Seer
 from device.models import build, set_params
 from device.records import Held
 from shared.architectures import EFFICIENTNET_LITE0_HEAD, PORCH_CNN

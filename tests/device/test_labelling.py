@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from device.bell.event_store import Event, EventStore
+from device.bell.labelling import delete, label, take_back, wanted_event
 from device.context import Device
-from device.event_store import Event, EventStore
-from device.labelling import delete, label, take_back, wanted_event
 from shared.errors import InvalidMessage, NotFound
 
 

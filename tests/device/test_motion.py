@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from device.camera import Camera, Frame, NoPicture
-from device.motion import WIDTH_PX, Motion, Watch, grey
+from device.bell.camera import Camera, Frame, NoPicture
+from device.bell.motion import WIDTH_PX, Motion, Watch, grey
 
 HEIGHT_PX = 90
 Light = float | NDArray[np.float64]
@@ -185,7 +185,7 @@ class _Scenes:
 @pytest.fixture
 def rings_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[float]]:
     """Return at which second of so many scenes a watch rings."""
-    monkeypatch.setattr("device.motion._AGAIN_S", 0.0)
+    monkeypatch.setattr("device.bell.motion._AGAIN_S", 0.0)
 
     def watch(scenes: Sequence[Any], cool_down_s: float = 30.0, fails: bool = False) -> list[float]:
         stop, rings = threading.Event(), list[float]()

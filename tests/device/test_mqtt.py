@@ -23,12 +23,12 @@ import paho.mqtt.client as paho
 import pytest
 import yaml
 
-from device.happening import Answer, Happening
-from device.home_assistant import Entities
-from device.mqtt import Broker, Mqtt, parse_broker
+from device.bell.happening import Answer, Happening
+from device.bell.home_assistant import Entities
+from device.bell.mqtt import Broker, Mqtt, parse_broker
+from device.bell.telling import NotTold, Telling
+from device.bell.telling_store import ToldStore
 from device.store import Store
-from device.telling import NotTold, Telling
-from device.telling_store import ToldStore
 from shared.errors import InvalidMessage, SettingsError
 from tests.device.tls import write_certificate
 
@@ -54,8 +54,8 @@ asyncio.run(main())
 """
 DEVICE = """
 import json, sys, time
-from device.home_assistant import Entities
-from device.mqtt import Broker, Mqtt
+from device.bell.home_assistant import Entities
+from device.bell.mqtt import Broker, Mqtt
 
 teller = Mqtt(Broker("localhost", int(sys.argv[1])), Entities(sys.argv[2], "device-1"), lambda: {"cat": 1})
 teller.ready(lambda: None)

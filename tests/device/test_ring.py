@@ -12,8 +12,8 @@ import pytest
 
 import device.embedding
 from device import participation
+from device.bell.labelling import label
 from device.context import Device
-from device.labelling import label
 
 FEATURES = 1280
 PORCH = np.full((72, 128, 3), 120, np.uint8)
@@ -209,4 +209,4 @@ def test_labelled_picture_counts_as_a_new_one(doorbell: Device, ask: Any, jpeg: 
         number = ask("/ring", data=picture, content_type="image/jpeg")["event"]
         ask(f"/label?event={number}&shows=package")
     assert doorbell.pictures("package", "train")[True] > before
-    assert label.__module__ == "device.labelling"
+    assert label.__module__ == "device.bell.labelling"

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 import device.store
-from device.happening import Answer, Happening
-from device.telling import LOOK_S, MAX_PICTURE_BYTES, WORTH_TELLING_S, NotTold, Telling, Unwanted
-from device.telling_store import ToldStore
+from device.bell.happening import Answer, Happening
+from device.bell.telling import LOOK_S, MAX_PICTURE_BYTES, WORTH_TELLING_S, NotTold, Telling, Unwanted
+from device.bell.telling_store import ToldStore
 from shared.errors import InvalidMessage, StorageFailed
 
 NOW = 1_700_000_000.0
@@ -94,7 +94,7 @@ def test_what_did_not_arrive_is_told_again_and_nothing_overtakes_it(
     house.ring(2)
     house.owner.errors = [NotTold("Nobody is there."), NotTold("Nobody is there.")]
     telling = house.telling()
-    with caplog.at_level(logging.INFO, "device.telling"):
+    with caplog.at_level(logging.INFO, "device.bell.telling"):
         for _ in range(2):
             with pytest.raises(NotTold):
                 telling.once()

@@ -19,11 +19,11 @@ from typing import Any
 import pytest
 import standardwebhooks
 
-from device.happening import Answer, Happening
+from device.bell.happening import Answer, Happening
+from device.bell.telling import WORTH_TELLING_S, NotTold, Telling, Unwanted
+from device.bell.telling_store import ToldStore
+from device.bell.webhook import Webhook
 from device.store import Store
-from device.telling import WORTH_TELLING_S, NotTold, Telling, Unwanted
-from device.telling_store import ToldStore
-from device.webhook import Webhook
 from shared.errors import SettingsError
 from tests.device.tls import write_certificate
 

@@ -14,9 +14,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, MetaData, Table, select, text
 
-import device.event_store
+import device.bell.event_store
+import device.bell.telling_store
 import device.store
-import device.telling_store
 import main_server.store
 import main_server.tables
 import sec_agg.store

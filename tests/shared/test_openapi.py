@@ -235,7 +235,7 @@ def test_message_can_give_the_problems_that_its_verb_names(make: Make, service: 
 def test_every_problem_type_of_the_sources_is_described(make: Make) -> None:
     """Also those that an error gets where it is raised."""
     written: set[str] = set()
-    for source in (path for package in PACKAGES for path in (PROJECT / package).glob("*.py")):
+    for source in (path for package in PACKAGES for path in (PROJECT / package).rglob("*.py")):
         for node in ast.walk(ast.parse(source.read_text())):
             if isinstance(node, ast.keyword) and node.arg == "slug" and isinstance(node.value, ast.Constant):
                 written.add(str(node.value.value))

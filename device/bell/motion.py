@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from device.camera import FRAMES_PER_S, Frame
+from device.bell.camera import FRAMES_PER_S, Frame
 from shared.errors import DoorbellError
 
 WIDTH_PX = 160

@@ -6,9 +6,9 @@ from dataclasses import asdict
 
 from flask import Flask, Response, request
 
-from device.event_store import Event
-from device.labelling import delete, label, take_back, wanted_event
-from device.ring import MAX_PICTURE_BYTES, Bell, ring
+from device.bell.event_store import Event
+from device.bell.labelling import delete, label, take_back, wanted_event
+from device.bell.ring import MAX_PICTURE_BYTES, Bell, ring
 from shared.errors import InvalidMessage, NotFound
 from shared.live import render_page
 from shared.names import checked_name

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset.decoding import decode
-from device.happening import Answer
+from device.bell.happening import Answer
 from device.records import Held
 from shared.architectures import EFFICIENTNET_LITE0_HEAD
 from shared.containers import Model

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dataset.decoding import MAX_FILE_BYTES, as_jpeg
+from device.bell.event_store import Event, EventStore
+from device.bell.happening import Answer
+from device.bell.inference import EVEN, Seer
 from device.context import Device
-from device.event_store import Event, EventStore
-from device.happening import Answer
-from device.inference import EVEN, Seer
 from shared.errors import OutOfOrder
 from shared.steps import Done
 

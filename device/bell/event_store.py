@@ -14,7 +14,7 @@ from uuid import uuid4
 from sqlalchemy import Column, ColumnElement, Float, Integer, String, Table, func, insert, select
 
 from dataset.layout import split_of
-from device.happening import Answer
+from device.bell.happening import Answer
 from device.store import METADATA
 from shared.blobs import storage_errors, write_durably
 from shared.database import Database

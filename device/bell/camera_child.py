@@ -1,8 +1,8 @@
-"""The camera's process: `python -m device.camera_child`. A camera library that hangs or crashes does so in here.
+"""The camera's process: `python -m device.bell.camera_child`. A camera library that hangs or crashes does so in here.
 
 The first line of standard input is JSON: `source`, which may hold a password and so never stands among the arguments,
-`frames_per_s` and `patience_s`. Standard output carries messages (`device/camera_pipe.py`): pictures, and in the end
-the reason why there are no more. It ends itself when standard input closes.
+`frames_per_s` and `patience_s`. Standard output carries messages (`device/bell/camera_pipe.py`): pictures, and in the
+end the reason why there are no more. It ends itself when standard input closes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 import cv2
 
-from device.camera_pipe import FRAME, REASON, Lost, send
+from device.bell.camera_pipe import FRAME, REASON, Lost, send
 
 _LARGEST_WIDTH_PX = 1280
 _QUALITY = 85

@@ -9,19 +9,19 @@ from pathlib import Path
 
 from flask import Flask
 
-from device.bell_routes import add_bell_routes
-from device.camera import Camera
+from device.bell.camera import Camera
+from device.bell.event_store import EventStore
+from device.bell.happening import Happening
+from device.bell.home_assistant import Entities
+from device.bell.inference import Seer
+from device.bell.motion import Watch
+from device.bell.mqtt import Mqtt, parse_broker
+from device.bell.ring import Bell, forget_old, ring
+from device.bell.routes import add_bell_routes
+from device.bell.telling import Teller, Telling
+from device.bell.telling_store import ToldStore
+from device.bell.webhook import Webhook
 from device.context import Device
-from device.event_store import EventStore
-from device.happening import Happening
-from device.home_assistant import Entities
-from device.inference import Seer
-from device.motion import Watch
-from device.mqtt import Mqtt, parse_broker
-from device.ring import Bell, forget_old, ring
-from device.telling import Teller, Telling
-from device.telling_store import ToldStore
-from device.webhook import Webhook
 from shared.background import add_background
 from shared.containers import parse_model
 

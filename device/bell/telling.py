@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
-from device.happening import Happening
-from device.telling_store import ToldStore
+from device.bell.happening import Happening
+from device.bell.telling_store import ToldStore
 from shared.background import BackOff
 from shared.errors import DoorbellError, InvalidMessage
 

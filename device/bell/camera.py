@@ -1,7 +1,7 @@
 """The web process's handle on a camera: starts the process that reads it, keeps the newest picture, replaces it.
 
-The process (`device/camera_child.py`) is started at the first snapshot, and goes when this process goes, however that
-ends, because its standard input closes. One that cannot open the camera, ends, or has no new picture for a while is
+The process (`device/bell/camera_child.py`) is started at the first snapshot, and goes when this process goes, however
+that ends, because its standard input closes. One that cannot open it, ends, or has no new picture for a while is
 replaced, with growing pauses. Whoever asks for a picture waits for at most as long as he said.
 
 An address may hold a password. It travels by standard input; what is logged, shown or raised names the host alone.
@@ -24,12 +24,12 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import IO, cast
 
-from device.camera_pipe import REASON, Lost, Receiver
+from device.bell.camera_pipe import REASON, Lost, Receiver
 from shared.background import BackOff
 from shared.errors import DoorbellError, SettingsError
 
 FRAMES_PER_S = 5.0
-_CHILD = (sys.executable, "-m", "device.camera_child")
+_CHILD = (sys.executable, "-m", "device.bell.camera_child")
 _SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https")
 _PATIENCE_S = 10.0
 _LONGEST_PAUSE_S = 15.0

@@ -24,9 +24,9 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
-from device.happening import Happening
-from device.home_assistant import OFFLINE, ONLINE, Entities
-from device.telling import NotTold
+from device.bell.happening import Happening
+from device.bell.home_assistant import OFFLINE, ONLINE, Entities
+from device.bell.telling import NotTold
 from shared.errors import SettingsError
 
 _KEEP_ALIVE_S = 30

@@ -19,8 +19,8 @@ from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from device.happening import Happening
-from device.telling import WORTH_TELLING_S, NotTold, Unwanted
+from device.bell.happening import Happening
+from device.bell.telling import WORTH_TELLING_S, NotTold, Unwanted
 from shared import __version__
 from shared.errors import SettingsError
 

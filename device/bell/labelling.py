@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dataset import layout
+from device.bell.event_store import Event, EventStore
 from device.context import Device
-from device.event_store import Event, EventStore
 from shared.blobs import storage_errors, write_durably
 from shared.errors import InvalidMessage, NotFound
 from shared.names import checked_name
