@@ -21,33 +21,16 @@ from main_server.outlook import outlook
 from main_server.page import page
 from main_server.records import PASSED, PENDING, Device, Status, Version
 from main_server.status import status
+from tests.pages import BROWSER, buttons, page_of, section, text_of
 
 NOON = 1_900_000_000.0
-BROWSER = {"Accept": "text/html"}
 HOSTILE = "<script>alert('&')</script>\"{{ 191 * 7 }}"
 MANY = 25
 
 
 def shown(federation: Any) -> str:
     """Return the page as a browser gets it."""
-    answer = federation.network.apps["main"].test_client().get("/", headers=BROWSER)
-    assert answer.status_code == 200
-    return str(answer.text)
-
-
-def text_of(html: str) -> str:
-    """Return what a person reads of a page."""
-    return " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).split())
-
-
-def section(html: str, name: str) -> str:
-    found = re.search(rf'<section id="{name}" data-live>.*?</section>', html, re.DOTALL)
-    assert found, f"there is always a section {name}, so that a page that is open gets it"
-    return found[0]
-
-
-def buttons(html: str) -> list[str]:
-    return [unescape(words) for words in re.findall(r"<button[^>]*>([^<]+)</button>", html)]
+    return page_of(federation.network.apps["main"])
 
 
 def publish(federation: Any, delta: Any = None) -> Version:

@@ -16,28 +16,15 @@ from sec_agg.page import BINS, READ, SHOWN, SUMS, outlook, page
 from sec_agg.store import Stored
 from shared.containers import parse_masked_update
 from shared.fixed_point import encode
+from tests.pages import buttons, page_of, section, text_of
 
-BROWSER = {"Accept": "text/html"}
 HOSTILE = "<script>alert('&')</script>"
 NOON = 1_900_000_000.0
 
 
 def shown(federation: Any) -> str:
     """Return the page as a browser gets it."""
-    answer = federation.network.apps["aggregator"].test_client().get("/", headers=BROWSER)
-    assert answer.status_code == 200
-    return str(answer.text)
-
-
-def text_of(html: str) -> str:
-    """Return what a person reads of a page."""
-    return " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).split())
-
-
-def section(html: str, name: str) -> str:
-    found = re.search(rf'<section id="{name}" data-live>.*?</section>', html, re.DOTALL)
-    assert found, f"there is always a section {name}, so that a page that is open gets it"
-    return found[0]
+    return page_of(federation.network.apps["aggregator"])
 
 
 def sentence(federation: Any) -> str:
@@ -83,7 +70,7 @@ def statements() -> Iterator[list[str]]:
 
 def test_empty_aggregator_says_what_it_is_and_what_to_do(federation: Any) -> None:
     html = shown(federation)
-    assert re.findall(r"<button>([^<]+)</button>", html) == [
+    assert buttons(html) == [
         "Aggregate Local Models", "Send Aggregated Model to Main Server"
     ]  # fmt: skip
     assert "No masked update has arrived yet" in section(html, "rounds")
