@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Column, ColumnElement, Float, Integer, String, Table, func, insert, select
+from sqlalchemy import Column, ColumnElement, Float, Integer, String, Table, bindparam, func, insert, select
 
 from dataset.layout import split_of
 from device.bell.happening import Answer
@@ -157,34 +157,42 @@ class EventStore:
         except FileNotFoundError as error:
             raise NotFound("The picture of this event is gone.", todo="Open /events again.") from error
 
-    def delete(self, event: Event) -> None:
-        """Remove an event and its picture."""
+    def delete(self, *events: Event) -> None:
+        """Remove events and their pictures; those that are gone already are no trouble."""
         with storage_errors("An event's picture", "removed"):
-            (self._folder / event.picture).unlink(missing_ok=True)
-        with self._database.write() as connection:
-            connection.execute(_rings.delete().where(_rings.c.id == event.id))
+            for event in events:
+                (self._folder / event.picture).unlink(missing_ok=True)
+        if events:
+            with self._database.write() as connection:
+                one = _rings.delete().where(_rings.c.id == bindparam("gone"))
+                connection.execute(one, [{"gone": event.id} for event in events])
 
     def outdated(self, now: float, keep_s: float, keep_bytes: int) -> tuple[Event, ...]:
-        """Return the events that are older than may be, or too many, oldest first."""
+        """Return the events that are older than may be, and as many of the oldest others as are too many; by number.
+
+        It is asked at every ring: of all events it reads no more than their lengths.
+        """
         with self._database.read() as connection:
-            oldest, total = connection.execute(select(func.min(_rings.c.at), func.sum(_rings.c.bytes))).one()
-            if oldest is None or (oldest >= now - keep_s and total <= keep_bytes):
-                return ()
-            newer = func.sum(_rings.c.bytes).over(order_by=_rings.c.id.desc())
-            sums = select(_rings.c.id, newer.label("sum")).subquery()
-            old = select(_rings).join(sums, sums.c.id == _rings.c.id)
-            old = old.where((_rings.c.at < now - keep_s) | (sums.c.sum > keep_bytes)).order_by(_rings.c.id)
-            return tuple(_event(row) for row in connection.execute(old).mappings())
+            total = connection.execute(select(func.sum(_rings.c.bytes))).scalar() or 0
+            too_old = select(_rings).where(_rings.c.at < now - keep_s)
+            old = {row["id"]: _event(row) for row in connection.execute(too_old).mappings()}
+            too_many = total - keep_bytes - sum(event.bytes for event in old.values())
+            with connection.execute(select(_rings).order_by(_rings.c.id)) as rows:
+                while too_many > 0 and (row := rows.mappings().fetchone()) is not None:
+                    if row["id"] not in old:
+                        old[row["id"]] = _event(row)
+                        too_many -= row["bytes"]
+        return tuple(old[number] for number in sorted(old))
 
     def sweep(self, older_than: float) -> None:
-        """Remove picture files that belong to no event, such as those of a ring that was cut short.
+        """Remove picture files that belong to no event, whole or not, such as those of a ring that was cut short.
 
         Args:
             older_than: Seconds since the epoch; younger files may still get their row.
         """
         with self._database.read() as connection:
             known = set(connection.execute(select(_rings.c.picture)).scalars())
-        for path in self._folder.glob("*.jpg"):
+        for path in self._folder.glob("*.jpg*"):  # while it is written, something follows the name
             with suppress(FileNotFoundError):
                 if path.name not in known and path.stat().st_mtime < older_than:
                     path.unlink()

@@ -82,8 +82,7 @@ def follow(bell: Bell) -> None:
 def forget_old(bell: Bell) -> int:
     """Remove the events that are kept no longer, and return how many."""
     old = bell.events.outdated(bell.device.clock(), bell.keep_days * _DAY_S, round(bell.keep_mb * 1e6))
-    for event in old:
-        bell.events.delete(event)
+    bell.events.delete(*old)
     return len(old)
 
 

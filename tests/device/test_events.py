@@ -67,10 +67,10 @@ def test_filter_goes_by_the_owners_word_and_else_by_the_verdict(events: EventSto
 
 
 def test_deleted_event_leaves_nothing(events: EventStore, add: Callable[..., Event], tmp_path: Path) -> None:
-    event = add()
+    event, another = add(), add()
     events.delete(event)
-    events.delete(event)
-    assert events.event(event.id) is None and list((tmp_path / "events").iterdir()) == []
+    events.delete(event, another)
+    assert events.event(event.id) is None and events.size() == (0, 0) and list((tmp_path / "events").iterdir()) == []
     with pytest.raises(NotFound):
         events.picture(event)
 
@@ -84,10 +84,18 @@ def test_old_events_and_those_beyond_the_limit_are_outdated(events: EventStore, 
     assert events.outdated(NOW, 1000.0, 0) == (old, *kept)
 
 
+def test_no_more_go_than_have_to_where_the_clock_was_put_back(events: EventStore, add: Callable[..., Event]) -> None:
+    kept = [add(NOW - age, b"x" * 10) for age in (50, 40, 30)]
+    old = add(NOW - 100, b"x" * 10)
+    assert events.outdated(NOW, 99.0, 30) == (old,)
+    assert events.outdated(NOW, 99.0, 29) == (kept[0], old)
+
+
+@pytest.mark.parametrize("name", ["stray.jpg", ".stray.jpg.0123abcd"], ids=["whole", "half"])
 def test_file_without_an_event_is_swept_once_it_is_old(
-    events: EventStore, add: Callable[..., Event], tmp_path: Path
+    events: EventStore, add: Callable[..., Event], tmp_path: Path, name: str
 ) -> None:
-    event, stray = add(), tmp_path / "events" / "stray.jpg"
+    event, stray = add(), tmp_path / "events" / name
     stray.write_bytes(b"of a ring that was cut short")
     events.sweep(stray.stat().st_mtime - 1)
     assert stray.exists()
