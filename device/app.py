@@ -10,7 +10,7 @@ from flask import Flask, request
 
 from device.alone import be_alone
 from device.attending import attend
-from device.bell.doorbell import add_doorbell
+from device.bell.doorbell import add_doorbell, camera_of
 from device.context import Device
 from device.gauges import gauges
 from device.page import fingerprint, page
@@ -57,6 +57,7 @@ def create_app(number: int, settings: DeviceSettings | None = None, http: HttpCl
 
 def _make_app(settings: DeviceSettings, http: HttpClient | None) -> Flask:
     device = Device.open(settings, http)
+    camera = camera_of(device)
 
     def show() -> dict[str, object]:
         return page(device, request.values.getlist("detector"))
@@ -66,14 +67,15 @@ def _make_app(settings: DeviceSettings, http: HttpClient | None) -> Flask:
 
     app = make_app(
         f"Doorbell {settings.name}", Path(__file__).parent / "templates", show, health, _MAX_BODY_BYTES,
-        gauges=partial(gauges, device),
+        gauges=partial(gauges, device, camera),
     )  # fmt: skip
     add_routes(app, device)
-    bell = add_doorbell(app, device)
-    add_live(
-        app,
-        Live(lambda: fingerprint(device) + bell.events.fingerprint(), lambda: progress_of(device.trainer.progress)),
-    )
+    bell = add_doorbell(app, device, camera)
+
+    def seen() -> str:
+        return f"{fingerprint(device)} {bell.events.fingerprint()} {camera and camera.state()}"
+
+    add_live(app, Live(seen, lambda: progress_of(device.trainer.progress)))
     if settings.wait_for_work:
         add_background(app, "waiting for work", partial(attend, device))
     if settings.train_at is not None or settings.train_after_new is not None:

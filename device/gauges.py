@@ -1,4 +1,4 @@
-"""What a device tells `/metrics`: its trainings as they end, and from its database what it holds."""
+"""What a device tells `/metrics`: its trainings as they end, how its camera is, and from its database what it holds."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from prometheus_client import Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 
+from device.bell.camera import Camera
 from device.context import Device
 from device.trainer import Busy
 from shared.errors import DoorbellError
@@ -41,8 +42,15 @@ def counted_training(detector: str) -> Iterator[None]:
     _seconds.labels(detector).observe(time.monotonic() - begun)
 
 
-def gauges(device: Device) -> Iterator[Metric]:
-    """Return which models are held, since when, and which updates wait to be sent."""
+def gauges(device: Device, camera: Camera | None = None) -> Iterator[Metric]:
+    """Return whether the camera gives pictures, which models are held, since when, and which updates wait to be sent.
+
+    Of the camera nothing is told where there is none, while it is not in use, and until it has answered.
+    """
+    up = GaugeMetricFamily("doorbell_camera_up", "Whether the camera gives pictures.", labels=[])
+    if camera is not None and (gives := camera.gives_pictures()) is not None:
+        up.add_metric([], int(gives))
+    yield up  # first: it is told although the database does not answer
     held = GaugeMetricFamily("doorbell_held_model_round", "Round of the model in force here.", labels=["detector"])
     age = GaugeMetricFamily("doorbell_held_model_age_seconds", "How long ago it came.", labels=["detector"])
     unsent = GaugeMetricFamily(

@@ -20,6 +20,7 @@ from rich.markup import escape
 
 from federation import checks, checks_state
 from federation.checks import Finding, Setup
+from federation.checks_camera import cameras
 from federation.checks_members import memberships
 from federation.checks_network import network
 from shared.errors import DoorbellError
@@ -36,6 +37,7 @@ _CHECKS = (
     checks_state.blobs,
     memberships,
     checks_state.pictures,
+    cameras,
     network,
 )
 

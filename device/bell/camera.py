@@ -33,6 +33,7 @@ _CHILD = (sys.executable, "-m", "device.bell.camera_child")
 _SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https")
 _PATIENCE_S = 10.0
 _LONGEST_PAUSE_S = 15.0
+_DAY_S = 86400.0
 _log = logging.getLogger(__name__)
 
 
@@ -150,9 +151,15 @@ class Camera:
             if self._thread is None:
                 return "not in use", self._since
             if self._reason is not None:
-                clock = time.strftime("%H:%M", time.localtime(self._since))
+                form = "%H:%M" if time.time() - self._since < _DAY_S else "%Y-%m-%d %H:%M"
+                clock = time.strftime(form, time.localtime(self._since))
                 return f"no picture since {clock}: {self._reason}", self._since
             return "connecting" if self._newest is None else "watching", self._since
+
+    def gives_pictures(self) -> bool | None:
+        """Return whether the camera gives pictures now; None while it is not in use, or has yet to answer."""
+        with self._changed:
+            return False if self._reason is not None else True if self._newest is not None else None
 
     def _no_picture(self) -> NoPicture:
         reason = self._reason or "it has not sent one in time"

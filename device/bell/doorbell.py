@@ -29,18 +29,27 @@ _TIDY_EVERY_S = 3600.0
 _CUT_SHORT_S = 3600.0
 
 
-def add_doorbell(app: Flask, device: Device) -> Bell:
+def camera_of(device: Device) -> Camera | None:
+    """Return a device's camera, not yet in use, or None where the settings name none.
+
+    Raises:
+        SettingsError: They name something that is none.
+    """
+    source = device.settings.bell.camera
+    return None if source is None else Camera(source)
+
+
+def add_doorbell(app: Flask, device: Device, camera: Camera | None) -> Bell:
     """Make a device's doorbell, and add its addresses and what it does by itself to the device's app.
 
     Raises:
-        SettingsError: A camera, a webhook or a broker cannot be reached by what the settings say.
+        SettingsError: A webhook or a broker cannot be reached by what the settings say.
         StorageFailed: The folder of the events cannot be made.
     """
     settings = device.settings.bell
     events = EventStore(device.store.database, device.settings.folder / "events")
     for detector in settings.detectors:
         (device.settings.data / detector / device.settings.client).mkdir(parents=True, exist_ok=True)
-    camera = Camera(settings.camera) if settings.camera is not None else None
     tellings = [_telling(device, events, teller) for teller in _tellers(device)]
 
     def tell() -> None:
@@ -59,12 +68,12 @@ def add_doorbell(app: Flask, device: Device) -> Bell:
     for telling in tellings:
         add_background(app, f"telling by {telling.teller.name}", telling.run)
     if camera is not None:
-        add_background(app, "camera", partial(_until_stopped, camera))
+        add_background(app, "camera", partial(_keep, camera))
         if settings.watch:
             watch = Watch(camera, lambda frame: _moved(bell, frame.jpeg), settings.cool_down_s)
             add_background(app, "watch", watch.run)
     add_background(app, "old events", partial(_tidy, bell))
-    add_bell_routes(app, bell)
+    add_bell_routes(app, bell, camera)
     return bell
 
 
@@ -108,7 +117,9 @@ def _moved(bell: Bell, picture: bytes) -> None:
     ring(bell, "motion", picture)
 
 
-def _until_stopped(camera: Camera, stop: threading.Event) -> None:
+def _keep(camera: Camera, stop: threading.Event) -> None:
+    """Read the camera from the start, so that the first ring need not wait and the page knows how it is."""
+    camera.start()
     stop.wait()
     camera.stop()
 

@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from flask import Flask, Response, request
 
+from device.bell.camera import Camera
 from device.bell.event_store import Event
 from device.bell.labelling import delete, label, take_back, wanted_event
 from device.bell.ring import MAX_PICTURE_BYTES, Bell, ring
@@ -26,7 +27,7 @@ _FILTERS = tuple(
 )
 
 
-def add_bell_routes(app: Flask, bell: Bell) -> None:
+def add_bell_routes(app: Flask, bell: Bell, camera: Camera | None) -> None:
     """Add them to a device's app."""
     app.config["DOORBELL_NAV"].append(("/events", "Events"))
 
@@ -61,7 +62,7 @@ def add_bell_routes(app: Flask, bell: Bell) -> None:
     add_step(app, "/delete_event", do_delete, "Remove an event and its picture.", (404, 507), (_EVENT,), SENTENCE)
 
     def show_events() -> Response:
-        return Response(render_page(app, "events.html", lambda: events_page(bell)))
+        return Response(render_page(app, "events.html", lambda: events_page(bell, camera)))
 
     def show_picture(number: int) -> Response:
         event = bell.events.event(number)
@@ -75,7 +76,7 @@ def add_bell_routes(app: Flask, bell: Bell) -> None:
     declare(app.extensions, "event_picture", GET=Operation("Show its picture.", {}, JPEG, (404, 507), "operator"))
 
 
-def events_page(bell: Bell) -> dict[str, object]:
+def events_page(bell: Bell, camera: Camera | None) -> dict[str, object]:
     """Return what `events.html` is to show; the request may filter."""
     known = bell.device.detectors()
     wanted = request.args.get("detector", "")
@@ -95,6 +96,7 @@ def events_page(bell: Bell) -> dict[str, object]:
         "count": count,
         "size": size,
         "bell": bell,
+        "camera": camera,
         "here": f"/events?{query}" if query else "/events",
     }
 

@@ -37,10 +37,14 @@
   function replace(part, other) {
     if (part.innerHTML === other.innerHTML) return;
     const open = [...part.querySelectorAll("details[open][id]")].map((each) => each.id);
-    const focus = part.contains(document.activeElement) ? document.activeElement.id : "";
+    const focus = part.contains(document.activeElement) ? document.activeElement : null;
+    const byKeyboard = focus?.matches(":focus-visible");
     part.replaceChildren(...other.childNodes);
     for (const id of open) document.getElementById(id)?.setAttribute("open", "");
-    if (focus) document.getElementById(focus)?.focus({ preventScroll: true });
+    if (focus?.id) document.getElementById(focus.id)?.focus({ preventScroll: true });
+    if (byKeyboard && !part.contains(document.activeElement)) { // it is gone; a page may know where to go on
+      part.dispatchEvent(new CustomEvent("unfocused", { detail: focus, bubbles: true }));
+    }
   }
 
   async function look() {

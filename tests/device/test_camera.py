@@ -117,15 +117,15 @@ def test_nothing_runs_before_the_first_snapshot_and_nothing_after_stop(
 ) -> None:
     write(tmp_path / "1.png", 40)
     camera = make(tmp_path)
-    assert (camera.pid, camera.state()[0]) == (None, "not in use")
+    assert (camera.pid, camera.state()[0], camera.gives_pictures()) == (None, "not in use", None)
     begun = time.time()
     frame = camera.snapshot(timeout_s=20.0)
     assert begun <= frame.at <= time.time()
     pid = camera.pid
     assert pid is not None
-    assert camera.state()[0] == "watching"
+    assert (camera.state()[0], camera.gives_pictures()) == ("watching", True)
     camera.stop()
-    assert (camera.pid, camera.state()[0]) == (None, "not in use")
+    assert (camera.pid, camera.state()[0], camera.gives_pictures()) == (None, "not in use", None)
     assert not psutil.pid_exists(pid)  # nor as a zombie
     assert camera.snapshot(timeout_s=20.0).at > frame.at
 
@@ -185,6 +185,7 @@ def test_source_that_cannot_be_read_is_named_with_the_reason(
     assert caught.value.status == 503
     words, since = camera.state()
     assert words == f"no picture since {time.strftime('%H:%M', time.localtime(since))}: {reason}"
+    assert camera.gives_pictures() is False
 
 
 def test_source_that_appears_later_is_found_by_itself(make: Callable[..., Camera], tmp_path: Path) -> None:
@@ -197,13 +198,24 @@ def test_source_that_appears_later_is_found_by_itself(make: Callable[..., Camera
     assert camera.state()[0] == "watching"
 
 
+def test_camera_that_is_gone_for_days_is_told_with_the_day(
+    make: Callable[..., Camera], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    camera = make(tmp_path / "gone.mp4")
+    camera.start()
+    until(lambda: "no such file" in camera.state()[0])
+    day, now = time.strftime("%Y-%m-%d", time.localtime(camera.state()[1])), time.time()
+    monkeypatch.setattr("device.bell.camera.time.time", lambda: now + 90_000.0)
+    assert camera.state()[0].startswith(f"no picture since {day} ")
+
+
 def test_snapshot_waits_no_longer_than_it_may(saying: Callable[..., Camera]) -> None:
     camera = saying("time.sleep(60)")
     begun = time.monotonic()
     with pytest.raises(NoPicture, match="has not sent one in time"):
         camera.snapshot(timeout_s=0.3)
     assert time.monotonic() - begun < 2.0
-    assert camera.state()[0] == "connecting"
+    assert (camera.state()[0], camera.gives_pictures()) == ("connecting", None)
 
 
 def test_old_picture_is_not_given_for_a_new_one(saying: Callable[..., Camera]) -> None:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
+import device.bell.doorbell
 import device.embedding
 from device import participation
+from device.bell.camera import Camera
+from device.bell.event_store import EventStore
+from device.bell.happening import Answer
 from device.bell.labelling import label
 from device.context import Device
+from tests.pages import page_of, text_of
 
 FEATURES = 1280
 PORCH = np.full((72, 128, 3), 120, np.uint8)
@@ -40,6 +48,21 @@ def client(federation: Any, doorbell: Device, monkeypatch: pytest.MonkeyPatch) -
     doorbell.settings.cache.mkdir(parents=True)
     (doorbell.settings.cache / f"{device.embedding.BODY_VERSION}.tflite").touch()
     return federation.network.apps[doorbell.settings.name].test_client()
+
+
+@pytest.fixture
+def watched(federation: Any, make_device: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
+    """Return what makes a device with a camera, and returns its app; the camera is let go in the end."""
+    made: list[Camera] = []
+    monkeypatch.setattr("device.bell.camera._LONGEST_PAUSE_S", 0.1)
+    monkeypatch.setattr(device.bell.doorbell, "Camera", lambda source: made.append(Camera(source)) or made[-1])
+
+    def make(source: str) -> Any:
+        return federation.network.apps[make_device(federation, 1, DOORBELL_CAMERA=source).settings.name]
+
+    yield make
+    for camera in made:
+        camera.stop()
 
 
 @pytest.fixture
@@ -156,6 +179,97 @@ def test_page_of_many_events_has_older_ones_behind_a_link(ask: Any, jpeg: bytes)
     page = ask("/events", method="GET", accept="text/html").decode()
     assert f'href="/events?before={numbers[2]}"' in page and page.count("<article") == 24
     assert ask(f"/events?before={numbers[2]}", method="GET", accept="text/html").count(b"<article") == 2
+
+
+def test_page_says_from_which_score_on_an_answer_is_yes(ask: Any, client: Any, doorbell: Device, jpeg: bytes) -> None:
+    events = EventStore(doorbell.store.database, doorbell.settings.folder / "events")
+    answers = {"face": Answer(0.614, True, 0.55, "a" * 64), "package": Answer(0.6149, False, 0.6151, "b" * 64)}
+    events.add(1e6, "button", jpeg, answers)
+    said = text_of(page_of(client.application, "/events"))
+    assert "face: yes, 61 % yes from 55 %" in said
+    assert "package: no, 61.49 % yes from 61.51 %" in said, "where they are close, it is seen which is greater"
+
+
+# The camera
+
+
+def until_ok(ring: Callable[[], Any]) -> None:
+    """Ring until the camera has given a picture: its process takes a moment to start."""
+    end = time.monotonic() + 20
+    while ring().status_code != 200:
+        assert time.monotonic() < end
+
+
+def how_it_is(app: Any) -> tuple[str, str, str | None]:
+    """Return the digest of the page, what the page says of the camera, and what Prometheus is told of it."""
+    html = page_of(app, "/events")
+    digest, said = re.search('data-seen="([0-9a-f]+)"', html), re.search('<div id="camera".*?</div>', html, re.DOTALL)
+    up = re.search("^doorbell_camera_up (.+)$", app.test_client().get("/metrics").text, re.MULTILINE)
+    assert digest is not None and said is not None
+    return digest[1], text_of(said[0]), up[1] if up else None
+
+
+def test_page_and_figures_tell_how_the_camera_is(watched: Callable[[str], Any], tmp_path: Path) -> None:
+    (folder := tmp_path / "porch").mkdir()
+    cv2.imwrite(str(folder / "1.png"), PORCH)
+    app = watched(str(folder))
+    unused, said, up = how_it_is(app)
+    assert (said, up) == ("Camera: not in use The first ring without a picture starts it.", None)
+    until_ok(lambda: app.test_client().post("/ring", headers={"Host": "localhost"}))
+    watching, said, up = how_it_is(app)
+    assert said.startswith("Camera: watching since ") and up == "1.0" and watching != unused
+    time.sleep(1.2)
+    assert how_it_is(app)[0] == watching, "an open page is not told every second that nothing has changed"
+    (folder / "1.png").unlink()
+    end = time.monotonic() + 20
+    while (now := how_it_is(app))[2] != "0.0":
+        assert time.monotonic() < end
+    assert re.match(r"Camera: no picture since \d\d:\d\d: the folder has no picture that can be read It is", now[1])
+    assert now[0] != watching
+
+
+def test_nobody_reads_the_cameras_password_or_asks_health_whether_it_is_blind(watched: Callable[[str], Any]) -> None:
+    app = watched("rtsp://admin:s3cr3t@127.0.0.1:9/porch?token=unkn0wn")
+    client = app.test_client()
+    end = time.monotonic() + 20
+    while "connection refused" not in (answer := client.post("/ring", headers={"Host": "localhost"})).text:
+        assert time.monotonic() < end
+    assert "no picture since" in how_it_is(app)[1]
+    texts = [answer.text, *(client.get(path, headers={"Host": "localhost"}).text for path in ("/events", "/metrics"))]
+    health = client.get("/healthz")
+    assert not [text for text in (*texts, health.text) if re.search("s3cr3t|unkn0wn|admin:", text)]
+    assert set(health.json) == {"service", "status", "version", "device", "doing", "trainer_pid"}
+
+
+def test_device_without_a_camera_says_nothing_of_one(client: Any) -> None:
+    assert how_it_is(client.application)[1:] == ("", None)
+
+
+# What is kept of a picture, and by whom
+
+
+def test_no_browser_keeps_a_picture_and_nothing_is_left_of_a_deleted_one(
+    ask: Any, client: Any, federation: Any, doorbell: Device
+) -> None:
+    noise = np.random.default_rng(7).integers(0, 255, (72, 128, 3), dtype=np.uint8)
+    jpeg = cv2.imencode(".jpg", noise)[1].tobytes()
+    number = ask("/ring", data=jpeg, content_type="image/jpeg")["event"]
+    ask(f"/label?event={number}&shows=package")
+    (learned,) = doorbell.settings.data.rglob("event-*")
+    thumbnail = f"/picture/package/{learned.parent.parent.name}/object/0.jpg"
+    for path in (f"/event/{number}.jpg", thumbnail, "/events"):
+        answer = client.get(path, headers={"Host": "localhost"})
+        assert answer.status_code == 200 and answer.headers["Cache-Control"] == "no-store", path
+
+    def holding() -> list[Path]:
+        files = [path for path in federation.folder.rglob("*") if path.is_file()]
+        return [path for path in files if jpeg[1000:1064] in path.read_bytes()]
+
+    assert len(holding()) == 2, "the event's and the one to learn from"
+    ask(f"/delete_event?event={number}")
+    assert holding() == []
+    for path in (f"/event/{number}.jpg", thumbnail):
+        assert client.get(path, headers={"Host": "localhost"}).status_code == 404, path
 
 
 def test_detector_of_the_settings_can_be_learned_without_a_picture(federation: Any, make_device: Any) -> None:

@@ -19,6 +19,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from werkzeug.serving import make_server
 
@@ -27,8 +29,11 @@ import device.context
 import federation.__main__ as command_line
 import main_server.app
 import sec_agg.app
+from device.bell.camera import Camera
+from device.gauges import gauges
 from federation import checks, checks_network, checks_state, doctor
 from federation.checks import Finding, Setup, known_variables
+from federation.checks_camera import cameras
 from federation.checks_members import memberships
 from federation.checks_network import WORRYING_S, network
 from main_server.member_store import Invitation, Joined
@@ -39,6 +44,7 @@ from shared import __version__
 from shared.database import Database
 from shared.identity import Identity
 from shared.membership import JoinCode
+from shared.metrics import expose
 from shared.settings import AggregatorSettings, DeviceSettings, MainSettings
 from shared.signing import CLOCK_TOLERANCE_S
 
@@ -258,6 +264,7 @@ def test_python_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         ({"DOORBELL_SEED": "-1"}, "wrong", "from 0 to 4294967295. It is read by the main server."),
         ({"DOORBELL_TRAIN_AT": "noon"}, "wrong", "a time of day looks like 03:30. It is read by devices."),
         ({"DOORBELL_OPERATOR_TOKEN": "short"}, "wrong", "none of them a space. It is read by operators."),
+        ({"DOORBELL_WATCH": "yes"}, "wrong", "DOORBELL_WATCH is yes, and there is no camera. It is read by devices."),
         ({"DOORBELL_DEVICE2_PORT": "8002"}, "ok", "Set are: DOORBELL_DEVICE2_PORT."),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -355,6 +362,104 @@ def test_file_that_cannot_be_read_ends_one_check_only(stopped: dict[str, str], m
     findings = list(doctor.examine(stopped))
     assert about(iter(findings), "services").said == "pictures/parcel cannot be looked at: Permission denied."
     assert about(iter(findings), f"address of {MAIN}").state == "ok"
+
+
+# Cameras
+
+
+def camera_finding(source: str, stopped: dict[str, str], url: str | None = None, **changed: str) -> Finding:
+    found = stopped | ({} if url is None else {"DOORBELL_DEVICE_URL": url}) | changed
+    return about(cameras(Setup.read(found | {"DOORBELL_CAMERA": source})), "camera of device-1")
+
+
+@pytest.fixture
+def folder_camera(tmp_path: Path) -> Iterator[Camera]:
+    """A real camera, whose process plays a folder that has nothing to play yet."""
+    (tmp_path / "porch").mkdir()
+    camera = Camera(str(tmp_path / "porch"))
+    yield camera
+    camera.stop()
+
+
+def test_doctor_asks_the_running_device_whether_its_camera_gives_pictures(
+    stopped: dict[str, str], folder_camera: Camera, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("device.bell.camera._LONGEST_PAUSE_S", 0.1)
+    here = device.context.Device.open(DeviceSettings.read(1, stopped))
+    source = str(tmp_path / "porch")
+
+    def asked() -> Finding:
+        with answering(expose(lambda: gauges(here, folder_camera))) as url:
+            return camera_finding(source, stopped, url)
+
+    assert (asked().state, "none has tried yet" in asked().said) == ("ok", True)
+    for gives, state, said in (
+        (False, "wrong", f"It is {source}, and the device gets no picture from it."),
+        (True, "ok", "It gives pictures."),
+    ):
+        if gives:
+            cv2.imwrite(str(tmp_path / "porch" / "1.png"), np.full((48, 64, 3), 90, np.uint8))
+        folder_camera.start()
+        deadline = time.monotonic() + 20
+        while folder_camera.gives_pictures() is not gives:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert (asked().state, asked().said) == (state, said)
+
+
+@pytest.mark.parametrize(
+    ("source", "state", "said"),
+    [
+        ("/nowhere/porch.mp4", "wrong", "There is no /nowhere/porch.mp4, as far as can be seen from here."),
+        ("77", "wrong", "There is no /dev/video77, as far as can be seen from here."),
+        ("ftp://admin:s3cr3t@host/x", "wrong", "This names no camera."),
+        ("rtsp://admin:s3cr3t@10.0.0.7/porch?pwd=s3cr3t", "ok", "It is rtsp://10.0.0.7/porch. No device tells"),
+        (str(PROJECT / "tests"), "ok", f"It is {PROJECT / 'tests'}. No device tells"),
+    ],
+    ids=["file", "number", "scheme", "address", "folder"],
+)
+def test_camera_of_a_device_that_does_not_run(source: str, state: str, said: str, stopped: dict[str, str]) -> None:
+    finding = camera_finding(source, stopped)
+    assert finding.state == state and finding.said.startswith(said)
+    assert "s3cr3t" not in f"{finding}"
+
+
+def test_camera_that_the_services_user_may_not_read(
+    stopped: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access = os.access
+    (tmp_path / "video0").touch()
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.R_OK and access(path, mode))
+    finding = camera_finding(str(tmp_path / "video0"), stopped)
+    assert finding.state == "warning" and "in the group video" in finding.todo
+
+
+def test_token_is_shown_to_a_device_of_this_machine_alone(stopped: dict[str, str]) -> None:
+    seen: list[str | None] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.headers.get("Authorization"))
+            self.send_response(302)
+            self.send_header("Location", f"http://0.0.0.0:{server.server_port}/metrics")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server, token = ThreadingHTTPServer(("127.0.0.1", 0), Handler), "the-operator-of-this-test"
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    for host in ("localhost", "0.0.0.0"):  # the second leads here too, but its name does not say so
+        camera_finding(
+            "rtsp://10.0.0.7/porch", stopped, f"http://{host}:{server.server_port}", DOORBELL_OPERATOR_TOKEN=token
+        )
+    server.shutdown()
+    server.server_close()
+    assert seen == [f"Bearer {token}", None]
+
+
+def test_device_without_a_camera_has_nothing_to_be_looked_at(stopped: dict[str, str]) -> None:
+    assert list(cameras(Setup.read(stopped))) == []
 
 
 # The services' own state
