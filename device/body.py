@@ -11,20 +11,20 @@ TensorFlow takes seconds to import and is only needed for the export, so it is i
 from __future__ import annotations
 
 import fcntl
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from device.checkpoint import Tensors, load_efficientnet_lite0
-from device.embedding import BODY_VERSION, INPUT_PX
+from device.embedding import INPUT_PX
+from device.litert import BODY_VERSION
+from shared.blobs import write_durably
 
 if TYPE_CHECKING:
     import keras
@@ -109,42 +109,56 @@ def build_body(tensors: Tensors) -> keras.Model:
     return model
 
 
-def export(model: keras.Model) -> bytes:
-    """Convert the body to a LiteRT model for one picture at a time, its weights in float16."""
-    import tensorflow as tf  # noqa: PLC0415
-
-    signature = tf.TensorSpec((1, INPUT_PX, INPUT_PX, 3), tf.float32, name="pixels")
-    function = tf.function(lambda pixels: model(pixels, training=False), autograph=False)
-    # Without a trackable object the weights are frozen into the graph, which is also the quicker way.
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function(signature)])
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.target_spec.supported_types = [tf.float16]
-    content: bytes = converter.convert()
-    return content
-
-
 def ensure_exported(cache: Path) -> Path:
-    """Return the exported body, after exporting it if this machine has not done so before.
-
-    Devices that start together wait for one another here, and one of them exports. Finding the file takes no
-    TensorFlow.
+    """Return the exported body, after exporting it if this machine has not done so before; see `once`.
 
     Args:
         cache: Folder for files that every device on this machine may share; made if missing.
 
-    Returns:
-        Path of the LiteRT model.
-
     Raises:
         CheckpointError: The package with the weights is missing or damaged.
     """
-    path = cache / f"{BODY_VERSION}.tflite"
+
+    def export() -> bytes:
+        body = build_body(load_efficientnet_lite0())
+        return to_litert(lambda pixels: body(pixels, training=False), ((1, INPUT_PX, INPUT_PX, 3), "float32", "pixels"))
+
+    return once(cache / f"{BODY_VERSION}.tflite", export)
+
+
+def to_litert(call: Callable[..., Any], *inputs: tuple[tuple[int, ...], str, str], halved: bool = True) -> bytes:
+    """Convert what a model does for one picture.
+
+    Args:
+        call: From tensors to a tensor.
+        inputs: Shape, dtype and name of each.
+        halved: Whether constants are kept in float16, in half the space.
+    """
+    import tensorflow as tf  # noqa: PLC0415
+
+    function = tf.function(call, autograph=False)
+    # Without a trackable object the weights are frozen into the graph, which is also the quicker way.
+    concrete = function.get_concrete_function(*(tf.TensorSpec(*each) for each in inputs))
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
+    if halved:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.target_spec.supported_types = [tf.float16]
+    content: bytes = converter.convert()
+    return content
+
+
+def once(path: Path, make: Callable[[], bytes]) -> Path:
+    """Return a file that every device on this machine shares, after making it if it is not there.
+
+    Devices that start together wait for one another here, and one of them makes it. Finding the file takes no
+    TensorFlow.
+    """
     if path.exists():
         return path
-    cache.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path.with_suffix(".lock")):
         if not path.exists():
-            _write_atomically(path, export(build_body(load_efficientnet_lite0())))
+            write_durably(path, make())
     return path
 
 
@@ -153,15 +167,3 @@ def _locked(lock: Path) -> Iterator[None]:
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise

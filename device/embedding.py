@@ -13,11 +13,9 @@ from tempfile import NamedTemporaryFile
 from typing import Final
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
-BODY_VERSION: Final = "efficientnet-lite0-57934424-128px-fp16-1"
-"""Names the body in every cache: checkpoint, input size, precision of the weights, revision of the export."""
+from device.litert import BODY_VERSION, Network
 
 INPUT_PX: Final = 128
 FEATURES: Final = 1280
@@ -32,10 +30,7 @@ class Embedder:
     """
 
     def __init__(self, model_path: Path, num_threads: int = 1) -> None:
-        self._interpreter = Interpreter(model_path=str(model_path), num_threads=num_threads)
-        self._interpreter.allocate_tensors()
-        self._input = self._interpreter.get_input_details()[0]["index"]
-        self._output = self._interpreter.get_output_details()[0]["index"]
+        self._network = Network(model_path, num_threads)
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Compute the features of pictures.
@@ -53,9 +48,7 @@ class Embedder:
             raise ValueError(f"Expected uint8 pictures of {INPUT_PX} px, got {images.dtype} {images.shape}.")
         features = np.empty((len(images), FEATURES), np.float32)
         for row, image in enumerate(images):
-            self._interpreter.set_tensor(self._input, image[None].astype(np.float32))
-            self._interpreter.invoke()
-            features[row] = self._interpreter.get_tensor(self._output)[0]
+            features[row] = self._network.run(image[None].astype(np.float32))
         return features
 
 

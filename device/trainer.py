@@ -24,7 +24,8 @@ from shared.errors import Cancelled, CannotTrain, DatasetError, DoorbellError, O
 _CHILD = (sys.executable, "-m", "device.training_child")
 _ERRORS: dict[str, type[DoorbellError]] = {DatasetError.slug: DatasetError, TrainingFailed.slug: TrainingFailed}
 _OWN_WORDS = {kind.slug: kind for kind in (Cancelled, CannotTrain)}
-_SHORT_JOBS = {"score"}
+_DOING = {"train": "training", "score": "measuring", "export": "exporting", "answer": "preparing to answer rings about"}
+_SHORT_JOBS = {"score", "export", "answer"}
 _PATIENCE_S = 10.0
 _CANCEL_S = 3.0
 _WRITING = threading.Lock()
@@ -181,7 +182,11 @@ def describe(progress: Mapping[str, Any] | None) -> str:
     """Return what a device is doing, in words."""
     if progress is None:
         return "idle"
-    doing = {"train": "training", "score": "measuring"}.get(progress["do"], progress["do"])
+    doing = {"train": "training", "score": "measuring", "export": "exporting", "answer": "preparing"}.get(
+        progress["do"], progress["do"]
+    )
+    if progress["do"] in ("export", "answer"):
+        return f"{doing} {progress['detector']}"
     if "epoch" not in progress:
         return f"{doing} {progress['detector']}, reading the pictures"
     return (

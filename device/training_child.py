@@ -7,6 +7,8 @@ ends itself when standard input closes, in the middle of a job too.
     train   params + pictures → trained params, history, plot
     score   several models side by side on one split of one or several clients; `brief`: their accuracy alone;
             `plot`: of two, "local" and "global", a full report and a plot as well
+    export  a model as a file for others: `form` is one of `device.conversion.FORMS`
+    answer  what rings need that are answered by an `architecture`, once per machine
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ def _do(bench: _Bench, job: dict[str, Any], emit: Emit, cancelled: threading.Eve
             raise Cancelled
         emit({"progress": progress})
 
-    verbs = {"train": bench.train, "score": bench.score}
+    verbs = {"train": bench.train, "score": bench.score, "export": bench.export, "answer": bench.answer}
     try:
         result = verbs[job["do"]](job, tell)
     except ModuleNotFoundError as error:
@@ -139,6 +141,22 @@ class _Bench:
             raise TrainingFailed("The pictures changed while they were measured.", todo="Measure again.")
         report = {"report": self._report(job, labels, answers, files[0])} if answers else {}
         return {"models": results} | report
+
+    def export(self, job: dict[str, Any], _on_progress: Emit) -> dict[str, Any]:
+        """Write a model to the file `to`, and return what `device.conversion` says of it."""
+        from device.conversion import convert  # noqa: PLC0415 - imports TensorFlow
+        from shared.containers import parse_model  # noqa: PLC0415 - as the other jobs do
+
+        pixels = Path(job["pixels"]) if "pixels" in job else None
+        return convert(parse_model(Path(job["model"]).read_bytes()), job["form"], Path(job["to"]), pixels)
+
+    def answer(self, job: dict[str, Any], _on_progress: Emit) -> dict[str, Any]:
+        """Make what an architecture needs to answer rings, if this machine does not have it."""
+        from device.conversion import ensure_answering  # noqa: PLC0415 - imports TensorFlow
+        from shared.architectures import architecture  # noqa: PLC0415 - as the other jobs do
+
+        ensure_answering(Path(job["machine_cache"]), architecture(job["architecture"]))
+        return {}
 
     @staticmethod
     def _accuracy(job: dict[str, Any], labels: Any, scores: Any) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from functools import partial
-from pathlib import Path
 
 from flask import Flask
 
@@ -13,7 +13,7 @@ from device.bell.camera import Camera
 from device.bell.event_store import EventStore
 from device.bell.happening import Happening
 from device.bell.home_assistant import Entities
-from device.bell.inference import Seer
+from device.bell.inference import open_seer
 from device.bell.motion import Watch
 from device.bell.mqtt import Mqtt, parse_broker
 from device.bell.ring import Bell, forget_old, ring
@@ -22,11 +22,17 @@ from device.bell.telling import Teller, Telling
 from device.bell.telling_store import ToldStore
 from device.bell.webhook import Webhook
 from device.context import Device
+from device.litert import answering_file
+from device.trainer import Busy
+from shared.architectures import architecture
 from shared.background import add_background
 from shared.containers import parse_model
+from shared.errors import DoorbellError
 
 _TIDY_EVERY_S = 3600.0
 _CUT_SHORT_S = 3600.0
+_LOOK_EVERY_S = 5.0
+_log = logging.getLogger(__name__)
 
 
 def camera_of(device: Device) -> Camera | None:
@@ -59,7 +65,7 @@ def add_doorbell(app: Flask, device: Device, camera: Camera | None) -> Bell:
     bell = Bell(
         device=device,
         events=events,
-        seer=Seer(partial(_body, device), lambda version: parse_model(device.blobs.get(version))),
+        seer=open_seer(device),
         snapshot=None if camera is None else lambda: camera.snapshot().jpeg,
         tell=tell,
         keep_days=settings.keep_days,
@@ -73,6 +79,7 @@ def add_doorbell(app: Flask, device: Device, camera: Camera | None) -> Bell:
             watch = Watch(camera, lambda frame: _moved(bell, frame.jpeg), settings.cool_down_s)
             add_background(app, "watch", watch.run)
     add_background(app, "old events", partial(_tidy, bell))
+    add_background(app, "what rings need", partial(_prepare, device))
     add_bell_routes(app, bell, camera)
     return bell
 
@@ -106,13 +113,6 @@ def _rounds(device: Device) -> dict[str, int]:
     return {held.detector: held.round for held in device.store.in_force()}
 
 
-def _body(device: Device) -> Path | None:
-    from device.embedding import BODY_VERSION  # noqa: PLC0415 - LiteRT is loaded by the first picture
-
-    path = device.settings.cache / f"{BODY_VERSION}.tflite"
-    return path if path.exists() else None
-
-
 def _moved(bell: Bell, picture: bytes) -> None:
     ring(bell, "motion", picture)
 
@@ -129,3 +129,22 @@ def _tidy(bell: Bell, stop: threading.Event) -> None:
         forget_old(bell)
         bell.events.sweep(time.time() - _CUT_SHORT_S)
         stop.wait(_TIDY_EVERY_S)
+
+
+def _prepare(device: Device, stop: threading.Event) -> None:
+    """Have made what models in force need to answer rings: on a device that never trains, nobody else does it."""
+    ready = set[str]()
+    while not stop.wait(_LOOK_EVERY_S):
+        for held in device.store.in_force():
+            if held.version in ready:
+                continue
+            kind = architecture(parse_model(device.blobs.get(held.version)).architecture)
+            try:
+                if not answering_file(device.settings.cache, kind).exists():
+                    device.trainer.run(device.job("answer", held.detector) | {"architecture": kind.name})
+                ready.add(held.version)
+            except Busy:
+                break
+            except DoorbellError as error:
+                _log.warning("Rings cannot be answered. %s", error)
+                return

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from dataset.decoding import MAX_FILE_BYTES, as_jpeg
 from device.bell.event_store import Event, EventStore
 from device.bell.happening import Answer
-from device.bell.inference import EVEN, Seer
+from device.bell.inference import Seer, in_force
 from device.context import Device
 from shared.errors import OutOfOrder
 from shared.steps import Done
@@ -74,9 +75,7 @@ def ring(bell: Bell, source: str, picture: bytes | None = None) -> tuple[Event, 
 
 def follow(bell: Bell) -> None:
     """Answer with the models that are in force now."""
-    bell.seer.follow(
-        {held: EVEN if threshold is None else threshold for held, threshold in bell.device.store.in_force().items()}
-    )
+    bell.seer.follow(partial(in_force, bell.device))
 
 
 def forget_old(bell: Bell) -> int:

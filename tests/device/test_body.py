@@ -18,7 +18,8 @@ from sklearn.linear_model import LogisticRegression
 
 from device import body
 from device.checkpoint import Tensors, load_efficientnet_lite0
-from device.embedding import BODY_VERSION, FEATURES, INPUT_PX, Embedder
+from device.embedding import FEATURES, INPUT_PX, Embedder
+from device.litert import BODY_VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
 PHOTOS = Path(__file__).resolve().parents[3] / "shared/data/photos"
@@ -39,7 +40,9 @@ def model(tensors):
 @pytest.fixture(scope="module")
 def cache(model, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("machine")
-    (folder / f"{BODY_VERSION}.tflite").write_bytes(body.export(model))
+    (folder / f"{BODY_VERSION}.tflite").write_bytes(
+        body.to_litert(lambda pixels: model(pixels, training=False), ((1, INPUT_PX, INPUT_PX, 3), "float32", "pixels"))
+    )
     return folder
 
 
@@ -135,14 +138,14 @@ def exports(monkeypatch) -> list[float]:
     """Replace the export by a slow one that is counted."""
     calls: list[float] = []
 
-    def slow(_model: object) -> bytes:
+    def slow(*_: object) -> bytes:
         calls.append(time.monotonic())
         time.sleep(0.2)
         return b"body"
 
     monkeypatch.setattr(body, "load_efficientnet_lite0", dict)
     monkeypatch.setattr(body, "build_body", lambda tensors: tensors)
-    monkeypatch.setattr(body, "export", slow)
+    monkeypatch.setattr(body, "to_litert", slow)
     return calls
 
 

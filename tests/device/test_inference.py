@@ -10,8 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-import device.embedding
+import device.bell.inference
 from device.bell.inference import Head, Seer
+from device.conversion import ensure_answering
+from device.litert import answering_file
 from device.models import build, set_params
 from device.records import Held
 from shared.architectures import EFFICIENTNET_LITE0_HEAD, PORCH_CNN
@@ -43,9 +45,10 @@ class PretendEmbedder:
 
 
 @pytest.fixture
-def seer(monkeypatch: pytest.MonkeyPatch) -> Seer:
-    monkeypatch.setattr(device.embedding, "Embedder", PretendEmbedder)
-    return Seer(lambda: Path("body.tflite"), lambda version: a_model(int(version, 16)))
+def seer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Seer:
+    monkeypatch.setattr(device.bell.inference, "Embedder", PretendEmbedder)
+    answering_file(tmp_path, EFFICIENTNET_LITE0_HEAD).touch()
+    return Seer(tmp_path, lambda version: a_model(int(version, 16)))
 
 
 @pytest.fixture
@@ -64,17 +67,17 @@ def test_head_answers_what_keras_answers() -> None:
 
 
 def test_body_looks_once_for_all_detectors(seer: Seer, picture: bytes) -> None:
-    seer.follow({held(1, "face"): 0.5, held(2, "animal"): 0.5, held(3, "vehicle"): 0.5})
+    seer.follow(lambda: {held(1, "face"): 0.5, held(2, "animal"): 0.5, held(3, "vehicle"): 0.5})
     answers = seer.answer(picture)
     assert sorted(answers) == ["animal", "face", "vehicle"] and PretendEmbedder.looked == 1
     assert len({answer.score for answer in answers.values()}) == 3
 
 
 def test_verdict_goes_by_the_detectors_own_threshold(seer: Seer, picture: bytes) -> None:
-    seer.follow({held(1): 0.5})
+    seer.follow(lambda: {held(1): 0.5})
     score = seer.answer(picture)["face"].score
     for threshold, verdict in ((score, True), (score + 1e-9, False), (0.0, True), (1.0, False)):
-        seer.follow({held(1): threshold})
+        seer.follow(lambda threshold=threshold: {held(1): threshold})
         answer = seer.answer(picture)["face"]
         assert (answer.verdict, answer.score, answer.threshold) == (verdict, score, threshold)
 
@@ -85,55 +88,68 @@ def test_new_model_takes_the_place_of_the_old_one_and_one_that_is_loaded_is_not_
     loaded: list[str] = []
     load = seer._load
     seer._load = lambda version: (loaded.append(version), load(version))[1]
-    seer.follow({held(1, "face"): 0.5, held(2, "animal"): 0.5})
+    seer.follow(lambda: {held(1, "face"): 0.5, held(2, "animal"): 0.5})
     before = seer.answer(picture)
-    seer.follow({held(4, "face"): 0.5, held(2, "animal"): 0.5})
+    seer.follow(lambda: {held(4, "face"): 0.5, held(2, "animal"): 0.5})
     after = seer.answer(picture)
     assert [int(version, 16) for version in loaded] == [1, 2, 4]
     assert after["animal"] == before["animal"] and after["face"].version == held(4).version
-    seer.follow({})
+    seer.follow(lambda: {})
     assert seer.answer(picture) == {}
 
 
-def test_picture_that_is_being_looked_at_keeps_the_models_that_it_began_with(seer: Seer, picture: bytes) -> None:
+def test_picture_that_is_being_looked_at_keeps_the_models_that_it_began_with(
+    seer: Seer, picture: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     looking, go = threading.Event(), threading.Event()
-    seer.follow({held(1, "face"): 0.5, held(2, "animal"): 0.5})
+    seer.follow(lambda: {held(1, "face"): 0.5, held(2, "animal"): 0.5})
     expected = seer.answer(picture)
-    embed = seer._loaded().embed
+    embed = PretendEmbedder.embed
 
-    def slow(images: Any) -> Any:
+    def slow(embedder: PretendEmbedder, images: Any) -> Any:
         looking.set()
         assert go.wait(10)
-        return embed(images)
+        return embed(embedder, images)
 
-    seer._loaded().embed = slow  # type: ignore[method-assign]
+    monkeypatch.setattr(PretendEmbedder, "embed", slow)
     answers: list[Any] = []
     thread = threading.Thread(target=lambda: answers.append(seer.answer(picture)))
     thread.start()
     assert looking.wait(10)
-    seer.follow({held(7, "face"): 0.5, held(8, "animal"): 0.5})
+    seer.follow(lambda: {held(7, "face"): 0.5, held(8, "animal"): 0.5})
     go.set()
     thread.join()
     assert answers == [expected]
 
 
-def test_model_that_cannot_answer_here_is_left_out(seer: Seer, picture: bytes) -> None:
-    cnn = Model("face", 1, "0" * 64, PORCH_CNN.name, PORCH_CNN.initial(np.random.default_rng(0)))
-    seer._load = lambda version: cnn if int(version, 16) == 1 else a_model(2, "animal")
-    seer.follow({held(1, "face"): 0.5, held(2, "animal"): 0.5})
-    assert list(seer.answer(picture)) == ["animal"]
+def test_models_with_and_without_a_body_answer_side_by_side(seer: Seer, picture: bytes, tmp_path: Path) -> None:
+    params = [PORCH_CNN.initial(np.random.default_rng(seed)) for seed in (0, 1)]
+    porch = {seed: Model("animal", seed, "0" * 64, PORCH_CNN.name, params[seed]) for seed in (0, 1)}
+    seer._load = lambda version: porch.get(int(version, 16)) or a_model(2)
+    seer.follow(lambda: {held(0, "animal"): 0.5, held(2, "face"): 0.5})
+    with pytest.raises(OutOfOrder, match="The network porch-cnn is not on this machine yet"):
+        seer.answer(picture)
+    ensure_answering(tmp_path, PORCH_CNN)
+    for seed in (0, 1, 0):  # a swap leaves nothing of the params from before
+        seer.follow(lambda seed=seed: {held(seed, "animal"): 0.5, held(2, "face"): 0.5})
+        answers = seer.answer(picture)
+        model = build(PORCH_CNN)
+        set_params(model, PORCH_CNN, params[seed])
+        logit = float(model(np.full((1, 64, 64, 3), 200, np.float32), training=False)[0, 0])
+        assert answers["animal"].score == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-4) and "face" in answers
+    assert params[0]["logit/kernel"].any() and logit != 0
 
 
 def test_what_is_no_picture_is_refused_with_or_without_a_model(seer: Seer) -> None:
     for models in ({}, {held(1): 0.5}):
-        seer.follow(models)
+        seer.follow(lambda models=models: models)
         with pytest.raises(DoorbellError) as refused:
             seer.answer(b"no picture")
         assert refused.value.status == 422
 
 
-def test_without_the_body_it_says_how_to_get_it(picture: bytes) -> None:
-    seer = Seer(lambda: None, lambda version: a_model(1))
-    seer.follow({held(1): 0.5})
+def test_without_the_body_it_says_how_to_get_it(picture: bytes, tmp_path: Path) -> None:
+    seer = Seer(tmp_path, lambda version: a_model(1))
+    seer.follow(lambda: {held(1): 0.5})
     with pytest.raises(OutOfOrder, match="frozen body"):
         seer.answer(picture)

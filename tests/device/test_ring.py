@@ -14,13 +14,15 @@ import numpy as np
 import pytest
 
 import device.bell.doorbell
-import device.embedding
+import device.bell.inference
 from device import participation
 from device.bell.camera import Camera
 from device.bell.event_store import EventStore
 from device.bell.happening import Answer
 from device.bell.labelling import label
 from device.context import Device
+from device.litert import answering_file
+from shared.architectures import EFFICIENTNET_LITE0_HEAD
 from tests.pages import page_of, text_of
 
 FEATURES = 1280
@@ -44,9 +46,9 @@ def jpeg() -> bytes:
 
 @pytest.fixture
 def client(federation: Any, doorbell: Device, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(device.embedding, "Embedder", PretendEmbedder)
+    monkeypatch.setattr(device.bell.inference, "Embedder", PretendEmbedder)
     doorbell.settings.cache.mkdir(parents=True)
-    (doorbell.settings.cache / f"{device.embedding.BODY_VERSION}.tflite").touch()
+    answering_file(doorbell.settings.cache, EFFICIENTNET_LITE0_HEAD).touch()
     return federation.network.apps[doorbell.settings.name].test_client()
 
 
@@ -222,8 +224,9 @@ def test_page_and_figures_tell_how_the_camera_is(watched: Callable[[str], Any], 
     assert how_it_is(app)[0] == watching, "an open page is not told every second that nothing has changed"
     (folder / "1.png").unlink()
     end = time.monotonic() + 20
-    while (now := how_it_is(app))[2] != "0.0":
+    while how_it_is(app)[2] != "0.0":
         assert time.monotonic() < end
+    now = how_it_is(app)
     assert re.match(r"Camera: no picture since \d\d:\d\d: the folder has no picture that can be read It is", now[1])
     assert now[0] != watching
 
