@@ -6,6 +6,7 @@ Runs in a process of its own, because it loads TensorFlow.
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -16,6 +17,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.figure import Figure
+from device.update import delta_of, masked_update
+from main_server.server_optimizer import step
+from shared.architectures import DEFAULT, architecture
+from shared.fixed_point import decode
+from shared.masking import SealingKey, new_private_key, unmask
+from shared.round_settings import RoundSettings
 
 PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
 CLIENTS = ("client_1", "client_2")
@@ -60,9 +67,8 @@ class _Laboratory:
     """One detector: both clients' photos and one warm model."""
 
     def __init__(self, detector: str, cache: Path) -> None:
-        from device.examples import Pictures  # noqa: PLC0415 - imports TensorFlow
-        from device.training import Examples, Learner  # noqa: PLC0415
-        from shared.architectures import DEFAULT, architecture  # noqa: PLC0415
+        from device.examples import Pictures  # noqa: PLC0415 - it loads TensorFlow
+        from device.training import Examples, Learner  # noqa: PLC0415 - so does this
 
         self.detector, self.spec = detector, architecture(DEFAULT)
         self.learner = Learner(self.spec)
@@ -89,11 +95,6 @@ class _Laboratory:
         return {"global": self._accuracy(params), "pooled": self._accuracy(pooled), "own": own}
 
     def _round(self, params: Any, number: int, seed: int) -> Any:
-        from device.update import delta_of, masked_update  # noqa: PLC0415
-        from main_server.server_optimizer import step  # noqa: PLC0415
-        from shared.fixed_point import decode  # noqa: PLC0415
-        from shared.masking import SealingKey, new_private_key, unmask  # noqa: PLC0415
-
         key = SealingKey.from_private(new_private_key())
         settings = self._settings(number, key.public)
         rng, total = np.random.default_rng([seed, number]), np.zeros(self.spec.size + 2, "<u4")
@@ -107,10 +108,6 @@ class _Laboratory:
         return self.spec.unflatten(step(self.spec.flatten(params), decode(total, settings).delta, 1.0))
 
     def _settings(self, number: int, public: bytes) -> Any:
-        import base64  # noqa: PLC0415
-
-        from shared.round_settings import RoundSettings  # noqa: PLC0415
-
         work = self.spec.work
         return RoundSettings(
             "bench", self.detector, number, "0" * 64, self.spec.name, self.spec.size, "secure", work.epochs,

@@ -12,6 +12,9 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from dataset import folders
+from shared.architectures import architecture
+
 
 class PureFit:
     """One epoch of `porch-cnn` by `model.fit`, on demand."""
@@ -41,9 +44,7 @@ class PureFit:
 def _main() -> None:
     import keras  # noqa: PLC0415 - this process is the only one of the benchmark that loads it
 
-    from dataset import folders  # noqa: PLC0415
-    from device.models import build  # noqa: PLC0415
-    from shared.architectures import architecture  # noqa: PLC0415
+    from device.models import build  # noqa: PLC0415 - it loads Keras as well
 
     data, detector = Path(sys.argv[1]), sys.argv[2]
     spec = architecture("porch-cnn")
