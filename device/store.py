@@ -8,85 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Column, Connection, CursorResult, Float, Integer, MetaData, String, Table, func, insert, select
+from sqlalchemy import Connection, CursorResult, Table, func, insert, select
 
 from device.records import Errand, Held, Measurement, Score, Setback, Training
+from device.tables import CANDIDATES, ERRANDS, MEASUREMENTS, MIGRATIONS, MODELS, ROUNDS, SCORES, SETBACKS, TRAININGS
 from shared.database import Database
 from shared.round_settings import RoundSettings, parse_round_settings
-
-MIGRATIONS = Path(__file__).parent / "migrations"
-METADATA = MetaData()
-
-
-def _global_models(name: str) -> Table:
-    detector = Column("detector", String, primary_key=True)
-    return Table(
-        name, METADATA, detector, Column("version", String, nullable=False), Column("round", Integer, nullable=False)
-    )
-
-
-_models, _candidates = _global_models("models"), _global_models("candidates")
-_scores = Table(
-    "scores",
-    METADATA,
-    Column("version", String, primary_key=True),
-    Column("detector", String, nullable=False, index=True),
-    Column("round", Integer, nullable=False),
-    Column("accuracy", Float),
-    Column("pictures", Integer, nullable=False),
-    Column("said", String),
-    Column("threshold", Float),
-)
-_setbacks = Table(
-    "setbacks",
-    METADATA,
-    Column("detector", String, primary_key=True),
-    Column("round", Integer, nullable=False),
-    Column("said", String, nullable=False),
-)
-_errands = Table(
-    "errands",
-    METADATA,
-    Column("detector", String, primary_key=True),
-    Column("day", String, nullable=False),
-    Column("pictures", Integer, nullable=False),
-    Column("after", Integer),
-)
-_rounds = Table(
-    "rounds",
-    METADATA,
-    Column("detector", String, primary_key=True),
-    Column("settings", String, nullable=False),
-)
-_trainings = Table(
-    "trainings",
-    METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("detector", String, nullable=False, index=True),
-    Column("round", Integer, nullable=False),
-    Column("base_version", String, nullable=False),
-    Column("local_model", String, nullable=False),
-    Column("plot", String, nullable=False),
-    Column("weight", Integer, nullable=False),
-    Column("history", String, nullable=False),
-    Column("finished_at", Float, nullable=False),
-    Column("update", String),
-    Column("sent", Integer, nullable=False, default=0),
-    Column("pictures", Integer, nullable=False, default=0),
-)
-_measurements = Table(
-    "measurements",
-    METADATA,
-    Column("detector", String, primary_key=True),
-    Column("local_model", String, nullable=False),
-    Column("trained_round", Integer, nullable=False),
-    Column("version", String, nullable=False),
-    Column("global_round", Integer, nullable=False),
-    Column("report", String, nullable=False),
-    Column("plot", String, nullable=False),
-    Column("measured_at", Float, nullable=False),
-    Column("told", Integer, nullable=False, default=0),
-)
 
 
 class Store:
@@ -101,34 +28,34 @@ class Store:
         What is in force already does not wait.
         """
         with self.database.write() as connection:
-            for table in (_models, _candidates):
+            for table in (MODELS, CANDIDATES):
                 row = _row_of(connection, table, model.detector)
                 if row is not None and row["round"] > model.round:
                     return Held(**row)
                 if row is not None and row["version"] == model.version:
                     return None
-            _put(connection, _candidates, asdict(model))
+            _put(connection, CANDIDATES, asdict(model))
             return None
 
     def candidate(self, detector: str) -> Held | None:
         """Return the global model of a detector that has not answered yet, or None."""
         with self.database.read() as connection:
-            row = _row_of(connection, _candidates, detector)
+            row = _row_of(connection, CANDIDATES, detector)
             return None if row is None else Held(**row)
 
     def candidates(self) -> tuple[str, ...]:
         """Return the detectors whose newest global model has not answered yet."""
         with self.database.read() as connection:
-            return tuple(connection.execute(select(_candidates.c.detector).order_by(_candidates.c.detector)).scalars())
+            return tuple(connection.execute(select(CANDIDATES.c.detector).order_by(CANDIDATES.c.detector)).scalars())
 
     def hold(self, model: Held, score: Score | None = None) -> bool:
         """Put a model in force, with what it answered, unless one of a later round is; return whether it is now."""
         with self.database.write() as connection:
             _no_longer_waiting(connection, model)
-            row = _row_of(connection, _models, model.detector)
+            row = _row_of(connection, MODELS, model.detector)
             if row is not None and row["round"] > model.round:
                 return False
-            _put(connection, _models, asdict(model))
+            _put(connection, MODELS, asdict(model))
             _keep_score(connection, score)
             return True
 
@@ -137,40 +64,40 @@ class Store:
         with self.database.write() as connection:
             _no_longer_waiting(connection, model)
             _keep_score(connection, Score(model.version, model.detector, model.round, None, 0, said))
-            _put(connection, _setbacks, {"detector": model.detector, "round": model.round, "said": said})
+            _put(connection, SETBACKS, {"detector": model.detector, "round": model.round, "said": said})
 
     def held(self, detector: str) -> Held | None:
         """Return the global model of a detector that is in force, or None."""
         with self.database.read() as connection:
-            row = _row_of(connection, _models, detector)
+            row = _row_of(connection, MODELS, detector)
             return None if row is None else Held(**row)
 
     def in_force(self) -> dict[Held, float | None]:
         """Return the models that are in force, each with the threshold of its verdict, if one was chosen."""
         with self.database.read() as connection:
-            query = select(_models, _scores.c.threshold)
-            rows = connection.execute(query.outerjoin(_scores, _scores.c.version == _models.c.version)).all()
+            query = select(MODELS, SCORES.c.threshold)
+            rows = connection.execute(query.outerjoin(SCORES, SCORES.c.version == MODELS.c.version)).all()
             return {Held(row.detector, row.version, row.round): row.threshold for row in rows}
 
     def score(self, version: str) -> Score | None:
         """Return what a version answered, or None if it was never asked."""
         with self.database.read() as connection:
-            row = connection.execute(select(_scores).where(_scores.c.version == version)).mappings().first()
+            row = connection.execute(select(SCORES).where(SCORES.c.version == version)).mappings().first()
             return None if row is None else Score(**row)
 
     def newest_score(self, detector: str) -> Score | None:
         """Return what the newest version answered that was measured here, or None."""
         with self.database.read() as connection:
-            query = select(_scores).where(_scores.c.detector == detector, _scores.c.accuracy.is_not(None))
-            row = connection.execute(query.order_by(_scores.c.round.desc()).limit(1)).mappings().first()
+            query = select(SCORES).where(SCORES.c.detector == detector, SCORES.c.accuracy.is_not(None))
+            row = connection.execute(query.order_by(SCORES.c.round.desc()).limit(1)).mappings().first()
             return None if row is None else Score(**row)
 
     def refused(self, detector: str) -> str | None:
         """Return the newest version that did not answer here, unless a newer one is in force since; or None."""
         with self.database.read() as connection:
-            query = select(_scores).where(_scores.c.detector == detector, _scores.c.accuracy.is_(None))
-            row = connection.execute(query.order_by(_scores.c.round.desc()).limit(1)).mappings().first()
-            held = _row_of(connection, _models, detector)
+            query = select(SCORES).where(SCORES.c.detector == detector, SCORES.c.accuracy.is_(None))
+            row = connection.execute(query.order_by(SCORES.c.round.desc()).limit(1)).mappings().first()
+            held = _row_of(connection, MODELS, detector)
             if row is None or (held and (held["version"] == row["version"] or held["round"] > row["round"])):
                 return None
             return str(row["version"])
@@ -178,42 +105,42 @@ class Store:
     def note_setback(self, setback: Setback) -> None:
         """Note what went wrong last."""
         with self.database.write() as connection:
-            _put(connection, _setbacks, asdict(setback))
+            _put(connection, SETBACKS, asdict(setback))
 
     def setback(self, detector: str) -> Setback | None:
         """Return what went wrong last, and was not made good since; or None."""
         with self.database.read() as connection:
-            row = _row_of(connection, _setbacks, detector)
+            row = _row_of(connection, SETBACKS, detector)
             return None if row is None else Setback(**row)
 
     def begin_errand(self, detector: str, pictures: int, day: str = "") -> None:
         """Note that the schedule wants a training; on a `day`, if that is why."""
         with self.database.write() as connection:
-            row = _row_of(connection, _errands, detector)
-            newest = _newest(connection, detector, _trainings.c.id).scalar() or 0
+            row = _row_of(connection, ERRANDS, detector)
+            newest = _newest(connection, detector, TRAININGS.c.id).scalar() or 0
             values = {"detector": detector, "day": day or (row["day"] if row else ""), "pictures": pictures}
-            _put(connection, _errands, values | {"after": newest})
+            _put(connection, ERRANDS, values | {"after": newest})
 
     def end_errand(self, detector: str) -> None:
         """Note that what the schedule wanted is done, or cannot be."""
         with self.database.write(alone=False) as connection:
-            connection.execute(_errands.update().where(_errands.c.detector == detector).values(after=None))
+            connection.execute(ERRANDS.update().where(ERRANDS.c.detector == detector).values(after=None))
 
     def errand(self, detector: str) -> Errand | None:
         """Return the last training by the schedule, or None."""
         with self.database.read() as connection:
-            row = _row_of(connection, _errands, detector)
+            row = _row_of(connection, ERRANDS, detector)
             return None if row is None else Errand(**row)
 
     def remember_round(self, settings: RoundSettings) -> None:
         """Note the newest round that the device heard of."""
         with self.database.write() as connection:
-            _put(connection, _rounds, {"detector": settings.detector, "settings": json.dumps(settings.to_json())})
+            _put(connection, ROUNDS, {"detector": settings.detector, "settings": json.dumps(settings.to_json())})
 
     def newest_round(self, detector: str) -> RoundSettings | None:
         """Return the newest round that the device heard of, or None."""
         with self.database.read() as connection:
-            row = _row_of(connection, _rounds, detector)
+            row = _row_of(connection, ROUNDS, detector)
             return None if row is None else parse_round_settings(json.loads(row["settings"]))
 
     def add_training(self, values: Mapping[str, Any]) -> None:
@@ -223,83 +150,83 @@ class Store:
         """
         row = dict(values) | {"history": json.dumps(values["history"]), "sent": 0}
         with self.database.write() as connection:
-            connection.execute(insert(_trainings).values(row))
+            connection.execute(insert(TRAININGS).values(row))
             _made_good(connection, values["detector"], values["round"])
-            mine = _errands.update().where(_errands.c.detector == values["detector"])
+            mine = ERRANDS.update().where(ERRANDS.c.detector == values["detector"])
             connection.execute(mine.values(pictures=values.get("pictures", 0)))
 
     def newest_training(self, detector: str) -> Training | None:
         """Return the newest training of a detector, or None."""
         with self.database.read() as connection:
-            row = _newest(connection, detector, _trainings).mappings().first()
+            row = _newest(connection, detector, TRAININGS).mappings().first()
             return None if row is None else Training(**(dict(row) | {"history": json.loads(row["history"])}))
 
     def trainings(self, detector: str, limit: int) -> tuple[Training, ...]:
         """Return the newest trainings of a detector, newest first."""
         with self.database.read() as connection:
-            mine = select(_trainings).where(_trainings.c.detector == detector).order_by(_trainings.c.id.desc())
+            mine = select(TRAININGS).where(TRAININGS.c.detector == detector).order_by(TRAININGS.c.id.desc())
             rows = connection.execute(mine.limit(limit)).mappings()
             return tuple(Training(**(dict(row) | {"history": json.loads(row["history"])})) for row in rows)
 
     def scores(self, detector: str, limit: int) -> tuple[Score, ...]:
         """Return what the newest global models of a detector answered here, newest first."""
         with self.database.read() as connection:
-            mine = select(_scores).where(_scores.c.detector == detector).order_by(_scores.c.round.desc())
+            mine = select(SCORES).where(SCORES.c.detector == detector).order_by(SCORES.c.round.desc())
             return tuple(Score(**row) for row in connection.execute(mine.limit(limit)).mappings())
 
     def fingerprint(self) -> str:
         """Return text that is another one when something was written that the device's page shows."""
         with self.database.read() as connection:
-            newest = connection.execute(select(func.max(_trainings.c.id), func.sum(_trainings.c.sent))).one()
-            tables = (_models, _candidates, _setbacks, _measurements)
+            newest = connection.execute(select(func.max(TRAININGS.c.id), func.sum(TRAININGS.c.sent))).one()
+            tables = (MODELS, CANDIDATES, SETBACKS, MEASUREMENTS)
             others = [tuple(connection.execute(select(table)).all()) for table in tables]
-            scores = connection.execute(select(func.count(), func.max(_scores.c.round)).select_from(_scores)).one()
-            return repr((newest, others, scores, connection.execute(select(_rounds.c.settings)).all()))
+            scores = connection.execute(select(func.count(), func.max(SCORES.c.round)).select_from(SCORES)).one()
+            return repr((newest, others, scores, connection.execute(select(ROUNDS.c.settings)).all()))
 
     def sent_round(self, detector: str) -> int | None:
         """Return the round of the newest training whose update was accepted, or None."""
         with self.database.read() as connection:
-            sent: int | None = _newest(connection, detector, _trainings.c.round, _trainings.c.sent == 1).scalar()
+            sent: int | None = _newest(connection, detector, TRAININGS.c.round, TRAININGS.c.sent == 1).scalar()
             return sent
 
     def keep_update(self, training: Training, update: str) -> str:
         """Keep the digest of the one update made of a training, and return the one that is kept."""
         with self.database.write() as connection:
-            mine = _trainings.c.id == training.id
-            known = connection.execute(select(_trainings.c.update).where(mine)).scalar()
+            mine = TRAININGS.c.id == training.id
+            known = connection.execute(select(TRAININGS.c.update).where(mine)).scalar()
             if known is None:
-                connection.execute(_trainings.update().where(mine).values(update=update))
+                connection.execute(TRAININGS.update().where(mine).values(update=update))
             return known or update
 
     def note_sent(self, training: Training) -> None:
         """Note that a training's update was accepted; what went wrong up to its round is made good."""
         with self.database.write() as connection:
-            connection.execute(_trainings.update().where(_trainings.c.id == training.id).values(sent=1))
+            connection.execute(TRAININGS.update().where(TRAININGS.c.id == training.id).values(sent=1))
             _made_good(connection, training.detector, training.round)
 
     def keep_measurement(self, measurement: Measurement) -> None:
         """Keep what was measured in place of what the detector had."""
         with self.database.write() as connection:
-            _put(connection, _measurements, asdict(measurement))
+            _put(connection, MEASUREMENTS, asdict(measurement))
 
     def measurement(self, detector: str) -> Measurement | None:
         """Return what was last measured of a detector, or None."""
         with self.database.read() as connection:
-            row = _row_of(connection, _measurements, detector)
+            row = _row_of(connection, MEASUREMENTS, detector)
             return None if row is None else Measurement(**row)
 
     def untold(self) -> tuple[Measurement, ...]:
         """Return the measurements that the main server has not, the newest first."""
         with self.database.read() as connection:
-            query = select(_measurements).where(_measurements.c.told == 0)
-            rows = connection.execute(query.order_by(_measurements.c.measured_at.desc())).mappings()
+            query = select(MEASUREMENTS).where(MEASUREMENTS.c.told == 0)
+            rows = connection.execute(query.order_by(MEASUREMENTS.c.measured_at.desc())).mappings()
             return tuple(Measurement(**row) for row in rows)
 
     def note_told(self, measurement: Measurement) -> None:
         """Note that the main server has the numbers of a measurement, if it is still the detector's newest."""
-        mine = (_measurements.c.detector == measurement.detector) & (_measurements.c.report == measurement.report)
+        mine = (MEASUREMENTS.c.detector == measurement.detector) & (MEASUREMENTS.c.report == measurement.report)
         with self.database.write() as connection:
-            connection.execute(_measurements.update().where(mine).values(told=1))
+            connection.execute(MEASUREMENTS.update().where(mine).values(told=1))
 
     def forget_old(self, keep: int) -> frozenset[str]:
         """Forget all but the newest `keep` trainings and scores of each detector.
@@ -310,17 +237,17 @@ class Store:
         needed: set[str | None] = set()
         with self.database.write() as connection:
             for table, key, age in (
-                (_trainings, _trainings.c.id, _trainings.c.id),
-                (_scores, _scores.c.version, _scores.c.round),
+                (TRAININGS, TRAININGS.c.id, TRAININGS.c.id),
+                (SCORES, SCORES.c.version, SCORES.c.round),
             ):
                 for detector in connection.execute(select(table.c.detector).distinct()).scalars().all():
                     mine = select(key).where(table.c.detector == detector).order_by(age.desc())
                     old = connection.execute(mine.offset(keep)).scalars().all()
                     connection.execute(table.delete().where(key.in_(old)))
-            for detector in connection.execute(select(_trainings.c.detector).distinct()).scalars().all():
-                needed.add(_newest(connection, detector, _trainings.c.base_version).scalar())
-            columns = (_trainings.c.local_model, _trainings.c.plot, _trainings.c.update)
-            others = (_measurements.c.report, _measurements.c.plot, _models.c.version, _candidates.c.version)
+            for detector in connection.execute(select(TRAININGS.c.detector).distinct()).scalars().all():
+                needed.add(_newest(connection, detector, TRAININGS.c.base_version).scalar())
+            columns = (TRAININGS.c.local_model, TRAININGS.c.plot, TRAININGS.c.update)
+            others = (MEASUREMENTS.c.report, MEASUREMENTS.c.plot, MODELS.c.version, CANDIDATES.c.version)
             for column in (*columns, *others):
                 needed.update(connection.execute(select(column)).scalars())
         return frozenset(digest for digest in needed if digest is not None)
@@ -340,21 +267,21 @@ def _put(connection: Connection, table: Table, values: Mapping[str, Any]) -> Non
 
 def _newest(connection: Connection, detector: str, what: Any, *which: Any) -> CursorResult[Any]:
     """Return `what` of a detector's newest training, or of the newest of which this is true."""
-    query = select(what).where(_trainings.c.detector == detector, *which)
-    return connection.execute(query.order_by(_trainings.c.id.desc()).limit(1))
+    query = select(what).where(TRAININGS.c.detector == detector, *which)
+    return connection.execute(query.order_by(TRAININGS.c.id.desc()).limit(1))
 
 
 def _no_longer_waiting(connection: Connection, model: Held) -> None:
-    mine = (_candidates.c.detector == model.detector) & (_candidates.c.version == model.version)
-    connection.execute(_candidates.delete().where(mine))
+    mine = (CANDIDATES.c.detector == model.detector) & (CANDIDATES.c.version == model.version)
+    connection.execute(CANDIDATES.delete().where(mine))
 
 
 def _keep_score(connection: Connection, score: Score | None) -> None:
     if score is not None:
-        connection.execute(_scores.delete().where(_scores.c.version == score.version))
-        connection.execute(insert(_scores).values(asdict(score)))
+        connection.execute(SCORES.delete().where(SCORES.c.version == score.version))
+        connection.execute(insert(SCORES).values(asdict(score)))
 
 
 def _made_good(connection: Connection, detector: str, round_number: int) -> None:
-    mine = (_setbacks.c.detector == detector) & (_setbacks.c.round <= round_number)
-    connection.execute(_setbacks.delete().where(mine))
+    mine = (SETBACKS.c.detector == detector) & (SETBACKS.c.round <= round_number)
+    connection.execute(SETBACKS.delete().where(mine))

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import track
 
-import device.store
+import device.tables
 import main_server.tables
 import sec_agg.tables
 from federation.archive import KEYS, Contents, Kept, Writer
@@ -89,7 +89,7 @@ def services(environ: Mapping[str, str]) -> dict[str, Service]:
                 main.s3_endpoint, main.secret),
         Service(AGGREGATOR, aggregator.folder, sec_agg.tables.MIGRATIONS, False, aggregator.database_url,
                 aggregator.blobs, aggregator.s3_endpoint, aggregator.secret),
-        *(Service(f"devices/{name}", devices / name, device.store.MIGRATIONS) for name in names),
+        *(Service(f"devices/{name}", devices / name, device.tables.MIGRATIONS) for name in names),
     ]  # fmt: skip
     return {service.name: service for service in known}
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.progress import track
 
-import device.store
+import device.tables
 from federation.archive import KEYS, Backup, BackupUnusable, open_backup
 from federation.backup import LEFT_OUT, MAIN, PROGRESS, Service, services
 from main_server.context import MainServer
@@ -79,7 +79,7 @@ def _places(kept: Backup, only: Sequence[str], environ: Mapping[str, str]) -> li
         raise NotFound(f"This backup does not have {missing[0]}.", todo=f"It has {there}.")
     known, wanted = services(environ), only or list(kept.contents.services)
     devices = known[MAIN].folder.parent
-    return [known.get(name) or Service(name, devices / name, device.store.MIGRATIONS) for name in wanted]
+    return [known.get(name) or Service(name, devices / name, device.tables.MIGRATIONS) for name in wanted]
 
 
 def _check(kept: Backup, place: Service) -> None:

@@ -8,6 +8,7 @@ WAL mode with full sync, PostgreSQL with synchronous commit). Whoever only reads
 from __future__ import annotations
 
 import fcntl
+import logging
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,6 +24,7 @@ from shared.blobs import storage_errors
 from shared.errors import SettingsError, StorageFailed, StorageUnavailable
 
 _LOCK_CLASS = 0x_D00B
+_SHORTLY_S = 0.1
 _BUSY = ("is busy.", "Try again in a moment.")
 _GONE = ("does not answer.", "Start it, or mend DATABASE_URL; then try again.")
 _CLOSED = ("cannot be written.", "Let this service's user write there, then try again.")
@@ -42,6 +44,7 @@ _SAID: dict[int | str, tuple[str, str]] = {
     "55P03": _BUSY, "40P01": _BUSY, "40001": _BUSY,  # waited too long for a lock; a deadlock; changed meanwhile
     "58": ("cannot be read or written: its disk fails.", "Look at the disk."), "XX001": _DAMAGED, "XX002": _DAMAGED,
 }  # fmt: skip
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -186,6 +189,32 @@ class Database:
                 one.backup(copy)
         return path
 
+    def clear_traces(self, rewrite: bool = False) -> bool:
+        """Take what was deleted out of SQLite's files, where it is no row any more but can be read until overwritten.
+
+        The write-ahead log keeps every row that was written since it was last emptied, so it is emptied. The database's
+        own pages are zeroed where a row was deleted (secure_delete), but SQLite moves rows between pages, and may leave
+        a copy of one where it was: that goes only if the file is rewritten, which takes 70 ms for 10 000 events.
+
+        Args:
+            rewrite: Whether to rewrite the file as well; who writes meanwhile waits.
+
+        Returns:
+            False if somebody reads or writes just now, or the disk refuses: nothing is lost, and it can be asked again.
+        """
+        if self.shared:  # PostgreSQL vacuums by itself
+            return True
+        try:
+            path = self.folder / "state.sqlite3"
+            with closing(sqlite3.connect(path, _SHORTLY_S, isolation_level=None)) as connection:
+                if rewrite:
+                    connection.execute("VACUUM")
+                busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        except sqlite3.Error as error:
+            _log.warning("%s still holds what was deleted; that goes later. SQLite says: %s.", self.what, error)
+            return False
+        return not busy
+
     def close(self) -> None:
         """Let go of every connection; the next transaction makes new ones."""
         self._engine.dispose()
@@ -257,6 +286,7 @@ def _sqlite(folder: Path) -> Engine:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA secure_delete = ON")  # SQLite's own default depends on who built it
 
     def begin(connection: Connection) -> None:
         reading = connection.get_execution_options().get("reading")

@@ -40,6 +40,7 @@ SQL = {
     "main_server/states.py",
     "main_server/tables.py",
     "device/store.py",
+    "device/tables.py",
     "device/bell/event_store.py",
     "device/bell/telling_store.py",
     "shared/database.py",

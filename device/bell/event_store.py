@@ -11,28 +11,14 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Column, ColumnElement, Float, Integer, String, Table, bindparam, func, insert, select
+from sqlalchemy import ColumnElement, bindparam, func, insert, select
 
 from dataset.layout import split_of
 from device.bell.happening import Answer
-from device.store import METADATA
+from device.tables import RINGS
 from shared.blobs import storage_errors, write_durably
 from shared.database import Database
 from shared.errors import NotFound
-
-_rings = Table(
-    "rings",
-    METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("at", Float, nullable=False, index=True),
-    Column("source", String, nullable=False),
-    Column("picture", String, nullable=False),
-    Column("sha256", String, nullable=False),
-    Column("bytes", Integer, nullable=False),
-    Column("answers", String, nullable=False),
-    Column("labels", String),
-    sqlite_autoincrement=True,
-)
 
 
 @dataclass(frozen=True)
@@ -77,6 +63,7 @@ class EventStore:
         self._database, self._folder = database, folder
         with storage_errors(f"The folder {folder}"):
             folder.mkdir(parents=True, exist_ok=True)
+        self._traces = True  # of events that were deleted before a restart, for all that is known
 
     def add(self, at: float, source: str, picture: bytes, answers: Mapping[str, Answer]) -> Event:
         """Keep an event; when this returns, it is on the disk.
@@ -98,19 +85,19 @@ class EventStore:
             "answers": json.dumps({detector: asdict(answer) for detector, answer in answers.items()}),
         }
         with self._database.write() as connection:
-            number = connection.execute(insert(_rings).values(row)).inserted_primary_key
+            number = connection.execute(insert(RINGS).values(row)).inserted_primary_key
         return _event(row | {"id": number[0] if number else 0, "labels": None})
 
     def event(self, number: int) -> Event | None:
         """Return one event, or None."""
         with self._database.read() as connection:
-            row = connection.execute(select(_rings).where(_rings.c.id == number)).mappings().first()
+            row = connection.execute(select(RINGS).where(RINGS.c.id == number)).mappings().first()
             return None if row is None else _event(row)
 
     def following(self, number: int) -> Event | None:
         """Return the oldest event after a number, or None."""
         with self._database.read() as connection:
-            later = select(_rings).where(_rings.c.id > number).order_by(_rings.c.id).limit(1)
+            later = select(RINGS).where(RINGS.c.id > number).order_by(RINGS.c.id).limit(1)
             row = connection.execute(later).mappings().first()
             return None if row is None else _event(row)
 
@@ -127,22 +114,29 @@ class EventStore:
         """
         which: list[ColumnElement[bool]] = []
         if labelled is not None:
-            which.append(_rings.c.labels.is_not(None) if labelled else _rings.c.labels.is_(None))
+            which.append(RINGS.c.labels.is_not(None) if labelled else RINGS.c.labels.is_(None))
         if before is not None:
-            which.append(_rings.c.id < before)
+            which.append(RINGS.c.id < before)
         if detector is not None:
-            verdict = func.json_extract(_rings.c.answers, f'$."{detector}".verdict')
-            said = func.json_extract(_rings.c.labels, f'$."{detector}"')
+            verdict = func.json_extract(RINGS.c.answers, f'$."{detector}".verdict')
+            said = func.json_extract(RINGS.c.labels, f'$."{detector}"')
             which.append(func.coalesce(said, verdict) == 1)
         with self._database.read() as connection:
-            rows = connection.execute(select(_rings).where(*which).order_by(_rings.c.id.desc()).limit(limit))
+            rows = connection.execute(select(RINGS).where(*which).order_by(RINGS.c.id.desc()).limit(limit))
             return tuple(_event(row) for row in rows.mappings())
 
     def label(self, number: int, labels: Mapping[str, bool] | None) -> None:
         """Note what the owner said of an event, or that he took it back."""
         with self._database.write() as connection:
-            mine = _rings.update().where(_rings.c.id == number)
+            mine = RINGS.update().where(RINGS.c.id == number)
             connection.execute(mine.values(labels=None if labels is None else json.dumps(dict(labels))))
+
+    def labelled_alike(self, event: Event) -> tuple[Event, ...]:
+        """Return the other events that have the very same picture and a word of the owner, oldest first."""
+        alike = (RINGS.c.sha256 == event.sha256) & (RINGS.c.id != event.id) & RINGS.c.labels.is_not(None)
+        with self._database.read() as connection:
+            rows = connection.execute(select(RINGS).where(alike).order_by(RINGS.c.id)).mappings()
+            return tuple(_event(row) for row in rows)
 
     def picture(self, event: Event) -> bytes:
         """Return an event's picture.
@@ -164,8 +158,16 @@ class EventStore:
                 (self._folder / event.picture).unlink(missing_ok=True)
         if events:
             with self._database.write() as connection:
-                one = _rings.delete().where(_rings.c.id == bindparam("gone"))
+                one = RINGS.delete().where(RINGS.c.id == bindparam("gone"))
                 connection.execute(one, [{"gone": event.id} for event in events])
+
+    def leave_no_trace(self) -> None:
+        """Take what was deleted out of the database's files as well.
+
+        It never fails and hardly waits: what cannot be done now, and the rest of it, `sweep` does.
+        """
+        self._traces = True
+        self._database.clear_traces()
 
     def outdated(self, now: float, keep_s: float, keep_bytes: int) -> tuple[Event, ...]:
         """Return the events that are older than may be, and as many of the oldest others as are too many; by number.
@@ -173,11 +175,11 @@ class EventStore:
         It is asked at every ring: of all events it reads no more than their lengths.
         """
         with self._database.read() as connection:
-            total = connection.execute(select(func.sum(_rings.c.bytes))).scalar() or 0
-            too_old = select(_rings).where(_rings.c.at < now - keep_s)
+            total = connection.execute(select(func.sum(RINGS.c.bytes))).scalar() or 0
+            too_old = select(RINGS).where(RINGS.c.at < now - keep_s)
             old = {row["id"]: _event(row) for row in connection.execute(too_old).mappings()}
             too_many = total - keep_bytes - sum(event.bytes for event in old.values())
-            with connection.execute(select(_rings).order_by(_rings.c.id)) as rows:
+            with connection.execute(select(RINGS).order_by(RINGS.c.id)) as rows:
                 while too_many > 0 and (row := rows.mappings().fetchone()) is not None:
                     if row["id"] not in old:
                         old[row["id"]] = _event(row)
@@ -185,22 +187,27 @@ class EventStore:
         return tuple(old[number] for number in sorted(old))
 
     def sweep(self, older_than: float) -> None:
-        """Remove picture files that belong to no event, whole or not, such as those of a ring that was cut short.
+        """Remove what belongs to no event: picture files, whole or not, and what the database kept of deleted rows.
+
+        A ring that was cut short leaves such a file.
 
         Args:
             older_than: Seconds since the epoch; younger files may still get their row.
         """
         with self._database.read() as connection:
-            known = set(connection.execute(select(_rings.c.picture)).scalars())
+            known = set(connection.execute(select(RINGS.c.picture)).scalars())
         for path in self._folder.glob("*.jpg*"):  # while it is written, something follows the name
             with suppress(FileNotFoundError):
                 if path.name not in known and path.stat().st_mtime < older_than:
                     path.unlink()
+        rewrite, self._traces = self._traces, False
+        if not self._database.clear_traces(rewrite):
+            self._traces = self._traces or rewrite
 
     def size(self) -> tuple[int, int]:
         """Return how many events there are, and the bytes of their pictures."""
         with self._database.read() as connection:
-            count, total = connection.execute(select(func.count(), func.sum(_rings.c.bytes))).one()
+            count, total = connection.execute(select(func.count(), func.sum(RINGS.c.bytes))).one()
             return count, total or 0
 
     def fingerprint(self) -> str:
@@ -208,9 +215,9 @@ class EventStore:
         with self._database.read() as connection:
             what = (
                 func.count(),
-                func.max(_rings.c.id),
-                func.count(_rings.c.labels),
-                func.sum(func.length(_rings.c.labels)),
+                func.max(RINGS.c.id),
+                func.count(RINGS.c.labels),
+                func.sum(func.length(RINGS.c.labels)),
             )
             return repr(connection.execute(select(*what)).one())
 

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Integer, String, Table, insert, select
+from sqlalchemy import insert, select
 
-from device.store import METADATA
+from device.tables import TOLD
 from shared.database import Database
-
-_told = Table(
-    "told",
-    METADATA,
-    Column("teller", String, primary_key=True),
-    Column("happening", Integer, nullable=False),
-)
 
 
 class ToldStore:
@@ -24,10 +17,10 @@ class ToldStore:
     def last(self, teller: str) -> int | None:
         """Return the last event that a teller is done with, or None if it never had any."""
         with self._database.read() as connection:
-            return connection.execute(select(_told.c.happening).where(_told.c.teller == teller)).scalar()
+            return connection.execute(select(TOLD.c.happening).where(TOLD.c.teller == teller)).scalar()
 
     def note(self, teller: str, happening: int) -> None:
         """Note that a teller is done with an event, and with all before it."""
         with self._database.write() as connection:
-            connection.execute(_told.delete().where(_told.c.teller == teller))
-            connection.execute(insert(_told).values(teller=teller, happening=happening))
+            connection.execute(TOLD.delete().where(TOLD.c.teller == teller))
+            connection.execute(insert(TOLD).values(teller=teller, happening=happening))

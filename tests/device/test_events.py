@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 
@@ -101,6 +103,24 @@ def test_file_without_an_event_is_swept_once_it_is_old(
     assert stray.exists()
     events.sweep(stray.stat().st_mtime + 1)
     assert not stray.exists() and events.picture(event) == b"a picture"
+
+
+def test_copy_that_was_left_of_a_deleted_row_is_swept(
+    events: EventStore, add: Callable[..., Event], tmp_path: Path
+) -> None:
+    def told() -> bool:
+        return any(event.picture.encode() in path.read_bytes() for path in tmp_path.glob("state.sqlite3*"))
+
+    for after_a_restart in (True, False):
+        event = add()
+        with closing(sqlite3.connect(tmp_path / "state.sqlite3")) as other, other:
+            other.execute("PRAGMA secure_delete = OFF")
+            other.execute("DELETE FROM rings")
+        if not after_a_restart:
+            events.leave_no_trace()
+        assert told()
+        events.sweep(0.0)
+        assert not told()
 
 
 def test_picture_stays_in_its_split_and_the_shares_are_as_stated(add: Callable[..., Event]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -14,9 +15,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, MetaData, Table, select, text
 
-import device.bell.event_store
-import device.bell.telling_store
 import device.store
+import device.tables
 import main_server.store
 import main_server.tables
 import sec_agg.store
@@ -27,7 +27,7 @@ from shared.errors import SettingsError, StorageFailed, StorageUnavailable
 SERVICES: dict[str, tuple[Path, MetaData, Any]] = {
     "main_server": (main_server.tables.MIGRATIONS, main_server.tables.METADATA, main_server.store.Store),
     "sec_agg": (sec_agg.tables.MIGRATIONS, sec_agg.tables.METADATA, sec_agg.store.Store),
-    "device": (device.store.MIGRATIONS, device.store.METADATA, device.store.Store),
+    "device": (device.tables.MIGRATIONS, device.tables.METADATA, device.store.Store),
 }
 BOTH = pytest.mark.parametrize("backend", ["sqlite", "postgresql"], indirect=True)
 EACH = pytest.mark.parametrize("service", list(SERVICES))
@@ -285,6 +285,70 @@ def test_folder_is_closed_to_others_and_the_database_is_synced(tmp_path: Path) -
     with database.read() as connection:
         assert connection.execute(text("PRAGMA synchronous")).scalar() == 2
         assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+
+
+def held_in(folder: Path, what: bytes) -> list[str]:
+    """Return the files of a folder that hold this."""
+    return [path.name for path in folder.rglob("*") if path.is_file() and what in path.read_bytes()]
+
+
+def add_and_delete(database: Database, secure: str = "ON") -> None:
+    """Write a row of the aggregator with "it is 7" in it, and delete it again."""
+    with database.write() as connection:
+        rounds = database.tables(connection)["rounds"]
+        database.fill(connection, rounds, [row_of(rounds, number) for number in (7, 8)])
+    assert "state.sqlite3-wal" in held_in(database.folder, b"it is 7")
+    with database.write() as connection:
+        connection.execute(text(f"PRAGMA secure_delete = {secure}"))
+        connection.execute(rounds.delete())
+        connection.execute(text("PRAGMA secure_delete = ON"))
+
+
+def test_deleted_rows_are_zeroed_however_sqlite_was_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect_as_built_elsewhere(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection = sqlite3.connect(*arguments, **options)
+        connection.execute("PRAGMA secure_delete = OFF")
+        return connection
+
+    monkeypatch.setattr("sqlite3.dbapi2.connect", connect_as_built_elsewhere)
+    database = Database.open(tmp_path, SERVICES["sec_agg"][0])
+    with database.read() as connection:
+        assert connection.execute(text("PRAGMA secure_delete")).scalar() == 1
+
+
+def test_nothing_deleted_is_left_in_the_files_once_the_traces_are_cleared(tmp_path: Path) -> None:
+    database = Database.open(tmp_path, SERVICES["sec_agg"][0])
+    add_and_delete(database)
+    assert held_in(tmp_path, b"it is 7")
+    assert database.clear_traces()
+    assert held_in(tmp_path, b"it is 7") == [] and (tmp_path / "state.sqlite3-wal").stat().st_size == 0
+
+
+def test_copy_that_sqlite_left_in_a_page_goes_when_the_file_is_rewritten(tmp_path: Path) -> None:
+    database = Database.open(tmp_path, SERVICES["sec_agg"][0])
+    add_and_delete(database, secure="OFF")
+    assert database.clear_traces() and held_in(tmp_path, b"it is 7") == ["state.sqlite3"]
+    assert database.clear_traces(rewrite=True) and held_in(tmp_path, b"it is 7") == []
+
+
+@pytest.mark.parametrize("rewrite", [False, True])
+@pytest.mark.parametrize("other", ["read", "write"])
+def test_traces_that_somebody_still_needs_are_cleared_later(tmp_path: Path, other: str, rewrite: bool) -> None:
+    database = Database.open(tmp_path, SERVICES["sec_agg"][0])
+    add_and_delete(database)
+    with getattr(database, other)() as connection:
+        assert connection.execute(text("SELECT COUNT(*) FROM rounds")).scalar() == 0
+        begun = time.monotonic()
+        assert not database.clear_traces(rewrite)
+        assert time.monotonic() - begun < 2
+    assert database.clear_traces(rewrite) and held_in(tmp_path, b"it is 7") == []
+
+
+def test_traces_on_a_disk_that_refuses_are_no_trouble(tmp_path: Path) -> None:
+    database = Database.open(tmp_path, SERVICES["sec_agg"][0])
+    database.close()
+    (tmp_path / "state.sqlite3").write_bytes(b"no database" * 1000)
+    assert not database.clear_traces()
 
 
 @pytest.mark.parametrize("service", list(SERVICES))
