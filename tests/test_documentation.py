@@ -33,3 +33,20 @@ def test_every_address_stands_in_the_protocol(service: str, tmp_path: Path) -> N
     protocol = (PROJECT / "docs" / "protocol.md").read_text()
     undocumented = [rule.rule for rule in app.url_map.iter_rules() if f"`{rule.rule}`" not in protocol]
     assert undocumented == []
+
+
+@pytest.mark.parametrize(("unit", "process"), [("device", "device1"), ("main-server", "web"), ("aggregator", "secagg")])
+def test_unit_starts_what_the_procfile_starts(unit: str, process: str) -> None:
+    wanted = dict(line.split(": ", 1) for line in (PROJECT / "Procfile").read_text().splitlines())[process].split()
+    lines = (PROJECT / "deploy" / f"doorbell-{unit}.service").read_text().splitlines()
+    started = next(line for line in lines if line.startswith("ExecStart=")).partition("=")[2].split()
+    where = wanted.index("--bind") + 1
+    assert started[0].endswith("/.venv/bin/gunicorn") and started[where].endswith(re.search(r"\d{4}", wanted[where])[0])
+    assert sorted(started[1:where] + started[where + 1 :]) == sorted(wanted[1:where] + wanted[where + 1 :])
+    assert "EnvironmentFile=/etc/doorbell.env" in lines and "User=doorbell" in lines
+
+
+def test_settings_of_the_raspberry_pi_have_no_comment_that_would_be_part_of_a_value() -> None:
+    text = (PROJECT / "docs" / "raspberry-pi.md").read_text()
+    lines = re.findall(r"^DOORBELL_\w+=.*$", text, re.MULTILINE)
+    assert len(lines) > 5 and not [line for line in lines if " " in line]
