@@ -87,11 +87,13 @@ def _rings(address: str, picture: bytes, count: int = RINGS) -> list[float]:
 
 
 def _rings_while_training(address: str, picture: bytes) -> list[float]:
-    ended, times = threading.Event(), []
+    ended, times, failures = threading.Event(), [], []
 
     def train() -> None:
-        while not ended.is_set():
-            requests.post(f"{address}/modeltrain", timeout=600).raise_for_status()
+        while not ended.is_set() and not failures:
+            answer = requests.post(f"{address}/modeltrain", timeout=600)
+            if not answer.ok:
+                failures.append(answer.text)
 
     thread = threading.Thread(target=train)
     thread.start()
@@ -101,6 +103,8 @@ def _rings_while_training(address: str, picture: bytes) -> list[float]:
     finally:
         ended.set()
         thread.join()
+    if failures:
+        raise RuntimeError(f"The training that was to run meanwhile failed: {failures[0]}")
     return times
 
 

@@ -18,6 +18,7 @@ from shared.trust import change_key_from_command_line
 
 def _serve() -> None:
     command_line = parser()
+    command_line.epilog = "python -m device export --help: models in force, as files for others"
     command_line.add_argument("--id", type=int, default=1, metavar="N", help="number of the device, from 1")
     command_line.add_argument("--new-key", action="store_true", help="replace the device's key, then end")
     arguments = command_line.parse_args()
@@ -53,7 +54,8 @@ def _export(words: list[str]) -> int:
             print(
                 f"{detector}: {done.path}\n"
                 f"  The model of round {done.held.round}. On {done.pictures} pictures its probability is at most "
-                f"{done.difference:.4f} from what a ring gets ({TOLERANCES[chosen.form]} is allowed).\n"
+                f"{done.difference:.4f} from what a ring with the same pixels gets ({TOLERANCES[chosen.form]} is "
+                "allowed).\n"
                 f"  The doorbell says yes from {done.threshold:.2f} on."
             )
         if chosen.form == "frigate":

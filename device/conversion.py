@@ -93,7 +93,7 @@ def _frigate(network: keras.Model, path: Path) -> None:
     input_px = network.input_shape[1]
 
     def labelled(pixels: Any) -> Any:
-        # Enlarged and halved, every pixel of Frigate's picture counts, as in one that is decoded here.
+        # Two steps, the second a mean: close to how a picture is decoded here, where every pixel counts.
         enlarged = tf.image.resize(tf.cast(pixels, tf.float32), (2 * input_px, 2 * input_px))
         probability = network(tf.nn.avg_pool2d(enlarged, 2, 2, "VALID"), training=False)
         return tf.concat([probability, 1 - probability], axis=1)

@@ -31,13 +31,14 @@ from device.records import Held
 from shared.architectures import architecture
 from shared.blobs import storage_errors, write_durably
 from shared.containers import parse_model
-from shared.errors import DatasetError, DoorbellError, NotFound
+from shared.errors import DatasetError, DoorbellError, InvalidMessage, NotFound
 
 FRIGATE_PX: Final = 224
 TOLERANCES: Final[Mapping[str, float]] = MappingProxyType({"frigate": 0.05, "keras": 0.01, "onnx": 0.01})
 """How far a file's probability may be from that of a ring, for any picture. Frigate's resizing comes on top there."""
 
 _OWN, _DRAWN, _DRAWN_PX = 16, 2, 256
+_NONE: Final = "none"
 _NAMES: Final = {"frigate": "model.tflite", "keras": "model.keras", "onnx": "model.onnx"}
 
 
@@ -87,28 +88,33 @@ def export(device: Device, form: str, detector: str, to: Path) -> Exported:
     ((held, threshold),) = found.items()
     seer = open_seer(device)
     seer.follow(lambda: found)
+    with TemporaryDirectory() as work:
+        differences = _differences(device, form, held, seer, Path(work))
+        if not all(one <= TOLERANCES[form] for one in differences):  # one that is no number is not
+            raise NotFaithful(
+                f"The {form} file of {detector} answers otherwise than the doorbell, by up to {max(differences):.3f}; "
+                f"{TOLERANCES[form]} is allowed.",
+                kept="It was not kept; a file from before is still there.",
+                todo="Please report this, with the versions that pip lists.",
+            )
+        path, written = to / detector / _NAMES[form], (Path(work) / _NAMES[form]).read_bytes()
     with storage_errors(f"The folder {to}"):
-        to.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=to, prefix=".export-") as work:
-            differences = _differences(device, form, held, seer, Path(work))
-            if not max(differences) <= TOLERANCES[form]:
-                raise NotFaithful(
-                    f"The {form} file of {detector} answers otherwise than the doorbell, by up to "
-                    f"{max(differences):.3f} of probability; {TOLERANCES[form]} is allowed.",
-                    kept="It was not kept; a file from before is still there.",
-                    todo="Please report this, with the versions that pip lists.",
-                )
-            path = to / detector / _NAMES[form]
-            path.parent.mkdir(exist_ok=True)
-            if form == "frigate":
-                write_durably(path.with_name("labelmap.txt"), "".join(f"{one}\n" for one in labels(detector)).encode())
-            (Path(work) / path.name).replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+    if form == "frigate":
+        write_durably(path.with_name("labelmap.txt"), "".join(f"{one}\n" for one in labels(detector)).encode())
+    write_durably(path, written)
     return Exported(held, path, len(differences), max(differences), threshold)
 
 
 def labels(detector: str) -> tuple[str, str]:
-    """Return the lines of labelmap.txt: what the first and the second number of an answer are for."""
-    return detector, "none"
+    """Return the lines of labelmap.txt: what the first and the second number of an answer are for.
+
+    Raises:
+        InvalidMessage: The detector is called as Frigate calls what it does not report.
+    """
+    if detector == _NONE:
+        raise InvalidMessage(f"Frigate does not report what is called {_NONE!r}.", todo="Call the detector otherwise.")
+    return detector, _NONE
 
 
 def _differences(device: Device, form: str, held: Held, seer: Seer, work: Path) -> list[float]:
@@ -169,8 +175,8 @@ def _pictures(device: Device, detector: str) -> Iterator[bytes]:
         with suppress(DatasetError):
             names = folders.names(device.settings.data, detector, device.settings.client, split, positive)
             for name in names[:_OWN]:
-                picture = (device.settings.data / name).read_bytes()
-                with suppress(UnusablePicture):
+                with suppress(UnusablePicture, OSError):
+                    picture = (device.settings.data / name).read_bytes()
                     decode(picture, 1)
                     yield picture
     for kind, positive, index in product(porch.DETECTORS, (True, False), range(_DRAWN)):

@@ -73,7 +73,7 @@ def _do(bench: _Bench, job: dict[str, Any], emit: Emit, cancelled: threading.Eve
     try:
         result = verbs[job["do"]](job, tell)
     except ModuleNotFoundError as error:
-        if error.name not in ("tensorflow", "keras"):
+        if error.name not in ("tensorflow", "keras", "tf2onnx", "onnx"):
             raise
         return {"error": CannotTrain.slug, "happened": "", "kept": "", "todo": ""}
     except DoorbellError as error:

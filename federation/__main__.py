@@ -19,7 +19,9 @@ from shared.settings import OperatorSettings
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return the exit code: 0 only if everything was done."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # also where Ctrl-C is ignored, as in a script's background
     chosen = _command_line().parse_args(arguments)
     try:
         return int(chosen.run(chosen))

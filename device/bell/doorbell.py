@@ -27,7 +27,7 @@ from device.trainer import Busy
 from shared.architectures import architecture
 from shared.background import add_background
 from shared.containers import parse_model
-from shared.errors import DoorbellError
+from shared.errors import CannotTrain, DoorbellError
 
 _TIDY_EVERY_S = 3600.0
 _CUT_SHORT_S = 3600.0
@@ -133,18 +133,23 @@ def _tidy(bell: Bell, stop: threading.Event) -> None:
 
 def _prepare(device: Device, stop: threading.Event) -> None:
     """Have made what models in force need to answer rings: on a device that never trains, nobody else does it."""
-    ready = set[str]()
-    while not stop.wait(_LOOK_EVERY_S):
+    ready, pause = set[str](), _LOOK_EVERY_S
+    while not stop.wait(pause):
+        pause = _LOOK_EVERY_S
         for held in device.store.in_force():
             if held.version in ready:
                 continue
-            kind = architecture(parse_model(device.blobs.get(held.version)).architecture)
             try:
+                kind = architecture(parse_model(device.blobs.get(held.version)).architecture)
                 if not answering_file(device.settings.cache, kind).exists():
                     device.trainer.run(device.job("answer", held.detector) | {"architecture": kind.name})
                 ready.add(held.version)
-            except Busy:
-                break
-            except DoorbellError as error:
-                _log.warning("Rings cannot be answered. %s", error)
+            except (Busy, FileNotFoundError):  # the child trains; or the model was replaced just now
+                continue
+            except CannotTrain as error:
+                _log.warning("%s cannot answer rings. %s", held.detector, error)
+                stop.wait()
                 return
+            except DoorbellError as error:
+                _log.warning("%s cannot answer rings yet. %s", held.detector, error)
+                pause = _TIDY_EVERY_S

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ from shared.errors import OutOfOrder
 EVEN: Final = 0.5
 """The threshold of a detector for which none was chosen."""
 
+T = TypeVar("T")
 _BODY_PX: Final = EFFICIENTNET_LITE0_HEAD.input_px
 
 
@@ -68,25 +69,30 @@ class _Networks:
     def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         with self._running:
             if self._embedder is None:
-                self._embedder = Embedder(self._file(EFFICIENTNET_LITE0_HEAD))
+                self._embedder = self._opened(EFFICIENTNET_LITE0_HEAD, Embedder)
             features: NDArray[np.float32] = self._embedder.embed(pixels[np.newaxis])[0]
             return features
 
     def score(self, kind: Architecture, pixels: NDArray[np.uint8], params: Params) -> float:
         with self._running:
             if kind.name not in self._networks:
-                self._networks[kind.name] = Network(self._file(kind))
+                self._networks[kind.name] = self._opened(kind, Network)
             return float(self._networks[kind.name].run(pixels[np.newaxis].astype(np.float32), params)[0])
 
-    def _file(self, kind: Architecture) -> Path:
-        path = answering_file(self._cache, kind)
-        if not path.exists():
+    def _opened(self, kind: Architecture, load: Callable[[Path], T]) -> T:
+        what, path = "frozen body" if kind.body else f"network {kind.name}", answering_file(self._cache, kind)
+        try:
+            if path.exists():
+                return load(path)
+        except (OSError, RuntimeError, ValueError) as error:
             raise OutOfOrder(
-                f"The {'frozen body' if kind.body else f'network {kind.name}'} is not on this machine yet.",
-                todo="Where TensorFlow is installed it is made within a minute; else copy it from a machine that has "
-                "it: docs/raspberry-pi.md says how.",
-            )
-        return path
+                f"The {what} cannot be loaded from {path}.", todo="Copy it again, and let the service's user read it."
+            ) from error
+        raise OutOfOrder(
+            f"The {what} is not on this machine yet.",
+            todo="Where TensorFlow is installed it is made within a minute; else copy it from a machine that has it: "
+            "docs/raspberry-pi.md says how.",
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +169,11 @@ class Seer:
             }
             self._models = MappingProxyType(found)
 
+    @property
+    def detectors(self) -> Set[str]:
+        """Those whose models are in force, whether or not they can answer here."""
+        return self._models.keys()
+
     def answer(self, picture: bytes) -> dict[str, Answer]:
         """Return every detector's answer to a picture.
 
@@ -170,18 +181,25 @@ class Seer:
             picture: The bytes of a JPEG, PNG, WebP or BMP file.
 
         Returns:
-            Detector to answer; empty while no model is in force.
+            Detector to answer; empty while no model is in force, without those whose network is not here.
 
         Raises:
             UnusablePicture: It is none.
-            OutOfOrder: What an architecture needs is not on this machine yet.
+            OutOfOrder: No detector can answer: what they need is not on this machine yet.
         """
         models, look, answers = self._models, _Look(picture, self._networks), {}
+        missing: OutOfOrder | None = None
         if not models:
             look.pixels(_BODY_PX)  # what is no picture is refused all the same
         for detector, model in models.items():
-            score = model.look(look)
+            try:
+                score = model.look(look)
+            except OutOfOrder as error:
+                missing = error
+                continue
             answers[detector] = Answer(score, score >= model.threshold, model.threshold, model.held.version)
+        if missing is not None and not answers:
+            raise missing
         return answers
 
     def _loaded(self, held: Held) -> Head | Whole:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,11 +12,12 @@ from device.bell.event_store import Event, EventStore
 from device.bell.happening import Answer
 from device.bell.inference import Seer, in_force
 from device.context import Device
-from shared.errors import OutOfOrder
+from shared.errors import OutOfOrder, StorageFailed
 from shared.steps import Done
 
 MAX_PICTURE_BYTES = min(MAX_FILE_BYTES, 16 << 20)
 _DAY_S = 86400.0
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,13 @@ def ring(bell: Bell, source: str, picture: bytes | None = None) -> tuple[Event, 
         answers, said = {}, str(error)
     event = bell.events.add(bell.device.clock(), source, as_jpeg(picture), answers)
     bell.tell()
-    forget_old(bell)
+    try:
+        forget_old(bell)
+    except StorageFailed as error:  # this one is kept and told; old ones go later
+        _log.warning("Old events stay for now. %s", error)
+    silent = sorted(bell.seer.detectors - answers.keys())
+    if answers and silent:
+        said = f"{in_words(answers)} Not able to answer on this machine yet: {', '.join(silent)}."
     return event, Done(said or in_words(answers), {"event": event.id, "answers": answers})
 
 

@@ -102,13 +102,22 @@ def events_page(bell: Bell, camera: Camera | None) -> dict[str, object]:
 
 
 def _sent_picture() -> bytes | None:
-    """Return the picture that came with the request: a form's file, or the body itself; None where there is none."""
+    """Return the picture that came with the request: a form's file, or the body itself; None where there is none.
+
+    Raises:
+        InvalidMessage: Something else came: the camera must not answer for it.
+    """
     request.max_content_length = MAX_PICTURE_BYTES
-    if request.mimetype == "multipart/form-data":
-        file = request.files.get("picture")
-        return (file.read() or None) if file is not None else None
     if request.mimetype.startswith("image/"):
         return request.get_data(cache=False) or None
+    file = request.files.get("picture")
+    if file is not None:
+        return file.read() or None
+    if request.content_length and (request.files or request.mimetype != "multipart/form-data"):
+        raise InvalidMessage(
+            "There is a body, but no picture in it.",
+            todo='Send it as a file in the form\'s field "picture", or as the body with a type such as image/jpeg.',
+        )
     return None
 
 

@@ -403,7 +403,7 @@ def test_settings_say_what_a_device_does_by_itself(
 ) -> None:
     make_device(federation, **variables)
     app = federation.network.apps["device-1"]
-    assert sorted(set(app.extensions["doorbell-background"]) - {"open pages", "old events"}) == works
+    assert sorted(set(app.extensions["doorbell-background"]) - {"open pages", "old events", "what rings need"}) == works
 
 
 def test_app_alone_calls_nobody_and_a_served_one_does(federation: Any, make_device: Any) -> None:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ from device.models import build, set_params
 from device.records import Held
 from device.trainer import Busy
 from shared.architectures import ARCHITECTURES, EFFICIENTNET_LITE0_HEAD, PORCH_CNN, Architecture
+from shared.background import _keep_going
 from shared.containers import Model
-from shared.errors import CannotTrain, NotFound
+from shared.errors import CannotTrain, InvalidMessage, NotFound
 from shared.settings import DeviceSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,7 +119,19 @@ def test_file_that_answers_otherwise_is_not_kept(
         export(another, form, "animal", tmp_path)
     assert "a file from before is still there" in refused.value.kept
     assert (tmp_path / "animal" / device.export._NAMES[form]).read_bytes() == before
-    assert not list(tmp_path.glob(".export-*"))
+
+
+def test_file_that_answers_no_number_is_not_kept(
+    doorbell: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device.export, "_differences", lambda *_: [0.001, float("nan")])
+    with pytest.raises(NotFaithful):
+        export(doorbell, "keras", "animal", tmp_path)
+
+
+def test_detector_called_as_what_frigate_passes_over_is_refused() -> None:
+    with pytest.raises(InvalidMessage, match="Call the detector otherwise"):
+        labels("none")
 
 
 class Swapping:
@@ -159,7 +173,7 @@ def test_device_that_never_trained_prepares_what_its_models_need(
     monkeypatch.setattr("device.bell.doorbell._LOOK_EVERY_S", 0.01)
     trainer, stop = Preparing(*([error] if error else [])), threading.Event()
     other = replace(doorbell, trainer=trainer, settings=replace(doorbell.settings, cache=tmp_path))
-    thread = threading.Thread(target=_prepare, args=(other, stop))
+    thread = threading.Thread(target=_keep_going, args=("preparing", partial(_prepare, other), stop))
     thread.start()
     end = time.monotonic() + 10
     while len(trainer.asked) < asked and time.monotonic() < end:

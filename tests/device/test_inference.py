@@ -127,6 +127,8 @@ def test_models_with_and_without_a_body_answer_side_by_side(seer: Seer, picture:
     porch = {seed: Model("animal", seed, "0" * 64, PORCH_CNN.name, params[seed]) for seed in (0, 1)}
     seer._load = lambda version: porch.get(int(version, 16)) or a_model(2)
     seer.follow(lambda: {held(0, "animal"): 0.5, held(2, "face"): 0.5})
+    assert list(seer.answer(picture)) == ["face"] and seer.detectors == {"animal", "face"}
+    seer.follow(lambda: {held(0, "animal"): 0.5})
     with pytest.raises(OutOfOrder, match="The network porch-cnn is not on this machine yet"):
         seer.answer(picture)
     ensure_answering(tmp_path, PORCH_CNN)
@@ -152,4 +154,14 @@ def test_without_the_body_it_says_how_to_get_it(picture: bytes, tmp_path: Path) 
     seer = Seer(tmp_path, lambda version: a_model(1))
     seer.follow(lambda: {held(1): 0.5})
     with pytest.raises(OutOfOrder, match="frozen body"):
+        seer.answer(picture)
+
+
+@pytest.mark.parametrize("kind", [EFFICIENTNET_LITE0_HEAD, PORCH_CNN], ids=lambda kind: kind.name)
+def test_file_that_cannot_be_loaded_is_said_to_be_so(picture: bytes, tmp_path: Path, kind: Any) -> None:
+    model = Model("face", 1, "0" * 64, kind.name, kind.initial(np.random.default_rng(0)))
+    seer = Seer(tmp_path, lambda version: model)
+    seer.follow(lambda: {held(1): 0.5})
+    answering_file(tmp_path, kind).write_bytes(b"half of a file")
+    with pytest.raises(OutOfOrder, match=r"cannot be loaded from .*\.tflite.* Copy it again"):
         seer.answer(picture)

@@ -19,7 +19,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import paho.mqtt.client as paho
 import pytest
 import yaml
 
@@ -31,27 +30,9 @@ from device.bell.telling_store import ToldStore
 from device.store import Store
 from shared.errors import InvalidMessage, SettingsError
 from tests.device.tls import write_certificate
+from tests.owners import Watcher, a_broker, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
-BROKER = """
-import asyncio, json, sys
-from amqtt.broker import Broker
-
-class Steady(dict):  # amqtt 0.12.1 awaits while it goes through its subscriptions, and others subscribe meanwhile
-    def __iter__(self):
-        return iter(list(self.keys()))
-    def items(self):
-        return list(super().items())
-
-async def main():
-    broker = Broker(json.loads(sys.argv[1]))
-    broker._subscriptions = Steady()
-    await broker.start()
-    print("ready", flush=True)
-    await asyncio.Event().wait()
-
-asyncio.run(main())
-"""
 DEVICE = """
 import json, sys, time
 from device.bell.home_assistant import Entities
@@ -65,37 +46,7 @@ time.sleep(60)
 CAT = Answer(0.93, True, 0.8, "a" * 64)
 DOG = Answer(0.125, False, 0.5, "b" * 64)
 RING = Happening(17, 1_700_000_000.5, "device-1", "button", {"cat": CAT, "dog": DOG})
-ANONYMOUS = {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}}
 PASSWORD = "hidden-password"
-Message = tuple[str, str, bool]
-
-
-def start_broker(port: int, plugins: Mapping[str, Any] = ANONYMOUS, **listener: Any) -> subprocess.Popen[str]:
-    """Start a broker, and return when it listens."""
-    settings = {"listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{port}", **listener}}, "plugins": plugins}
-    started = subprocess.Popen(
-        [sys.executable, "-c", BROKER, json.dumps(settings)],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
-    assert started.stdout and started.stdout.readline() == "ready\n"
-    return started
-
-
-@contextlib.contextmanager
-def a_broker(port: int, *args: Any, **listener: Any) -> Iterator[subprocess.Popen[str]]:
-    """A broker while the block runs."""
-    started = start_broker(port, *args, **listener)
-    try:
-        yield started
-    finally:
-        started.kill()
-        started.communicate()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -109,48 +60,6 @@ def port() -> Iterator[int]:
 def identity() -> str:
     """Another device in every test, as they share the broker."""
     return secrets.token_hex(6)
-
-
-class Watcher:
-    """Listens to the broker as Home Assistant does."""
-
-    def __init__(self, port: int, identity: str) -> None:
-        self.heard: list[Message] = []
-        self._mine = (f"doorbell/{identity}/", f"homeassistant/device/doorbell_{identity}/")
-        self._news, subscribed = threading.Condition(), threading.Event()
-        self.client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
-        self.client.on_message = self._hear
-        self.client.on_subscribe = lambda *_: subscribed.set()
-        self.client.connect("localhost", port)
-        self.client.loop_start()
-        self.client.subscribe([(f"doorbell/{identity}/#", 1), (f"homeassistant/device/doorbell_{identity}/config", 1)])
-        assert subscribed.wait(10)
-
-    def _hear(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
-        if not message.topic.startswith(self._mine):  # amqtt shows what is retained to who did not ask for it
-            return
-        with self._news:
-            self.heard.append((message.topic, message.payload.decode(errors="replace"), bool(message.retain)))
-            self._news.notify_all()
-
-    def until(self, heard: Callable[[list[Message]], Any]) -> list[Message]:
-        """Wait until this is true of what was heard, and return all of it."""
-        with self._news:
-            assert self._news.wait_for(lambda: heard(self.heard), 10), self.heard
-            return list(self.heard)
-
-    def until_of(self, topic: str, payload: str, times: int = 1) -> list[Message]:
-        return self.until(lambda heard: sum(m[0].endswith(topic) and m[1] == payload for m in heard) >= times)
-
-    def documents(self) -> list[dict[str, Any]]:
-        return [json.loads(payload) for topic, payload, _ in self.heard if topic.endswith("/config") and payload]
-
-    def say(self, topic: str, payload: str | bytes, retain: bool = False) -> None:
-        self.client.publish(topic, payload, 1, retain).wait_for_publish(10)
-
-    def close(self) -> None:
-        self.client.disconnect()
-        self.client.loop_stop()
 
 
 @pytest.fixture

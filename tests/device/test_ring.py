@@ -19,10 +19,10 @@ from device import participation
 from device.bell.camera import Camera
 from device.bell.event_store import EventStore
 from device.bell.happening import Answer
-from device.bell.labelling import label
 from device.context import Device
 from device.litert import answering_file
 from shared.architectures import EFFICIENTNET_LITE0_HEAD
+from shared.errors import StorageFailed
 from tests.pages import page_of, text_of
 
 FEATURES = 1280
@@ -326,4 +326,38 @@ def test_labelled_picture_counts_as_a_new_one(doorbell: Device, ask: Any, jpeg: 
         number = ask("/ring", data=picture, content_type="image/jpeg")["event"]
         ask(f"/label?event={number}&shows=package")
     assert doorbell.pictures("package", "train")[True] > before
-    assert label.__module__ == "device.bell.labelling"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [{"data": b"x" * 50}, {"data": {"photo": (b"x", "x.jpg")}}, {"json": {"picture": "x"}}],
+    ids=["bytes", "another field", "JSON"],
+)
+def test_what_is_sent_the_wrong_way_is_not_answered_by_the_camera(watched: Any, tmp_path: Path, sent: Any) -> None:
+    (tmp_path / "porch").mkdir()
+    cv2.imwrite(str(tmp_path / "porch" / "1.png"), PORCH)
+    if isinstance(sent.get("data"), dict):
+        sent = {"data": {"photo": (io.BytesIO(b"x"), "x.jpg")}}
+    client = watched(str(tmp_path / "porch")).test_client()
+    answer = client.post("/ring", headers={"Host": "localhost", "Accept": "application/json"}, **sent)
+    assert answer.status_code == 400 and "no picture in it" in answer.json["detail"]
+
+
+def test_change_of_mind_is_seen_by_an_open_page(doorbell: Device) -> None:
+    events = EventStore(doorbell.store.database, doorbell.settings.folder / "events")
+    event = events.add(1e6, "button", b"picture", {})
+    seen = set()
+    for animal in (True, False):
+        events.label(event.id, {"animal": animal, "face": not animal})
+        seen.add(events.fingerprint())
+    assert len(seen) == 2
+
+
+def test_ring_is_answered_although_old_events_cannot_be_removed(
+    client: Any, jpeg: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise StorageFailed("The disk is closed.")
+
+    monkeypatch.setattr(EventStore, "delete", refuse)
+    assert client.post("/ring", data=jpeg, content_type="image/jpeg", headers={"Host": "localhost"}).status_code == 200

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import base64
-import json
 import logging
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,61 +23,12 @@ from device.bell.webhook import Webhook
 from device.store import Store
 from shared.errors import SettingsError
 from tests.device.tls import write_certificate
+from tests.owners import SECRET, Server, free_port
 
-SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "home-assistant.md"
 PATH = "/hook/hidden-in-the-path?token=hidden-in-the-query"
 ANSWER = Answer(0.93, True, 0.8, "a" * 64)
 RING = Happening(17, time.time(), "device-1", "button", {"cat": ANSWER})
-
-
-@dataclass
-class Server:
-    """An HTTP server of the owner's; answers as `answers` say, then 204."""
-
-    url: str = ""
-    answers: list[bytes | int] = field(default_factory=list)
-    got: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
-    tls: ssl.SSLContext | None = None
-
-    @contextmanager
-    def running(self, port: int = 0) -> Iterator[Server]:
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                outer.got.append((self.path, dict(self.headers), body))
-                answer = outer.answers.pop(0) if outer.answers else 204
-                if isinstance(answer, bytes):
-                    self.wfile.write(answer)
-                    return
-                self.send_response(answer)
-                if 300 <= answer < 400:
-                    self.send_header("Location", f"{outer.url}/elsewhere")
-                if answer == 429:
-                    self.send_header("Retry-After", "21")
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                """Nobody reads it."""
-
-        server = HTTPServer(("127.0.0.1", port), Handler)
-        server.handle_error = lambda *_: None  # type: ignore[method-assign]
-        if self.tls:
-            server.socket = self.tls.wrap_socket(server.socket, server_side=True)
-        self.url = f"http{'s' if self.tls else ''}://localhost:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            yield self
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-
-    def __post_init__(self) -> None:
-        self.bodies: Callable[[], list[Any]] = lambda: [json.loads(body) for _, _, body in self.got]
 
 
 @pytest.fixture
@@ -93,12 +41,6 @@ def telling_of(webhook: Webhook, folder: Path, *events: Happening, **changed: An
     """Return what tells a webhook of these events."""
     store = ToldStore(Store(folder).database)
     return Telling(webhook, store, lambda after: next((each for each in events if each.id > after), None), **changed)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_message_is_one_that_another_implementation_verifies(server: Server) -> None:

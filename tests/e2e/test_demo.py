@@ -88,6 +88,7 @@ def staying(home: Path, pictures: Path) -> Iterator[subprocess.Popen[str]]:
         _command("--rounds", "1", "--data", str(pictures), "--architecture", "porch-cnn"),
         cwd=PROJECT, env=_environment(home), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - scripts in the background ignore it
     )  # fmt: skip
     yield process
     if process.poll() is None:
