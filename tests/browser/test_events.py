@@ -220,6 +220,47 @@ def test_everything_on_a_phone_is_large_enough_for_a_finger(
         photograph(page, "device1-events-touched")
 
 
+def test_event_is_labelled_by_a_tap(
+    federation: Any, open_page: Any, events: EventStore, add: Callable[..., list[int]]
+) -> None:
+    newer, older = add(2, {"face": ANSWER})
+    with open_page(federation.url("device1", "/events"), viewport=PHONE, has_touch=True, is_mobile=True) as page:
+        expect(page.locator("#line")).to_have_text("Live")
+        page.evaluate("addEventListener('pointerdown', (each) => { window.pointer = each.pointerType; }), 0")
+        page.tap(f"#label-right-button-{older}")
+        expect(page.locator(f"#card-{older}")).to_contain_text("You said: face.")
+        assert page.evaluate("window.pointer") == "touch"
+        assert (labels(events, newer), labels(events, older)) == (None, {"face": True})
+        page.tap(f"#unlabel-do-button-{older}")
+        expect(page.locator(f"#label-right-button-{older}")).to_be_visible()
+        assert labels(events, older) is None
+
+
+def test_open_page_shows_by_itself_who_rings_elsewhere(
+    federation: Any, open_page: Any, add: Callable[..., list[int]]
+) -> None:
+    (before,) = add(1, {"face": ANSWER})
+    jpeg = cv2.imencode(".jpg", np.full((90, 160, 3), 200, np.uint8))[1].tobytes()
+    with open_page(federation.url("device1", "/events")) as page:
+        expect(page.locator("#line")).to_have_text("Live")
+        page.evaluate("window.same = true")
+        into_the_cards(page)
+        answer = requests.post(
+            federation.url("device1", "/ring"),
+            data=jpeg,
+            headers={"Content-Type": "image/jpeg", "Accept": "application/json"},
+            timeout=30,
+        )
+        number = answer.json()["event"]
+        card = page.locator(f"#card-{number}")
+        expect(card).to_contain_text("no model was in force", timeout=10_000)
+        expect(page.locator("article")).to_have_count(2)
+        assert page.locator("article").first.get_attribute("id") == f"card-{number}"
+        until(page, f"document.querySelector('#card-{number} img').naturalWidth === 160")
+        assert page.evaluate("window.same") is True, "and nobody has reloaded it"
+        assert page.evaluate(AT) == f"card-{before}", "nor was the focus moved"
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_open_page_says_by_itself_how_the_camera_is(
     federation: Any, open_page: Any, add: Callable[..., list[int]], camera: Path, photograph: Any, scheme: str

@@ -8,6 +8,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from device import participation
@@ -230,6 +232,40 @@ def test_folder_that_cannot_be_listed_is_said_once_and_tried_again(
     assert len(caplog.messages) == 1
     life.look()
     assert life.trainings == ["10 03:34"], "the time passed while it was looking"
+
+
+def test_events_that_the_owner_labels_make_it_train(federation: Any, days: Any) -> None:
+    life = days("2026-05-10 12:00", DOORBELL_TRAIN_AFTER_NEW="6")
+    client = federation.network.apps[life.device.settings.name].test_client()
+
+    def ask(path: str, **more: Any) -> Any:
+        answer = client.post(path, headers={"Host": "localhost", "Accept": "application/json"}, **more)
+        assert answer.status_code == 200, answer.text
+        return answer.json
+
+    def to_learn_from() -> int:
+        return sum(life.device.pictures("package", "train").values())
+
+    labelled = 0
+    while to_learn_from() < 6:
+        life.pass_time(0.1)
+        assert labelled < 40 and life.trainings == []
+        picture = cv2.imencode(".jpg", np.full((72, 128, 3), 5 * labelled, np.uint8))[1].tobytes()
+        number = ask("/ring", data=picture, content_type="image/jpeg")["event"]
+        shows = "&shows=package" if labelled % 2 else ""
+        ask(f"/label?event={number}{shows}")
+        labelled += 1
+    ask(f"/unlabel?event={number}")
+    life.pass_time(0.1)
+    assert life.trainings == [], "what is taken back does not count"
+    ask(f"/label?event={number}{shows}")
+    life.pass_time(0.1)
+    assert labelled > 6, "some of them validate or test"
+    assert all(life.device.pictures("package", "train").values())
+    assert len(life.trainings) == 1
+    assert life.device.store.newest_training("package").pictures == 6
+    assert life.device.store.sent_round("package") == 1
+    assert [job["do"] for job in life.device.trainer.jobs] == ["train"]
 
 
 def test_training_goes_by_one_id_at_every_service(days: Any, capsys: pytest.CaptureFixture[str]) -> None:

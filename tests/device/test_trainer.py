@@ -11,6 +11,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,10 @@ import numpy as np
 import psutil
 import pytest
 
+from device import candidates
 from device import trainer as trainer_module
+from device.bell.inference import in_force, open_seer
+from device.threshold import threshold_for
 from device.trainer import Busy, ChildDied, Trainer, describe, progress_of
 from shared.architectures import PORCH_CNN
 from shared.containers import Model
@@ -306,18 +310,58 @@ def test_closing_ends_the_child_and_the_next_job_starts_another(trainer: Trainer
     assert trainer.run(JOB)["pid"] != first
 
 
-def test_real_child_turns_any_failure_into_a_sentence_and_goes_on() -> None:
+@pytest.fixture(scope="module")
+def real() -> Iterator[Trainer]:
+    """The training child itself, one for all tests that do not end it."""
     with open(os.devnull, "wb") as log:  # noqa: PTH123 - a device, not a file
-        real = Trainer(log=log)
-        try:
-            with pytest.raises(TrainingFailed, match="The training gave up: KeyError"):
-                real.run({"do": "no such verb", "detector": "package"})
-            first = real.pid
-            with pytest.raises(TrainingFailed):
-                real.run(JOB | {"model": "/nowhere"})
-            assert real.pid == first is not None
-        finally:
-            real.close()
+        made = Trainer(log=log)
+        yield made
+        made.close()
+
+
+def test_real_child_turns_any_failure_into_a_sentence_and_goes_on(real: Trainer) -> None:
+    with pytest.raises(TrainingFailed, match="The training gave up: KeyError"):
+        real.run({"do": "no such verb", "detector": "package"})
+    first = real.pid
+    with pytest.raises(TrainingFailed):
+        real.run(JOB | {"model": "/nowhere"})
+    assert real.pid == first is not None
+
+
+@pytest.mark.slow
+def test_real_child_chooses_the_threshold_by_the_validation_pictures_for_the_share_that_was_stated(
+    real: Trainer, federation: Any, make_device: Any, pushed: Any, vouched: Any
+) -> None:
+    doorbell = replace(make_device(federation, 1, DOORBELL_FALSE_ALARMS="0.25"), trainer=real)
+    rng, shown = np.random.default_rng(3), dict[str, list[tuple[int, bytes]]]()
+    for split in ("train", "valid"):
+        for label, name in enumerate(("not_package", "package")):
+            folder = doorbell.settings.data / "package" / doorbell.settings.client / split / name
+            folder.mkdir(parents=True)
+            for number in range(8):
+                coarse = rng.integers(0, 256, (int(rng.integers(2, 9)), 6, 3), dtype=np.uint8)
+                picture = cv2.resize(coarse, (64, 64), interpolation=cv2.INTER_NEAREST)
+                cv2.imwrite(str(folder / f"{number}.png"), picture)
+                shown.setdefault(split, []).append((label, (folder / f"{number}.png").read_bytes()))
+    params = PORCH_CNN.initial(rng)
+    params["logit/kernel"] *= 3  # or all scores were near one half
+    model = pushed(federation, architecture=PORCH_CNN.name, params=params)
+    candidates.install(doorbell, model.to_bytes(), vouched(federation, model))
+    ((held, chosen),) = in_force(doorbell).items()
+    real.run(doorbell.job("answer", "package") | {"architecture": PORCH_CNN.name})
+    seer = open_seer(doorbell)
+    seer.follow(lambda: {held: chosen})
+
+    def threshold(split: str, false_alarms: float) -> float:
+        labels = np.array([label for label, _ in shown[split]], np.uint8)
+        scores = np.array([seer.answer(picture)["package"].score for _, picture in shown[split]], np.float32)
+        found = threshold_for(labels, scores, false_alarms)
+        assert found is not None
+        return found
+
+    assert chosen == pytest.approx(threshold("valid", 0.25), abs=1e-5)
+    others = [threshold("train", 0.25), threshold("valid", 0.0), threshold("valid", 0.05), threshold("valid", 0.5), 0.5]
+    assert min(abs(chosen - other) for other in others) > 0.01, "no other split and no other share leads there"
 
 
 def test_real_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
