@@ -109,7 +109,9 @@ def test_model_without_a_body_answers_rings_as_keras_does(doorbell: Device) -> N
     assert rung(doorbell, png)["animal"] == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-4)
 
 
-@pytest.mark.parametrize("form", sorted(TOLERANCES))
+@pytest.mark.parametrize(
+    "form", ["keras", pytest.param("frigate", marks=pytest.mark.long), pytest.param("onnx", marks=pytest.mark.long)]
+)
 def test_file_that_answers_otherwise_is_not_kept(
     doorbell: Device, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
