@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from packaging.requirements import Requirement
+
 from federation.archive import KEYS
 from federation.backup import Service, services
 from federation.processes import PROJECT
@@ -30,7 +32,6 @@ SCARCE_BYTES, TOO_FEW_BYTES = 1 << 30, 100 << 20
 SCARCE_FILES, TOO_FEW_FILES = 10_000, 500
 _LEFT_OVER = re.compile(r"\..+\.[0-9a-z_]{8}([0-9a-f]{8})?|.+\.part")
 _LEFT_OVER_S = 3600.0  # nobody writes one file for an hour
-_PIN = re.compile(r"([\w.-]+)(?:\[\w+\])?==(\S+)")
 _READERS: Mapping[str, Callable[[Mapping[str, str]], object]] = {
     "the main server": MainSettings.read,
     "the secure aggregator": AggregatorSettings.read,
@@ -132,7 +133,10 @@ def installation(requirements: Path = PROJECT / "requirements.txt") -> Iterator[
         yield Finding("Python", "wrong", f"This is Python {version}.", "Install Python 3.11 or newer, then make setup.")
     else:
         yield Finding("Python", "ok", f"This is Python {version}.")
-    pins = _PIN.findall(requirements.read_text())
+    lines = (line.strip() for line in requirements.read_text().splitlines())
+    wanted = [Requirement(line) for line in lines if line and not line.startswith(("#", "-"))]
+    here = [each for each in wanted if each.marker is None or each.marker.evaluate()]
+    pins = [(each.name, one.version) for each in here for one in each.specifier if one.operator == "=="]
     differ = 0
     for name, pinned in pins:
         try:

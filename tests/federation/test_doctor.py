@@ -244,7 +244,10 @@ def test_version_is_that_of_the_project() -> None:
 
 
 def test_packages_that_lack_or_differ_are_named(tmp_path: Path) -> None:
-    (tmp_path / "pins.txt").write_text("nobody-has-this==1.0\nflask==0.1\nrequests[socks]==2.0\npytest\n")
+    (tmp_path / "pins.txt").write_text(
+        "nobody-has-this==1.0\nflask==0.1\nrequests[socks]==2.0\npytest\n# flask==9\n"
+        'not-for-us==1.0; platform_machine == "abacus"\n'
+    )
     findings = [finding for finding in checks.installation(tmp_path / "pins.txt") if finding.where == "packages"]
     assert [finding.state for finding in findings] == ["wrong", "warning", "warning"]
     assert findings[0].said == "nobody-has-this 1.0 is not installed."
