@@ -27,6 +27,6 @@ ARCHITECTURES: Final = MappingProxyType({**architectures.ARCHITECTURES, WIDE.nam
 def main_server() -> Flask:
     """Make the main server's app; the architecture is added before anything else is imported that looks for one."""
     architectures.ARCHITECTURES = ARCHITECTURES  # type: ignore[misc]  # it is Final, but for this
-    from main_server.app import create_app  # noqa: PLC0415
+    from main_server.app import create_app  # noqa: PLC0415 - after the architecture is known
 
     return create_app()

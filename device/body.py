@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from device.checkpoint import Tensors, load_efficientnet_lite0
 from device.embedding import INPUT_PX
-from device.litert import BODY_VERSION
+from device.litert import answering_file
+from shared.architectures import EFFICIENTNET_LITE0_HEAD
 from shared.blobs import write_durably
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def ensure_exported(cache: Path) -> Path:
         body = build_body(load_efficientnet_lite0())
         return to_litert(lambda pixels: body(pixels, training=False), ((1, INPUT_PX, INPUT_PX, 3), "float32", "pixels"))
 
-    return once(cache / f"{BODY_VERSION}.tflite", export)
+    return once(answering_file(cache, EFFICIENTNET_LITE0_HEAD), export)
 
 
 def to_litert(call: Callable[..., Any], *inputs: tuple[tuple[int, ...], str, str], halved: bool = True) -> bytes:

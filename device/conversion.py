@@ -33,7 +33,7 @@ def convert(model: Model, form: str, path: Path, pixels: Path | None) -> dict[st
     Args:
         model: The model.
         form: One of `FORMS`.
-        path: The file; its folder is made if missing.
+        path: The file; its folder is there.
         pixels: A .npy file, float32[n, px, px, 3], that the written Keras file is to answer.
 
     Returns:
@@ -44,7 +44,6 @@ def convert(model: Model, form: str, path: Path, pixels: Path | None) -> dict[st
     """
     network = whole(model)
     with storage_errors(f"The folder {path.parent}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
         FORMS[form](network, path)
     if pixels is None:
         return {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import socket
 import ssl
 import subprocess
 import sys
@@ -61,12 +60,6 @@ def a_broker(port: int, *args: Any, **listener: Any) -> Iterator[subprocess.Pope
     finally:
         started.kill()
         started.communicate()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Watcher:

@@ -30,7 +30,8 @@ from device.bell.telling_store import ToldStore
 from device.store import Store
 from shared.errors import InvalidMessage, SettingsError
 from tests.device.tls import write_certificate
-from tests.owners import Watcher, a_broker, free_port
+from tests.owners import Watcher, a_broker
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 DEVICE = """

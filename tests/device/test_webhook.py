@@ -23,7 +23,8 @@ from device.bell.webhook import Webhook
 from device.store import Store
 from shared.errors import SettingsError
 from tests.device.tls import write_certificate
-from tests.owners import SECRET, Server, free_port
+from tests.owners import SECRET, Server
+from tests.ports import free_port
 
 DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "home-assistant.md"
 PATH = "/hook/hidden-in-the-path?token=hidden-in-the-query"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,14 +18,10 @@ import psutil
 import pytest
 import requests
 
+from tests.ports import free_port
+
 PROJECT = Path(__file__).resolve().parents[2]
 SERVICES = {"main": "wsgi3:app", "device1": "wsgi1:app", "device2": "wsgi2:app", "aggregator": "wsgi4:app"}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -35,7 +30,7 @@ class Federation:
 
     home: Path
     variables: dict[str, str]
-    ports: dict[str, int] = field(default_factory=lambda: {name: _free_port() for name in SERVICES})
+    ports: dict[str, int] = field(default_factory=lambda: {name: free_port() for name in SERVICES})
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def url(self, service: str, path: str = "") -> str:

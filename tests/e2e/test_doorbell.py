@@ -21,7 +21,8 @@ import standardwebhooks
 
 from device.bell.event_store import EventStore
 from device.store import Store
-from tests.owners import SECRET, Server, Watcher, a_broker, free_port
+from tests.owners import SECRET, Server, Watcher, a_broker
+from tests.ports import free_port
 
 PORCH = np.random.default_rng(7).integers(90, 150, (9, 16, 3)).astype(np.uint8)
 COAT = (200, 30, 200)  # blue, green, red: nothing else on the porch has this colour

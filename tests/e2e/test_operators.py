@@ -16,6 +16,8 @@ import psutil
 import pytest
 import requests
 
+from tests.ports import free_port
+
 PROJECT = Path(__file__).resolve().parents[2]
 TOKEN = "correct-horse-battery-staple"
 STEP = "/send_model_clients"
@@ -28,12 +30,6 @@ def _gunicorn(home: Path, bind: str, **variables: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command, cwd=PROJECT, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_until_up(url: str, process: subprocess.Popen[str]) -> None:
@@ -54,7 +50,7 @@ def local(make_federation: Callable[..., Any]) -> Any:
 @pytest.fixture(scope="module")
 def reachable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """A main server on every address, with a token."""
-    port = _free_port()
+    port = free_port()
     process = _gunicorn(tmp_path_factory.mktemp("home"), f"0.0.0.0:{port}", DOORBELL_OPERATOR_TOKEN=TOKEN)
     url = f"http://127.0.0.1:{port}"
     try:
@@ -67,7 +63,7 @@ def reachable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, s
 
 @pytest.mark.parametrize("bind", ["0.0.0.0:{port}", "[::]:{port}", ":{port}"])
 def test_service_does_not_start_where_others_reach_it_without_a_token(tmp_path: Path, bind: str) -> None:
-    port = _free_port()
+    port = free_port()
     process = _gunicorn(tmp_path / "home", bind.format(port=port), DOORBELL_OPERATOR_TOKEN="")
     _, said = process.communicate(timeout=30)
     assert process.returncode not in (0, None)
@@ -79,7 +75,7 @@ def test_service_does_not_start_where_others_reach_it_without_a_token(tmp_path: 
 
 
 def test_unusable_token_stops_the_service_and_is_not_shown(tmp_path: Path) -> None:
-    process = _gunicorn(tmp_path, f"localhost:{_free_port()}", DOORBELL_OPERATOR_TOKEN="hunter2-hunter2")
+    process = _gunicorn(tmp_path, f"localhost:{free_port()}", DOORBELL_OPERATOR_TOKEN="hunter2-hunter2")
     _, said = process.communicate(timeout=30)
     assert process.returncode not in (0, None)
     assert "DOORBELL_OPERATOR_TOKEN cannot be used" in said and "hunter2" not in said and "Traceback" not in said

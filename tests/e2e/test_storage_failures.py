@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import socket
 import subprocess
 import sys
 import time
@@ -24,16 +23,11 @@ from shared.http_client import HttpClient
 from shared.identity import Identity
 from shared.round_settings import RoundSettings, parse_round_settings
 from shared.trust import Standing
+from tests.ports import free_port
 
 PROJECT = Path(__file__).resolve().parents[2]
 LIKE_ANYBODY = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
 MODULES = [["main_server"], ["sec_agg"], ["device", "--id", "1"]]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def start_in_vain(home: Path, module: list[str], port: int | None = None, **variables: str) -> str:
