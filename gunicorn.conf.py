@@ -44,10 +44,10 @@ def on_starting(server):
     The imports stay in the master, so new code needs a restart: SIGHUP reloads settings only. They are few, as it has
     no use for the rest of what a worker needs.
     """
-    from shared.addresses import check_bind  # noqa: PLC0415
     from shared.errors import SettingsError  # noqa: PLC0415
-    from shared.logs import formatter  # noqa: PLC0415
     from shared.settings import LogSettings, OperatorSettings  # noqa: PLC0415
+    from shared.telemetry.logs import formatter  # noqa: PLC0415
+    from shared.transport.addresses import check_bind  # noqa: PLC0415
 
     inherited = range(
         3, 3 + systemd.listen_fds(unset_environment=False)
@@ -140,7 +140,7 @@ def _reserve(folder):
 
 def post_worker_init(worker):
     """Start what the service does besides answering requests."""
-    from shared.background import start_background  # noqa: PLC0415
+    from shared.web.background import start_background  # noqa: PLC0415
 
     stop = start_background(worker.wsgi, worker.cfg.threads)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):

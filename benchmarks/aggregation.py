@@ -14,12 +14,12 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from benchmarks.figure import Figure
+from learning.architectures import ARCHITECTURES
 from sec_agg.aggregation import add_up
-from shared.architectures import ARCHITECTURES
-from shared.containers import MaskedUpdate
-from shared.fixed_point import EXTRA_COORDINATES, decode, encode
-from shared.masking import SEALED_BYTES, mask, new_seed, unmask
-from shared.round_settings import RoundSettings
+from shared.round.fixed_point import EXTRA_COORDINATES, decode, encode
+from shared.round.masking import SEALED_BYTES, mask, new_seed, unmask
+from shared.round.payloads import MaskedUpdate
+from shared.round.plan import RoundSettings
 
 UPDATES, PARAMETERS, TIMES = 100, 1_000_000, 5
 SETTINGS = RoundSettings(

@@ -24,7 +24,7 @@ import requests
 from benchmarks.figure import Figure
 from benchmarks.services import PROJECT, free_port, loads_tensorflow, resident_mb, services, stop, tree
 from benchmarks.swap import ring, two_rounds
-from dataset import porch
+from dataset.porch import drawing as porch
 
 STARTS, RINGS, START_S, RESIDENT_MB, PATIENCE_S = 5, 50, 2.0, 250.0, 60.0
 

@@ -10,8 +10,10 @@ import numpy as np
 
 from benchmarks.aggregation import SETTINGS
 from benchmarks.figure import Figure
-from shared.architectures import DEFAULT, architecture
-from shared.containers import (
+from learning.architectures import DEFAULT, architecture
+from shared.errors import DoorbellError
+from shared.round.masking import SEALED_BYTES
+from shared.round.payloads import (
     Aggregate,
     MaskedUpdate,
     Model,
@@ -21,8 +23,6 @@ from shared.containers import (
     parse_model,
     parse_plain_update,
 )
-from shared.errors import DoorbellError
-from shared.masking import SEALED_BYTES
 
 INPUTS = 50_000
 ROOM_BYTES = 256 << 10  # for the parsed header and the error, whatever the input

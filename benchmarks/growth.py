@@ -23,15 +23,15 @@ import requests
 from benchmarks.figure import Figure
 from benchmarks.load_devices import DETECTOR, Federation, Joined
 from benchmarks.services import services
-from device.update import masked_update
+from learning.round import masked_update
 from main_server.context import MainServer
-from main_server.members import DEVICE, invite
-from main_server.pruning import prune as prune_main
+from main_server.members.members import DEVICE, invite
+from main_server.models.pruning import prune as prune_main
 from sec_agg.pruning import prune as prune_aggregator
-from sec_agg.store import Store
-from shared.blobs import BlobStore
-from shared.http_client import HttpClient, Peer
+from sec_agg.store.store import Store
 from shared.settings import AggregatorSettings, MainSettings
+from shared.storage.blobs import BlobStore
+from shared.transport.http_client import HttpClient, Peer
 
 LOOKS = (250, 500, 1000)
 KEEP_VERSIONS, DEVICES = 20, 2

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.figure import Figure
-from device.update import delta_of, masked_update
-from main_server.server_optimizer import step
-from shared.architectures import DEFAULT, architecture
-from shared.fixed_point import decode
-from shared.masking import SealingKey, new_private_key, unmask
-from shared.round_settings import RoundSettings
+from learning.architectures import DEFAULT, architecture
+from learning.round import delta_of, masked_update
+from learning.strategies.fedavg import step
+from shared.round.fixed_point import decode
+from shared.round.masking import SealingKey, new_private_key, unmask
+from shared.round.plan import RoundSettings
 
 PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
 CLIENTS = ("client_1", "client_2")
@@ -67,8 +67,8 @@ class _Laboratory:
     """One detector: both clients' photos and one warm model."""
 
     def __init__(self, detector: str, cache: Path) -> None:
-        from device.examples import Pictures  # noqa: PLC0415 - it loads TensorFlow
-        from device.training import Examples, Learner  # noqa: PLC0415 - so does this
+        from device.training.examples import Pictures  # noqa: PLC0415 - it loads TensorFlow
+        from device.training.training import Examples, Learner  # noqa: PLC0415 - so does this
 
         self.detector, self.spec = detector, architecture(DEFAULT)
         self.learner = Learner(self.spec)

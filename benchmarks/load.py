@@ -28,14 +28,14 @@ from benchmarks import services
 from benchmarks.figure import Figure
 from benchmarks.load_devices import DETECTOR, Federation, Joined, Prepared, Sent, run
 from benchmarks.wide_model import ARCHITECTURES, WIDE
+from learning import architectures
+from learning.architectures import DEFAULT, architecture
+from learning.strategies.fedavg import step
 from main_server.context import MainServer
-from main_server.members import DEVICE, invite
-from main_server.server_optimizer import step
-from shared import architectures
-from shared.architectures import DEFAULT, architecture
-from shared.containers import parse_model
-from shared.fixed_point import decode, scale_of
-from shared.round_settings import RoundSettings
+from main_server.members.members import DEVICE, invite
+from shared.round.fixed_point import decode, scale_of
+from shared.round.payloads import parse_model
+from shared.round.plan import RoundSettings
 from shared.settings import MainSettings
 
 WORKERS = 2

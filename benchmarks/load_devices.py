@@ -19,13 +19,13 @@ import numpy as np
 import requests
 from numpy.typing import NDArray
 
-from device.update import masked_update
-from shared.fixed_point import encode
-from shared.http_client import CONTAINER_TYPE, HttpClient, Peer
-from shared.identity import Identity
-from shared.membership import MAIN_SERVER, JoinCode, JoinRequest, Membership
-from shared.round_settings import RoundSettings, parse_round_settings
-from shared.signing import sign_request
+from learning.round import masked_update
+from shared.round.fixed_point import encode
+from shared.round.plan import RoundSettings, parse_round_settings
+from shared.security.identity import Identity
+from shared.security.joining import MAIN_SERVER, JoinCode, JoinRequest, Membership
+from shared.security.signing import sign_request
+from shared.transport.http_client import CONTAINER_TYPE, HttpClient, Peer
 
 DETECTOR = "animal"
 REPEAT_EVERY = 20

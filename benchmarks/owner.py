@@ -18,7 +18,8 @@ import requests
 from benchmarks.figure import Figure
 from benchmarks.learning import PHOTOS
 from benchmarks.services import services
-from dataset import folders, porch
+from dataset import folders
+from dataset.porch import drawing as porch
 
 DETECTORS, CLIENTS = ("animal", "vehicle"), ("client_1", "client_2")
 LABELLED, UNSEEN, ROUNDS, POINTS = 60, 40, 3, 15.0

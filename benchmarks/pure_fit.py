@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from dataset import folders
-from shared.architectures import architecture
+from learning.architectures import architecture
 
 
 class PureFit:
@@ -44,7 +44,7 @@ class PureFit:
 def _main() -> None:
     import keras  # noqa: PLC0415 - this process is the only one of the benchmark that loads it
 
-    from device.models import build  # noqa: PLC0415 - it loads Keras as well
+    from device.training.models import build  # noqa: PLC0415 - it loads Keras as well
 
     data, detector = Path(sys.argv[1]), sys.argv[2]
     spec = architecture("porch-cnn")

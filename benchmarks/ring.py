@@ -22,14 +22,15 @@ import requests
 
 from benchmarks.figure import Figure
 from benchmarks.services import services
-from dataset import folders, porch
+from dataset import folders
 from dataset.decoding import decode
-from device.body import build_body
-from device.checkpoint import load_efficientnet_lite0
-from device.store import Store
-from shared.architectures import EFFICIENTNET_LITE0_HEAD
-from shared.blobs import BlobStore
-from shared.containers import parse_model
+from dataset.porch import drawing as porch
+from device.store.store import Store
+from device.training.backbone import build_body
+from device.training.checkpoint import load_efficientnet_lite0
+from learning.architectures import EFFICIENTNET_LITE0_HEAD
+from shared.round.payloads import parse_model
+from shared.storage.blobs import BlobStore
 
 RINGS, WIDTH, HEIGHT = 200, 1280, 720
 MEDIAN_MS, P99_MS, SLOWER, TIMES_FASTER = 25.0, 60.0, 3.0, 10.0
@@ -133,7 +134,7 @@ def _main(home: Path) -> None:
     """Print the median milliseconds of decoding a picture and asking all models, each through Keras' `predict`."""
     import keras  # noqa: PLC0415 - this process is the only one of the benchmark that loads it
 
-    from device.models import build, set_params  # noqa: PLC0415 - it loads Keras as well
+    from device.training.models import build, set_params  # noqa: PLC0415 - it loads Keras as well
 
     psutil.Process().cpu_affinity([psutil.Process().cpu_affinity()[-1]])
     folder, body, heads = home / "devices" / "device-1", build_body(load_efficientnet_lite0()), []

@@ -10,10 +10,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.figure import Figure
-from shared.http_client import CONTAINER_TYPE
-from shared.identity import Identity
-from shared.nonces import Nonces
-from shared.signing import Receiver, sign_request, sign_response, verify_request, verify_response
+from shared.security.identity import Identity
+from shared.security.nonces import Nonces
+from shared.security.signing import (
+    Receiver,
+    sign_request,
+    sign_response,
+    verify_request,
+    verify_response,
+)
+from shared.transport.http_client import CONTAINER_TYPE
 
 REPEATS = 50
 BODY = bytes(4_000_000)

@@ -25,7 +25,7 @@ import requests
 from benchmarks.figure import Figure
 from benchmarks.ring import HEIGHT, WIDTH, _percentiles, _photo
 from benchmarks.services import PROJECT, services
-from dataset import porch
+from dataset.porch import drawing as porch
 
 RINGS_PER_S, PACE_PER_S, SECONDS, CONNECTIONS = 50.0, 51.0, 25.0, 12
 LEAST_SWAPS, PAUSE_S = 8, 0.4

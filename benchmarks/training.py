@@ -16,11 +16,11 @@ import requests
 from benchmarks.figure import Figure
 from benchmarks.pure_fit import PureFit
 from benchmarks.services import services
-from dataset import porch
-from device.trainer import Trainer
+from dataset.porch import drawing as porch
+from device.training.worker_client import Trainer
 from federation.round import Addresses, run_round
-from shared.architectures import architecture
-from shared.containers import Model
+from learning.architectures import architecture
+from shared.round.payloads import Model
 
 DETECTOR = "animal"
 WARM, TIMES, TRAININGS = 2, 7, 200

@@ -13,7 +13,7 @@ import requests
 
 from benchmarks import services
 from benchmarks.figure import Figure
-from dataset import porch
+from dataset.porch import drawing as porch
 
 DETECTOR = "animal"
 IDLE_S = 120.0

@@ -28,14 +28,14 @@ import psutil
 from benchmarks.figure import Figure
 from benchmarks.services import PROJECT
 from benchmarks.swap import two_rounds
-from dataset import porch
-from device.bell.camera import Frame, NoPicture
+from dataset.porch import drawing as porch
 from device.bell.doorbell import add_doorbell
-from device.bell.motion import Watch
 from device.bell.ring import forget_old, ring
+from device.camera.camera import Frame, NoPicture
+from device.camera.motion import Watch
 from device.context import Device
 from shared.settings import DeviceSettings
-from shared.web import make_app
+from shared.web.app import make_app
 
 DAYS, A_DAY, KEEP_DAYS, KEEP_MB = 7, 1440, 2.0, 100.0
 QUALITY = (70, 70, 70, 70, 95, 95, 70)

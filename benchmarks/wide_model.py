@@ -9,7 +9,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from shared import architectures
+from learning import architectures
 
 if TYPE_CHECKING:
     from flask import Flask

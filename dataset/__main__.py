@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset import frigate, porch, public
+from dataset import frigate, public
 from dataset.decoding import UnusablePicture, decode
+from dataset.porch import drawing as porch
 from shared.errors import DatasetError, DoorbellError
 
 SHOWN_PER_ROW = 10

@@ -22,10 +22,10 @@ from typing import Any
 
 from dataset.decoding import UnusablePicture, check_file_size, decode
 from dataset.layout import census, class_names, entries, split_folder, split_of
-from shared.blobs import storage_errors, write_durably
 from shared.errors import DatasetError
 from shared.names import NAME
 from shared.settings import DeviceSettings
+from shared.storage.blobs import storage_errors, write_durably
 
 _NONE = "none"
 _ELSEWHERE = "a link that leads elsewhere"

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from device.context import Device, identity_path, open_standing
 from shared.errors import DoorbellError, NotFound
-from shared.serve import parser, serve
+from shared.security.authenticator import change_key_from_command_line
 from shared.settings import DeviceSettings, port_of
-from shared.trust import change_key_from_command_line
+from shared.web.serve import parser, serve
 
 
 def _serve() -> None:
@@ -30,7 +30,7 @@ def _serve() -> None:
 
 
 def _export(words: list[str]) -> int:
-    from device.export import TOLERANCES, export  # noqa: PLC0415 - serving needs none of it
+    from device.vision.export import TOLERANCES, export  # noqa: PLC0415 - serving needs none of it
 
     command_line = argparse.ArgumentParser(prog="python -m device export", description="Models in force, as files.")
     command_line.add_argument("form", choices=tuple(TOLERANCES), help="what is to load them")

@@ -8,22 +8,22 @@ from pathlib import Path
 
 from flask import Flask, request
 
-from device.alone import be_alone
-from device.attending import attend
 from device.bell.doorbell import add_doorbell, camera_of
 from device.context import Device
-from device.gauges import gauges
+from device.metrics import gauges
 from device.page import fingerprint, page
+from device.rounds.poll_loop import attend
+from device.rounds.schedule import keep_to_schedule
 from device.routes import add_routes
-from device.schedule import keep_to_schedule
-from device.trainer import describe, progress_of
-from shared.architectures import ARCHITECTURES
-from shared.background import add_background
-from shared.containers import MAX_HEADER_BYTES
-from shared.http_client import HttpClient
-from shared.live import Live, add_live
+from device.single_instance import be_alone
+from device.training.worker_client import describe, progress_of
+from learning.architectures import ARCHITECTURES
+from shared.round.payloads import MAX_HEADER_BYTES
 from shared.settings import DeviceSettings
-from shared.web import make_app
+from shared.transport.http_client import HttpClient
+from shared.web.app import make_app
+from shared.web.background import add_background
+from shared.web.live import Live, add_live
 
 _MAX_BODY_BYTES = MAX_HEADER_BYTES + 4 * max(known.size for known in ARCHITECTURES.values())  # the largest model
 

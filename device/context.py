@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from dataset import folders
-from device.store import Store
-from device.trainer import Trainer
-from shared.blobs import BlobStore
+from device.store.store import Store
+from device.training.worker_client import Trainer
 from shared.errors import NotFound
-from shared.http_client import HttpClient
-from shared.identity import Identity
+from shared.security.authenticator import Standing
+from shared.security.identity import Identity
 from shared.settings import DeviceSettings
-from shared.trust import Standing
+from shared.storage.blobs import BlobStore
+from shared.transport.http_client import HttpClient
 
 _POLL_TIMEOUT_S = 45.0
 

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from dataset import folders
 from device.context import Device
-from device.records import Held, Training
-from device.trainer import progress_of
+from device.store.records import Held, Training
+from device.training.worker_client import progress_of
 from shared.errors import NotFound
 from shared.names import checked_name
 

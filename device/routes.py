@@ -7,19 +7,19 @@ from functools import partial
 
 from flask import Flask, Response, jsonify, request
 
-from device import participation
 from device.context import Device
+from device.evaluation.routes import add_report
 from device.page import thumbnail
-from device.report import add_report
+from device.rounds import participation
 from shared.errors import NotFound
-from shared.manifest import HEADER
-from shared.messages import add_signed_message
 from shared.names import checked_name
-from shared.nonces import Nonces
-from shared.openapi import CONTAINER, JPEG, MANIFEST, PNG, SENTENCE, Operation, declare
-from shared.steps import Answer, Done, each
-from shared.trust import Caller, Gate
-from shared.web import add_step
+from shared.security.authenticator import Caller, Gate
+from shared.security.manifest import HEADER
+from shared.security.nonces import Nonces
+from shared.web.app import add_step
+from shared.web.openapi import CONTAINER, JPEG, MANIFEST, PNG, SENTENCE, Operation, declare
+from shared.web.signed_routes import add_signed_message
+from shared.web.steps import Answer, Done, each
 
 
 def add_routes(app: Flask, device: Device) -> None:

@@ -10,7 +10,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from federation import backup, controls, demo, doctor, membership, preflight, restore
+from federation import controls, membership, preflight
+from federation.backup import backup, restore
+from federation.demo import demo
+from federation.doctor import doctor
 from federation.processes import PORTS, command, environment
 from federation.round import Addresses, Step, run_round
 from shared.errors import DoorbellError

@@ -59,7 +59,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def status_of(main: str) -> dict[str, Any]:
-    """Return how things stand at a main server, as `main_server/status.py` describes it.
+    """Return how things stand at a main server, as `main_server/dashboard/status.py` describes it.
 
     Raises:
         PeerUnreachable: It does not answer.

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from federation.commands import clock
-from main_server import members
 from main_server.context import MainServer
+from main_server.members import members
 from shared.settings import MainSettings
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from typing import Any
 import requests
 
 from shared.errors import DoorbellError, PeerUnreachable
-from shared.logs import checked_id, id_header, request_id, under
-from shared.round_settings import Topology
+from shared.round.plan import Topology
+from shared.telemetry.logs import checked_id, id_header, request_id, under
 
 
 @dataclass(frozen=True)

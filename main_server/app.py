@@ -7,18 +7,18 @@ from pathlib import Path
 
 from flask import Flask
 
-from main_server.attendance import fingerprint
 from main_server.context import MainServer
-from main_server.gauges import gauges
-from main_server.members import leave_local_codes
-from main_server.page import page
+from main_server.dashboard.page import page
+from main_server.members.device_status import fingerprint
+from main_server.members.members import leave_local_codes
+from main_server.metrics import gauges
+from main_server.rounds.work import News
 from main_server.routes import add_routes
-from main_server.work import News
-from shared.background import add_background, threads_of
-from shared.http_client import HttpClient
-from shared.live import Live, add_live, remembered
 from shared.settings import MainSettings
-from shared.web import make_app
+from shared.transport.http_client import HttpClient
+from shared.web.app import make_app
+from shared.web.background import add_background, threads_of
+from shared.web.live import Live, add_live, remembered
 
 
 def create_app(settings: MainSettings | None = None, http: HttpClient | None = None) -> Flask:

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from main_server.store import Store
-from shared.addresses import guarded_session
-from shared.blobs import BlobStore, open_blobs
-from shared.http_client import HttpClient
-from shared.identity import Identity, private_bytes
-from shared.masking import PRIVATE_KEY_BYTES, SealingKey
+from main_server.store.store import Store
+from shared.round.masking import PRIVATE_KEY_BYTES, SealingKey
+from shared.security.identity import Identity, private_bytes
 from shared.settings import MainSettings
+from shared.storage.blobs import BlobStore, open_blobs
+from shared.transport.addresses import guarded_session
+from shared.transport.http_client import HttpClient
 
 
 @dataclass(frozen=True)

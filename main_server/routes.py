@@ -7,12 +7,20 @@ from functools import partial
 from flask import Flask, Response, g, jsonify, request
 
 from main_server.context import MainServer
-from main_server.controls import add_controls
-from main_server.devices import ROUNDS, STATUS, announce
-from main_server.members import ADMISSION, JOINING, NEW_KEY, ROSTER, admit, change_key, member_of, roster
-from main_server.model_registry import deliver, published_model
-from main_server.performances import add_report, note
-from main_server.rounds import (
+from main_server.dashboard.evaluations import add_report, note
+from main_server.members.devices import ROUNDS, STATUS, announce
+from main_server.members.members import (
+    ADMISSION,
+    JOINING,
+    NEW_KEY,
+    ROSTER,
+    admit,
+    change_key,
+    member_of,
+    roster,
+)
+from main_server.models.registry import deliver, published_model
+from main_server.rounds.rounds import (
     FINISHED,
     REFUSED,
     ROUND,
@@ -23,21 +31,22 @@ from main_server.rounds import (
     check_seeds,
     current_round,
 )
-from main_server.work import News, for_aggregator, for_device
-from main_server.work_messages import ASKING, WORK
+from main_server.rounds.work import News, for_aggregator, for_device
+from main_server.rounds.work_messages import ASKING, WORK
+from main_server.runs.controls import add_controls
 from shared.errors import DoorbellError
-from shared.http_client import CONTAINER_TYPE
-from shared.manifest import HEADER
-from shared.membership import MAIN_SERVER
-from shared.messages import add_signed_message
 from shared.names import checked_name, checked_version
-from shared.nonces import open_nonces
-from shared.openapi import CONTAINER, Operation
-from shared.operators import Attempts
-from shared.performances import PERFORMANCE
-from shared.steps import Done, each
-from shared.trust import AnyRole, Caller, Gate
-from shared.web import add_message, add_step, json_body
+from shared.protocol.evaluations import PERFORMANCE
+from shared.security.authenticator import AnyRole, Caller, Gate
+from shared.security.joining import MAIN_SERVER
+from shared.security.manifest import HEADER
+from shared.security.nonces import open_nonces
+from shared.transport.http_client import CONTAINER_TYPE
+from shared.web.app import add_message, add_step, json_body
+from shared.web.openapi import CONTAINER, Operation
+from shared.web.operators import Attempts
+from shared.web.signed_routes import add_signed_message
+from shared.web.steps import Done, each
 
 _NOTHING = "No device has announced itself yet. Open /sendstatus on the devices, then try again."
 

@@ -1,9 +1,9 @@
 """`python -m sec_agg`: the secure aggregator under gunicorn on port 8003."""
 
 from sec_agg.app import IDENTITY, open_standing
-from shared.serve import parser, serve
+from shared.security.authenticator import change_key_from_command_line
 from shared.settings import AggregatorSettings
-from shared.trust import change_key_from_command_line
+from shared.web.serve import parser, serve
 
 command_line = parser()
 command_line.add_argument("--new-key", action="store_true", help="replace the aggregator's key, then end")

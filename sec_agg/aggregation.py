@@ -22,16 +22,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sec_agg.roster import Roster
-from sec_agg.store import Round, Store, Stored
-from shared.blobs import BlobStore
-from shared.containers import Aggregate, MaskedUpdate, parse_masked_update
+from sec_agg.store.store import Round, Store, Stored
 from shared.errors import InvalidMessage, OutOfOrder, PeerUnreachable, StorageFailed
-from shared.fixed_point import EXTRA_COORDINATES
-from shared.http_client import HttpClient
-from shared.metrics import count_upload
-from shared.round_settings import RoundSettings, parse_round_settings
-from shared.steps import Done
-from shared.trust import Caller, Standing
+from shared.round.fixed_point import EXTRA_COORDINATES
+from shared.round.payloads import Aggregate, MaskedUpdate, parse_masked_update
+from shared.round.plan import RoundSettings, parse_round_settings
+from shared.security.authenticator import Caller, Standing
+from shared.storage.blobs import BlobStore
+from shared.telemetry.metrics import count_upload
+from shared.transport.http_client import HttpClient
+from shared.web.steps import Done
 
 _CHUNK = 1 << 16
 _NOT_IN_FORCE = "the key that it signed with is not in force any more."

@@ -9,22 +9,22 @@ from typing import Final
 from flask import Flask
 
 from sec_agg.aggregation import Aggregator
-from sec_agg.attending import attend
-from sec_agg.gauges import gauges
+from sec_agg.metrics import gauges
 from sec_agg.page import page
+from sec_agg.poll_loop import attend
 from sec_agg.pruning import Pruner
 from sec_agg.roster import Roster
 from sec_agg.routes import add_routes
-from sec_agg.store import Store
-from shared.background import add_background
-from shared.blobs import open_blobs
-from shared.http_client import HttpClient
-from shared.identity import Identity
-from shared.live import Live, add_live
-from shared.nonces import open_nonces
+from sec_agg.store.store import Store
+from shared.security.authenticator import Gate, Standing
+from shared.security.identity import Identity
+from shared.security.nonces import open_nonces
 from shared.settings import AggregatorSettings
-from shared.trust import Gate, Standing
-from shared.web import make_app
+from shared.storage.blobs import open_blobs
+from shared.transport.http_client import HttpClient
+from shared.web.app import make_app
+from shared.web.background import add_background
+from shared.web.live import Live, add_live
 
 ROLE: Final = "secure-aggregator"
 IDENTITY: Final = "identity.key"

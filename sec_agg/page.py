@@ -11,11 +11,11 @@ import numpy as np
 from markupsafe import Markup
 
 from sec_agg.aggregation import Aggregator
-from sec_agg.standing_store import Current, Sent
-from shared.blobs import BlobStore
-from shared.charts import histogram
+from sec_agg.store.snapshot import Current, Sent
 from shared.errors import DoorbellError
-from shared.fixed_point import EXTRA_COORDINATES
+from shared.round.fixed_point import EXTRA_COORDINATES
+from shared.storage.blobs import BlobStore
+from shared.web.charts import histogram
 
 SUMS: Final = 20
 BINS: Final = 16

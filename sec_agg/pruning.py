@@ -18,9 +18,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from sec_agg.store import Store
-from shared.blobs import BlobStore
+from sec_agg.store.store import Store
 from shared.errors import DoorbellError
+from shared.storage.blobs import BlobStore
 
 RECENT_ROUNDS, LISTED_ROUNDS = 3, 20
 GRACE_S = 3600.0

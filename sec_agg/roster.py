@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from shared.errors import PeerUnreachable
-from shared.http_client import HttpClient
-from shared.identity import fingerprint
-from shared.trust import Member, Standing
+from shared.security.authenticator import Member, Standing
+from shared.security.identity import fingerprint
+from shared.transport.http_client import HttpClient
 
 FRESH_S = 10.0
 MAX_STRANGERS = 100

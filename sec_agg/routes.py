@@ -8,11 +8,11 @@ from flask import Flask, Response, jsonify
 
 from sec_agg.aggregation import Aggregator, accept, aggregate, hand_over
 from sec_agg.pruning import Pruner
-from shared.messages import add_signed_message
-from shared.openapi import CONTAINER, Operation
-from shared.steps import Answer, each
-from shared.trust import Caller, Gate
-from shared.web import add_step
+from shared.security.authenticator import Caller, Gate
+from shared.web.app import add_step
+from shared.web.openapi import CONTAINER, Operation
+from shared.web.signed_routes import add_signed_message
+from shared.web.steps import Answer, each
 
 _NOTHING = "No masked update has arrived yet. Open /modeltrain and /sendmodel on the devices, then try again."
 

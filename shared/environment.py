@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
-from shared.addresses import Network
-from shared.blobs import parse_blob_place
 from shared.errors import DoorbellError, SettingsError
 from shared.names import checked_name
-from shared.round_settings import Topology
+from shared.round.plan import Topology
+from shared.storage.blobs import parse_blob_place
+from shared.transport.addresses import Network
 
 T = TypeVar("T")
 LogForm = Literal["text", "json"]

@@ -8,7 +8,7 @@
     ├── NotSigned           401  a message between services without a signature
     ├── BadSignature        401  one whose signature does not hold; its problem type says why
     ├── Forbidden           403  who sent it is known, and may not
-    ├── Refused             403  not the operator's own request (shared.operators)
+    ├── Refused             403  not the operator's own request (shared.web.operators)
     │   ├── LoginRequired   401  without the operator token
     │   └── TooManyAttempts 429  at a token or a join code
     ├── NotFound            404  no such detector, version or page

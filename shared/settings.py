@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from datetime import time
 from pathlib import Path
 
-from shared.addresses import Network
-from shared.architectures import DEFAULT, architecture
+from learning.architectures import DEFAULT, architecture
 from shared.environment import (
     LogForm,
     Reader,
@@ -29,7 +28,8 @@ from shared.environment import (
     yes_or_no,
 )
 from shared.errors import SettingsError
-from shared.round_settings import Topology
+from shared.round.plan import Topology
+from shared.transport.addresses import Network
 
 MAX_COHORT = 2048
 """More devices' sealed seeds would not fit into the header of an aggregate (`containers.MAX_HEADER_BYTES`)."""

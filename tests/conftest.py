@@ -28,24 +28,24 @@ from numpy.typing import NDArray
 from requests.adapters import BaseAdapter
 
 import main_server.app
-import main_server.store
+import main_server.store.store
 import sec_agg.app
-from device.update import masked_update
+from learning.architectures import architecture
+from learning.round import masked_update
 from main_server.context import MainServer
-from main_server.members import member_of
-from main_server.model_registry import load_model
+from main_server.members.members import member_of
+from main_server.models.registry import load_model
 from sec_agg.aggregation import Aggregator
 from sec_agg.roster import Roster
-from sec_agg.store import Store
-from shared.architectures import architecture
-from shared.blobs import BlobStore
-from shared.http_client import HttpClient, Peer, Reply
-from shared.identity import Identity
-from shared.membership import MAIN_SERVER, Role
-from shared.round_settings import RoundSettings, parse_round_settings
+from sec_agg.store.store import Store
+from shared.round.plan import RoundSettings, parse_round_settings
+from shared.security.authenticator import Caller, Standing
+from shared.security.identity import Identity
+from shared.security.joining import MAIN_SERVER, Role
+from shared.security.signing import Verified
 from shared.settings import AggregatorSettings, MainSettings
-from shared.signing import Verified
-from shared.trust import Caller, Standing
+from shared.storage.blobs import BlobStore
+from shared.transport.http_client import HttpClient, Peer, Reply
 
 ON_BOTH_DATABASES = {"main_server": {"test_devices", "test_rounds"}}
 """Modules whose tests of verbs run on SQLite and on PostgreSQL; the stores beneath the others do in `stores/`."""
@@ -279,7 +279,7 @@ def postgresql() -> Iterator[PostgreSQL]:
 def migrated(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The name of a database with both servers' tables, empty, to make others of."""
     postgresql.execute("CREATE DATABASE migrated TEMPLATE template0")
-    for store in (main_server.store.Store, Store):
+    for store in (main_server.store.store.Store, Store):
         store(tmp_path_factory.mktemp("migrated"), postgresql.url("migrated")).database.close()
     return "migrated"
 

@@ -22,31 +22,31 @@ SHARED = [f"shared.{path.stem}" for path in sorted((ROOT / "shared").glob("*.py"
 FRAMEWORKS = ("tensorflow", "keras")
 MEASURING = ("sklearn", "matplotlib", "scipy")
 SERVERS = ("sec_agg.app", "main_server.app")
-WEB = {"sec_agg/app.py", "main_server/app.py", "device/app.py", "shared/background.py", "shared/live.py"}
-WEB |= {"shared/web.py", "shared/messages.py", "shared/observing.py", "shared/operators.py"}
-WEB |= {"sec_agg/routes.py", "main_server/routes.py", "main_server/controls.py", "device/routes.py"}
-WEB |= {"shared/spreadsheet.py", "main_server/performances.py", "device/report.py"}
+WEB = {"sec_agg/app.py", "main_server/app.py", "device/app.py", "shared/web/background.py", "shared/web/live.py"}
+WEB |= {"shared/web/app.py", "shared/web/signed_routes.py", "shared/web/instrumentation.py", "shared/web/operators.py"}
+WEB |= {"sec_agg/routes.py", "main_server/routes.py", "main_server/runs/controls.py", "device/routes.py"}
+WEB |= {"shared/web/spreadsheet.py", "main_server/dashboard/evaluations.py", "device/evaluation/routes.py"}
 WEB |= {"device/bell/routes.py", "device/bell/doorbell.py"}
 SQL = {
-    "sec_agg/store.py",
-    "sec_agg/standing_store.py",
-    "sec_agg/tables.py",
-    "main_server/store.py",
-    "main_server/member_store.py",
-    "main_server/figures.py",
-    "main_server/performance_store.py",
-    "main_server/run_store.py",
-    "main_server/standing_store.py",
-    "main_server/states.py",
-    "main_server/tables.py",
-    "device/store.py",
-    "device/tables.py",
-    "device/bell/event_store.py",
-    "device/bell/telling_store.py",
-    "shared/database.py",
-    "shared/nonces.py",
+    "sec_agg/store/store.py",
+    "sec_agg/store/snapshot.py",
+    "sec_agg/store/tables.py",
+    "main_server/store/store.py",
+    "main_server/store/members.py",
+    "main_server/store/totals.py",
+    "main_server/store/evaluations.py",
+    "main_server/store/runs.py",
+    "main_server/store/snapshot.py",
+    "main_server/store/states.py",
+    "main_server/store/tables.py",
+    "device/store/store.py",
+    "device/store/tables.py",
+    "device/store/events.py",
+    "device/store/notifications.py",
+    "shared/storage/database.py",
+    "shared/security/nonces.py",
 }
-ENVIRONMENT = {"shared/settings.py", "device/trainer.py"}
+ENVIRONMENT = {"shared/settings.py", "device/training/worker_client.py"}
 
 
 def loaded_by(modules: list[str], home: Path) -> set[str]:
@@ -93,14 +93,14 @@ def test_aggregator_process_does_not_load_the_other_services(tmp_path: Path) -> 
 
 
 def test_fresh_process_does_show_what_it_imports(tmp_path: Path) -> None:
-    assert {"device", "sklearn"} <= loaded_by(["device.metrics"], tmp_path)
+    assert {"device", "sklearn"} <= loaded_by(["device.evaluation.metrics"], tmp_path)
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=str)
 def test_flask_sql_and_the_environment_stand_where_they_belong(source: Path) -> None:
     name, imported = source.as_posix(), imports_of(source)
     assert "flask" not in imported or name in WEB
-    assert "sqlalchemy" not in imported or name in SQL - {"shared/nonces.py"}
+    assert "sqlalchemy" not in imported or name in SQL - {"shared/security/nonces.py"}
     assert "sqlite3" not in imported or name in SQL
     assert not reads_environment(source) or name in ENVIRONMENT or name.startswith("federation/")
 

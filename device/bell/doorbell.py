@@ -9,25 +9,25 @@ from functools import partial
 
 from flask import Flask
 
-from device.bell.camera import Camera
-from device.bell.event_store import EventStore
-from device.bell.happening import Happening
-from device.bell.home_assistant import Entities
-from device.bell.inference import open_seer
-from device.bell.motion import Watch
-from device.bell.mqtt import Mqtt, parse_broker
 from device.bell.ring import Bell, forget_old, ring
 from device.bell.routes import add_bell_routes
-from device.bell.telling import Teller, Telling
-from device.bell.telling_store import ToldStore
-from device.bell.webhook import Webhook
+from device.camera.camera import Camera
+from device.camera.motion import Watch
 from device.context import Device
-from device.litert import answering_file
-from device.trainer import Busy
-from shared.architectures import architecture
-from shared.background import add_background
-from shared.containers import parse_model
+from device.notifications.home_assistant import Entities
+from device.notifications.mqtt import Mqtt, parse_broker
+from device.notifications.notification import Happening
+from device.notifications.notifier import Teller, Telling
+from device.notifications.webhook import Webhook
+from device.store.events import EventStore
+from device.store.notifications import ToldStore
+from device.training.worker_client import Busy
+from device.vision.litert import answering_file
+from device.vision.predictor import open_seer
+from learning.architectures import architecture
 from shared.errors import CannotTrain, DoorbellError
+from shared.round.payloads import parse_model
+from shared.web.background import add_background
 
 _TIDY_EVERY_S = 3600.0
 _CUT_SHORT_S = 3600.0

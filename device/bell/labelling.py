@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dataset import layout
-from device.bell.event_store import Event, EventStore
 from device.context import Device
-from shared.blobs import storage_errors, write_durably
+from device.store.events import Event, EventStore
 from shared.errors import InvalidMessage, NotFound
 from shared.names import checked_name
+from shared.storage.blobs import storage_errors, write_durably
 
 
 def label(device: Device, events: EventStore, event: Event, labels: Mapping[str, bool]) -> None:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from dataset.decoding import MAX_FILE_BYTES, as_jpeg
-from device.bell.event_store import Event, EventStore
-from device.bell.happening import Answer
-from device.bell.inference import Seer, in_force
 from device.context import Device
+from device.notifications.notification import Answer
+from device.store.events import Event, EventStore
+from device.vision.predictor import Seer, in_force
 from shared.errors import OutOfOrder, StorageFailed
-from shared.steps import Done
+from shared.web.steps import Done
 
 MAX_PICTURE_BYTES = min(MAX_FILE_BYTES, 16 << 20)
 _DAY_S = 86400.0

@@ -6,16 +6,16 @@ from dataclasses import asdict
 
 from flask import Flask, Response, request
 
-from device.bell.camera import Camera
-from device.bell.event_store import Event
 from device.bell.labelling import delete, label, take_back, wanted_event
 from device.bell.ring import MAX_PICTURE_BYTES, Bell, ring
+from device.camera.camera import Camera
+from device.store.events import Event
 from shared.errors import InvalidMessage, NotFound
-from shared.live import render_page
 from shared.names import checked_name
-from shared.openapi import HTML, JPEG, SENTENCE, STRING, Operation, declare
-from shared.steps import Answer
-from shared.web import add_step
+from shared.web.app import add_step
+from shared.web.live import render_page
+from shared.web.openapi import HTML, JPEG, SENTENCE, STRING, Operation, declare
+from shared.web.steps import Answer
 
 SHOWN = 24
 _EVENT = {"name": "event", "in": "query", "required": True, "schema": STRING}

@@ -15,9 +15,9 @@ import requests
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from device.bell.event_store import EventStore
-from device.bell.happening import Answer
-from device.store import Store
+from device.notifications.notification import Answer
+from device.store.events import EventStore
+from device.store.store import Store
 from tests.browser.conftest import PHONE, until
 
 ANSWER = Answer(0.61, True, 0.55, "a" * 64)

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 import device.app
-from device import participation
 from device.context import Device, identity_path
-from shared.containers import Model, parse_model
-from shared.identity import Identity
-from shared.manifest import HEADER, Manifest
+from device.rounds import participation
+from shared.round.payloads import Model, parse_model
+from shared.security.identity import Identity
+from shared.security.manifest import HEADER, Manifest
 from shared.settings import DeviceSettings
 
 STEP = np.float32(0.25)

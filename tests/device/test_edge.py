@@ -20,7 +20,7 @@ client = create_app(1).test_client()
 answer = client.post("/ring", data=picture, content_type="image/jpeg", headers={"Host": "localhost"})
 assert answer.status_code == 200, answer.text
 assert client.get("/events", headers={"Host": "localhost"}).text.count("<article") == 1
-from device.embedding import Embedder
+from device.vision.embedding import Embedder
 print(psutil.Process().memory_info().rss / 1e6)
 """
 

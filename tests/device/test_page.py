@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from device import participation
 from device.context import Device
 from device.page import fingerprint
-from device.records import Setback
+from device.rounds import participation
+from device.store.records import Setback
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_training_that_goes_on_is_shown_with_its_epochs_and_can_be_cancelled(
     epoch = {"loss": 0.125, "accuracy": 0.9, "val_loss": 0.2, "val_accuracy": 0.8, "seconds": 1.5}
     progress = {"do": "train", "detector": "package", "epoch": 2, "epochs": 4, "batch": 1, "batches": 2, "loss": 0.1}
     progress |= {"accuracy": 0.5, "seconds_left": 9.0, "history": [epoch]}
-    monkeypatch.setattr("device.trainer.Trainer.progress", property(lambda _: progress))
+    monkeypatch.setattr("device.training.worker_client.Trainer.progress", property(lambda _: progress))
     page = show()
     assert "training package, epoch 2 of 4, batch 1 of 2: loss 0.100, accuracy 50.0%, about 9 s left" in page
     assert 'action="/cancel"' in page and 'value="0.375"' in page and "0.1250" in page

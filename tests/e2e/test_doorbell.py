@@ -19,8 +19,8 @@ import pytest
 import requests
 import standardwebhooks
 
-from device.bell.event_store import EventStore
-from device.store import Store
+from device.store.events import EventStore
+from device.store.store import Store
 from tests.owners import SECRET, Server, Watcher, a_broker
 from tests.ports import free_port
 

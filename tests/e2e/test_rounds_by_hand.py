@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from federation.round import Addresses, run_round
-from shared.logs import under
+from shared.telemetry.logs import under
 
 
 @pytest.fixture(scope="module")

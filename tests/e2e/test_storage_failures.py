@@ -16,13 +16,13 @@ import psutil
 import pytest
 import requests
 
-from device.update import plain_update
-from main_server.store import Store
+from learning.round import plain_update
+from main_server.store.store import Store
 from shared.errors import DoorbellError, StorageFailed, StorageUnavailable
-from shared.http_client import HttpClient
-from shared.identity import Identity
-from shared.round_settings import RoundSettings, parse_round_settings
-from shared.trust import Standing
+from shared.round.plan import RoundSettings, parse_round_settings
+from shared.security.authenticator import Standing
+from shared.security.identity import Identity
+from shared.transport.http_client import HttpClient
 from tests.ports import free_port
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -104,8 +104,8 @@ def test_full_disk_is_said_and_nothing_is_lost(direct: Any) -> None:
 
 def test_database_on_a_full_disk_says_so(tmp_path: Path) -> None:
     program = (
-        "import resource, sys\nfrom pathlib import Path\nfrom main_server.records import Device\n"
-        "from main_server.store import Store\n"
+        "import resource, sys\nfrom pathlib import Path\nfrom main_server.store.records import Device\n"
+        "from main_server.store.store import Store\n"
         "store = Store(Path(sys.argv[1]))\nresource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))\n"
         "try:\n    store.note_device(Device('a', 'http://a', 1.0), {'person': None})\n"
         "except Exception as error:\n    print(type(error).__name__, error)\n"
@@ -138,8 +138,8 @@ def test_service_whose_folder_cannot_be_made_says_so(closed: Path, tmp_path: Pat
 
 def test_database_that_may_not_be_written_says_so(tmp_path: Path) -> None:
     program = (
-        "import sys\nfrom pathlib import Path\nfrom main_server.records import Device\n"
-        "from main_server.store import Store\n"
+        "import sys\nfrom pathlib import Path\nfrom main_server.store.records import Device\n"
+        "from main_server.store.store import Store\n"
         "store = Store(Path(sys.argv[1]))\nstore.database.close()\n"
         "for path in Path(sys.argv[1]).iterdir(): path.chmod(0o400)\nPath(sys.argv[1]).chmod(0o500)\n"
         "try:\n    store.note_device(Device('a', 'http://a', 1.0), {'person': None})\n"

@@ -26,8 +26,8 @@ import psutil
 import pytest
 import requests
 
-from shared.architectures import architecture
-from shared.containers import parse_model
+from learning.architectures import architecture
+from shared.round.payloads import parse_model
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parents[1]

@@ -153,7 +153,7 @@ def _point() -> tuple[str, str, Trap]:
 
 def _serve() -> Any:
     place, moment, trap = _point() if "KILL_POINT" in os.environ else ("", "", None)
-    in_child, trainers = place.startswith("device.training:"), os.environ.get("KILL_TRAINERS")
+    in_child, trainers = place.startswith("device.training.training:"), os.environ.get("KILL_TRAINERS")
     if in_child:
         _train_by(sys.executable, __file__)
     elif trainers and os.environ["KILL_APP"] in DEVICES:
@@ -176,6 +176,6 @@ def _train_by(*command: str) -> None:
 if __name__ == "__main__":
     sys.path.insert(0, str(Path.cwd()))
     set_trap(*_point())
-    importlib.import_module("device.training_child").main()
+    importlib.import_module("device.training.worker").main()
 else:
     app = _serve()

@@ -19,10 +19,10 @@ import pytest
 
 STORES = {"main": "main_server", "aggregator": "sec_agg", "device1": "device", "device2": "device"}
 MODULES = {
-    "BlobStore": "shared.blobs",
-    "Identity": "shared.identity",
-    "Membership": "shared.membership",
-    "Learner": "device.training",
+    "BlobStore": "shared.storage.blobs",
+    "Identity": "shared.security.identity",
+    "Membership": "shared.security.joining",
+    "Learner": "device.training.training",
 }
 AT_START = {"Identity.open", "Store.__init__", "Store.invite"}
 

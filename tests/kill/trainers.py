@@ -1,7 +1,7 @@
 """A process that has imported TensorFlow, and forks training children from itself; a device is given them as its own.
 
 Importing TensorFlow takes longer than everything else in a kill test together, and nothing of TensorFlow runs before
-its first use, so a child that was forked after the import is what `python -m device.training_child` is a moment later.
+its first use, so a child that was forked after the import is what `python -m device.training.worker` is a moment later.
 
     trainers.py serve SOCKET    the process that forks
     trainers.py child SOCKET    what the device starts instead of the child: it hands its pipes over, is in the child's
@@ -22,7 +22,13 @@ import time
 from typing import NoReturn
 
 PATIENCE_S = 100.0
-WARM = ("device.training_child", "device.training", "device.plot", "device.metrics", "device.examples")
+WARM = (
+    "device.training.worker",
+    "device.training.training",
+    "device.evaluation.plot",
+    "device.evaluation.metrics",
+    "device.training.examples",
+)
 
 
 def serve(address: str) -> None:
@@ -54,7 +60,7 @@ def _look_after(visitor: socket.socket, group: int, pipes: list[int]) -> NoRetur
         os.close(pipe)
     if child == 0:
         visitor.close()
-        importlib.import_module("device.training_child").main()
+        importlib.import_module("device.training.worker").main()
     _, status = os.waitpid(child, 0)
     visitor.sendall(str(os.waitstatus_to_exitcode(status)).encode())
     os._exit(0)

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from main_server.members import rename, revoke
-from main_server.performances import note, weighted_mean
+from main_server.dashboard.evaluations import note, weighted_mean
+from main_server.members.members import rename, revoke
 from shared.errors import DoorbellError, Forbidden, InvalidMessage, NotFound
-from shared.performances import METRICS
+from shared.protocol.evaluations import METRICS
 
 BETWEEN = {"value": 0.125, "low": -0.25, "high": 0.5}
 

@@ -13,15 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device.update import masked_update, plain_update
+from learning.architectures import architecture
+from learning.round import masked_update, plain_update
 from sec_agg.aggregation import add_up, aggregate
-from sec_agg.store import Stored
-from shared.architectures import architecture
-from shared.containers import Aggregate, MaskedUpdate, parse_aggregate, parse_masked_update
+from sec_agg.store.store import Stored
 from shared.errors import InvalidMessage, NotFound, OutOfOrder, PeerUnreachable
-from shared.fixed_point import encode, scale_of
-from shared.masking import mask, new_seed, seal
-from shared.round_settings import RoundSettings
+from shared.round.fixed_point import encode, scale_of
+from shared.round.masking import mask, new_seed, seal
+from shared.round.payloads import (
+    Aggregate,
+    MaskedUpdate,
+    parse_aggregate,
+    parse_masked_update,
+)
+from shared.round.plan import RoundSettings
 
 CMODEL = "http://aggregator/cmodel"
 SUM = "main/secagg_model"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event
 
-from sec_agg.store import Store, Stored
+from sec_agg.store.store import Store, Stored
 from shared.errors import StorageFailed
 
 

@@ -13,11 +13,11 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import chisquare
 
-import device.update
+import learning.round
 import sec_agg
-from shared.containers import parse_masked_update
-from shared.fixed_point import encode
-from shared.masking import new_seed
+from shared.round.fixed_point import encode
+from shared.round.masking import new_seed
+from shared.round.payloads import parse_masked_update
 
 NOT_BY_CHANCE = 1e-9
 SOURCES = sorted(Path(sec_agg.__file__).parent.glob("*.py"))
@@ -73,7 +73,7 @@ def test_nothing_that_unmasks_lies_in_the_aggregators_folder(federation: Any, mo
         seeds.append(new_seed())
         return seeds[-1]
 
-    monkeypatch.setattr(device.update, "new_seed", noted)
+    monkeypatch.setattr(learning.round, "new_seed", noted)
     bodies = [federation.upload(name, federation.delta()) for name in ("a", "b")]
     federation.step("aggregator", "aggregate_models")
     federation.step("aggregator", "send_model_secagg")
@@ -116,7 +116,7 @@ def test_no_module_of_the_aggregator_names_what_opens_or_unmasks(source: Path) -
         if isinstance(node, ast.Attribute) and not isinstance(node.value, ast.Call)  # base64....decode() is text
     }
     assert not forbidden & (names | called)
-    assert not {"shared.masking", "shared.architectures"} & imported
+    assert not {"shared.round.masking", "learning.architectures"} & imported
 
 
 def test_there_are_modules_to_look_at() -> None:

@@ -13,9 +13,9 @@ import pytest
 from sqlalchemy import Engine, event
 
 from sec_agg.page import BINS, READ, SHOWN, SUMS, outlook, page
-from sec_agg.store import Stored
-from shared.containers import parse_masked_update
-from shared.fixed_point import encode
+from sec_agg.store.store import Stored
+from shared.round.fixed_point import encode
+from shared.round.payloads import parse_masked_update
 from tests.pages import buttons, page_of, section, text_of
 
 HOSTILE = "<script>alert('&')</script>"

@@ -14,11 +14,11 @@ import pytest
 from sec_agg import aggregation, pruning
 from sec_agg.aggregation import aggregate, hand_over
 from sec_agg.pruning import AFTER_HAND_OVER_S, GRACE_S, IDLE_S, LISTED_ROUNDS, RECENT_ROUNDS, Pruner, prune
-from sec_agg.store import Store, Stored
-from shared.blobs import BlobStore
-from shared.containers import parse_aggregate, parse_masked_update
+from sec_agg.store.store import Store, Stored
 from shared.errors import InvalidMessage, OutOfOrder, StorageFailed
-from shared.round_settings import RoundSettings
+from shared.round.payloads import parse_aggregate, parse_masked_update
+from shared.round.plan import RoundSettings
+from shared.storage.blobs import BlobStore
 
 
 def kinds(federation: Any) -> dict[int, tuple[int, int]]:

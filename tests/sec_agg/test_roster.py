@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from main_server.members import rename, revoke
+from main_server.members.members import rename, revoke
 from sec_agg.roster import FRESH_S, MAX_STRANGERS, Roster
 from shared.errors import Forbidden, PeerUnreachable
-from shared.identity import Identity
-from shared.signing import sign_request
-from shared.trust import Member
+from shared.security.authenticator import Member
+from shared.security.identity import Identity
+from shared.security.signing import sign_request
 
 
 @dataclass

@@ -29,13 +29,13 @@ import numpy as np
 import psutil
 import pytest
 
-from device.update import masked_update
-from main_server.store import Store
-from shared.containers import MaskedUpdate
-from shared.http_client import CONTAINER_TYPE
-from shared.identity import Identity
-from shared.membership import JoinCode, JoinRequest, Role
-from shared.round_settings import RoundSettings, parse_round_settings
+from learning.round import masked_update
+from main_server.store.store import Store
+from shared.round.payloads import MaskedUpdate
+from shared.round.plan import RoundSettings, parse_round_settings
+from shared.security.identity import Identity
+from shared.security.joining import JoinCode, JoinRequest, Role
+from shared.transport.http_client import CONTAINER_TYPE
 
 PROJECT = Path(__file__).resolve().parents[2]
 TOKEN = f"operators-only-{secrets.token_hex(16)}"

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from main_server.context import MainServer
-from main_server.model_registry import _deliver_to, keep_model, load_model
-from main_server.records import Device
-from shared.addresses import permitted
+from main_server.models.registry import _deliver_to, keep_model, load_model
+from main_server.store.records import Device
 from shared.errors import PeerUnreachable
-from shared.http_client import HttpClient
 from shared.settings import MainSettings
+from shared.transport.addresses import permitted
+from shared.transport.http_client import HttpClient
 
 Field = Any
 ADDRESSES = [

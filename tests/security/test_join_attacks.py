@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from main_server.member_store import Invitation
-from shared.identity import Identity
-from shared.membership import JoinCode, JoinRequest, new_key_statement
+from main_server.store.members import Invitation
+from shared.security.identity import Identity
+from shared.security.joining import JoinCode, JoinRequest, new_key_statement
 
 Field = Any
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from shared.operators import cookie_key, cookie_name, make_cookie
+from shared.web.operators import cookie_key, cookie_name, make_cookie
 
 Field = Any
 STEPS = {

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from main_server.store import Store
-from shared.architectures import architecture
-from shared.blobs import BlobStore
-from shared.containers import (
+from learning.architectures import architecture
+from main_server.store.store import Store
+from shared.round.fixed_point import EXTRA_COORDINATES
+from shared.round.masking import SealingKey, new_private_key, new_seed, seal
+from shared.round.payloads import (
     Aggregate,
     MaskedUpdate,
     Model,
@@ -27,10 +28,9 @@ from shared.containers import (
     parse_masked_update,
     parse_model,
 )
-from shared.fixed_point import EXTRA_COORDINATES
-from shared.http_client import CONTAINER_TYPE
-from shared.manifest import HEADER, Manifest
-from shared.masking import SealingKey, new_private_key, new_seed, seal
+from shared.security.manifest import HEADER, Manifest
+from shared.storage.blobs import BlobStore
+from shared.transport.http_client import CONTAINER_TYPE
 
 Field = Any
 Build = Callable[[Field], bytes]

@@ -26,14 +26,14 @@ from requests.auth import AuthBase
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
 
-from shared.architectures import architecture
-from shared.containers import Aggregate, MaskedUpdate, Model, PlainUpdate
-from shared.http_client import CONTAINER_TYPE, HttpClient, Peer
-from shared.identity import Identity
-from shared.masking import SEALED_BYTES
-from shared.membership import JoinCode, JoinRequest, Membership
-from shared.round_settings import RoundSettings, parse_round_settings
-from shared.signing import sign_request
+from learning.architectures import architecture
+from shared.round.masking import SEALED_BYTES
+from shared.round.payloads import Aggregate, MaskedUpdate, Model, PlainUpdate
+from shared.round.plan import RoundSettings, parse_round_settings
+from shared.security.identity import Identity
+from shared.security.joining import JoinCode, JoinRequest, Membership
+from shared.security.signing import sign_request
+from shared.transport.http_client import CONTAINER_TYPE, HttpClient, Peer
 
 PROJECT = Path(__file__).resolve().parents[2]
 TOKEN = "the-operator-of-this-test"

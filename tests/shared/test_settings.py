@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.architectures import ARCHITECTURES, architecture
+from learning.architectures import ARCHITECTURES, architecture
 from shared.errors import SettingsError
-from shared.round_settings import RoundSettings, parse_round_settings
+from shared.round.plan import RoundSettings, parse_round_settings
 from shared.settings import AggregatorSettings, BellSettings, DeviceSettings, MainSettings, OperatorSettings, port_of
 
 RoundSettingsFactory = Callable[..., RoundSettings]

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-import device.store
-import main_server.store
-import sec_agg.store
-from shared.round_settings import RoundSettings
+import device.store.store
+import main_server.store.store
+import sec_agg.store.store
+from shared.round.plan import RoundSettings
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -35,20 +35,20 @@ def open_store(tmp_path: Path, database_url: str | None) -> Iterator[Callable[..
 
 
 @pytest.fixture
-def main_store(open_store: Callable[..., Any]) -> main_server.store.Store:
-    store: main_server.store.Store = open_store(main_server.store.Store)
+def main_store(open_store: Callable[..., Any]) -> main_server.store.store.Store:
+    store: main_server.store.store.Store = open_store(main_server.store.store.Store)
     return store
 
 
 @pytest.fixture
-def aggregator_store(open_store: Callable[..., Any]) -> sec_agg.store.Store:
-    store: sec_agg.store.Store = open_store(sec_agg.store.Store)
+def aggregator_store(open_store: Callable[..., Any]) -> sec_agg.store.store.Store:
+    store: sec_agg.store.store.Store = open_store(sec_agg.store.store.Store)
     return store
 
 
 @pytest.fixture
-def device_store(open_store: Callable[..., Any]) -> device.store.Store:
-    store: device.store.Store = open_store(device.store.Store)
+def device_store(open_store: Callable[..., Any]) -> device.store.store.Store:
+    store: device.store.store.Store = open_store(device.store.store.Store)
     return store
 
 

@@ -8,19 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import device.store
-import main_server.store
-import sec_agg.store
-from main_server.member_store import Joined
-from main_server.records import PASSED, Version
-from main_server.run_store import Run
-from sec_agg.store import Stored
-from shared.nonces import open_nonces
-from shared.round_settings import RoundSettings
+import device.store.store
+import main_server.store.store
+import sec_agg.store.store
+from main_server.store.members import Joined
+from main_server.store.records import PASSED, Version
+from main_server.store.runs import Run
+from sec_agg.store.store import Stored
+from shared.round.plan import RoundSettings
+from shared.security.nonces import open_nonces
 
 NOW = 1_800_000_000.0
 STORES: dict[str, Any] = {
-    "main_server": main_server.store.Store, "sec_agg": sec_agg.store.Store, "device": device.store.Store
+    "main_server": main_server.store.store.Store, "sec_agg": sec_agg.store.store.Store, "device": device.store.store.Store
 }  # fmt: skip
 THREADS = 4
 _CONTENDERS: dict[str, Callable[..., Any]] = {}
@@ -37,69 +37,69 @@ def contender(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contender
-def publish(store: main_server.store.Store, me: int, current: RoundSettings) -> Any:
+def publish(store: main_server.store.store.Store, me: int, current: RoundSettings) -> Any:
     return store.publish(current, ("a", "b"), f"sum {me}", 0, version(current.round, f"{me:064}")).aggregate
 
 
 @contender
-def judge(store: main_server.store.Store, me: int, judged: Version) -> Any:
+def judge(store: main_server.store.store.Store, me: int, judged: Version) -> Any:
     instead = version(judged.round + 1, f"{me:064}")
     return store.judge(judged, PASSED, f"by {me}", NOW, instead)
 
 
 @contender
-def admit(store: main_server.store.Store, me: int, invitation: str) -> Any:
+def admit(store: main_server.store.store.Store, me: int, invitation: str) -> Any:
     return store.admit(invitation, Joined(f"key {me}", f"device-{me}", "device", b"k" * 32, NOW, None), NOW)
 
 
 @contender
-def start_run(store: main_server.store.Store, me: int, detector: str) -> Any:
+def start_run(store: main_server.store.store.Store, me: int, detector: str) -> Any:
     return store.start_run(detector, me + 1, 1, NOW).id
 
 
 @contender
-def move_run(store: main_server.store.Store, me: int, run: Run) -> Any:
+def move_run(store: main_server.store.store.Store, me: int, run: Run) -> Any:
     return store.move_run(run, "stopped", f"by {me}", NOW)
 
 
 @contender
-def open_round(store: main_server.store.Store, me: int, current: RoundSettings) -> Any:
+def open_round(store: main_server.store.store.Store, me: int, current: RoundSettings) -> Any:
     return store.open_round(current, NOW + me).settings.round
 
 
 @contender
-def make_due(store: main_server.store.Store, me: int, current: RoundSettings) -> Any:
+def make_due(store: main_server.store.store.Store, me: int, current: RoundSettings) -> Any:
     return store.make_due(current, NOW + me, "Everybody is there.")
 
 
 @contender
-def send_update(store: sec_agg.store.Store, me: int, current: RoundSettings) -> Any:
+def send_update(store: sec_agg.store.store.Store, me: int, current: RoundSettings) -> Any:
     return store.keep_update(current.detector, current.round, Stored(f"device-{me}", f"{me:064}", b"seed", "key"), NOW)
 
 
 @contender
-def freeze(store: sec_agg.store.Store, me: int, current: RoundSettings, seen: tuple[Stored, ...]) -> Any:
+def freeze(store: sec_agg.store.store.Store, me: int, current: RoundSettings, seen: tuple[Stored, ...]) -> Any:
     chosen = seen[me % 2 :]  # not all want the same cohort
     return store.freeze(current.detector, current.round, seen, {one.device: one.digest for one in chosen})
 
 
 @contender
-def keep_sum(store: sec_agg.store.Store, me: int, current: RoundSettings) -> Any:
+def keep_sum(store: sec_agg.store.store.Store, me: int, current: RoundSettings) -> Any:
     return store.keep_sum(current.detector, current.round, f"sum {me}")
 
 
 @contender
-def hear_of_round(store: sec_agg.store.Store, me: int, current: RoundSettings) -> Any:
+def hear_of_round(store: sec_agg.store.store.Store, me: int, current: RoundSettings) -> Any:
     return store.remember_round(current).state
 
 
 @contender
-def keep_update(store: device.store.Store, me: int, training: device.store.Training) -> Any:
+def keep_update(store: device.store.store.Store, me: int, training: device.store.store.Training) -> Any:
     return store.keep_update(training, f"update {me}")
 
 
 @contender
-def spend(store: sec_agg.store.Store, me: int, spent: int) -> Any:
+def spend(store: sec_agg.store.store.Store, me: int, spent: int) -> Any:
     nonces = open_nonces(store.database)
     return [nonces.spend("key", f"nonce {number}", int(NOW) + 600, NOW) for number in range(spent)]
 

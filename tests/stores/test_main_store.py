@@ -9,14 +9,23 @@ from typing import Any
 
 import pytest
 
-from main_server.member_store import Invitation, Joined
-from main_server.performance_store import Told
-from main_server.records import PASSED, PENDING, REJECTED, UNCHECKED, Device, Participation, Status, Version
-from main_server.run_store import FINISHED, STOPPED, Score
-from main_server.states import ABANDONED, FAILED, OPEN, PUBLISHED
-from main_server.store import Store
-from shared.performances import METRICS, ROWS, Estimate, Performance
-from shared.round_settings import RoundSettings
+from main_server.store.evaluations import Told
+from main_server.store.members import Invitation, Joined
+from main_server.store.records import (
+    PASSED,
+    PENDING,
+    REJECTED,
+    UNCHECKED,
+    Device,
+    Participation,
+    Status,
+    Version,
+)
+from main_server.store.runs import FINISHED, STOPPED, Score
+from main_server.store.states import ABANDONED, FAILED, OPEN, PUBLISHED
+from main_server.store.store import Store
+from shared.protocol.evaluations import METRICS, ROWS, Estimate, Performance
+from shared.round.plan import RoundSettings
 
 NOW = 1_800_000_000.125
 ANNA = Joined("k" * 32, "anna", "device", bytes(range(32)), NOW, None)
@@ -214,7 +223,7 @@ def test_pins_and_events(main_store: Store, monkeypatch: pytest.MonkeyPatch) -> 
     assert main_store.pins() == {"person": "b" * 64}
     main_store.pin("person", None, NOW)
     assert main_store.pins() == {} and main_store.newest_event() == 3
-    monkeypatch.setattr("main_server.run_store._MAX_EVENTS", 2)
+    monkeypatch.setattr("main_server.store.runs._MAX_EVENTS", 2)
     main_store.forget_old_events()
     assert kinds(main_store) == ["unpinned", "pinned"]
 

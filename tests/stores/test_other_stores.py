@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import device.store
-import sec_agg.store
-from device.records import Errand, Held, Score, Setback
-from sec_agg.store import Round, Stored
-from shared.round_settings import RoundSettings
+import device.store.store
+import sec_agg.store.store
+from device.store.records import Errand, Held, Score, Setback
+from sec_agg.store.store import Round, Stored
+from shared.round.plan import RoundSettings
 
 NOW = 1_800_000_000.0
 Rounds = Callable[..., RoundSettings]
@@ -19,7 +19,9 @@ def stored(name: str, fill: str = "") -> Stored:
     return Stored(name, (fill or name) * 64, b"\x00sealed\xff", "key")
 
 
-def test_round_is_remembered_as_it_was_first_heard_of(aggregator_store: sec_agg.store.Store, round_of: Rounds) -> None:
+def test_round_is_remembered_as_it_was_first_heard_of(
+    aggregator_store: sec_agg.store.store.Store, round_of: Rounds
+) -> None:
     known = Round("person", 1, "0" * 64, 3, 2, 3, "open", None, False)
     assert aggregator_store.newest_round("person") is None
     assert aggregator_store.remember_round(round_of()) == known
@@ -30,7 +32,7 @@ def test_round_is_remembered_as_it_was_first_heard_of(aggregator_store: sec_agg.
 
 
 def test_update_is_replaced_by_its_device_until_the_cohort_is_full_or_frozen(
-    aggregator_store: sec_agg.store.Store, round_of: Rounds
+    aggregator_store: sec_agg.store.store.Store, round_of: Rounds
 ) -> None:
     assert not aggregator_store.keep_update("person", 1, stored("a"), NOW)
     aggregator_store.remember_round(round_of())
@@ -47,7 +49,7 @@ def test_update_is_replaced_by_its_device_until_the_cohort_is_full_or_frozen(
     assert not aggregator_store.keep_update("person", 1, stored("a"), NOW)
 
 
-def test_first_sum_stays(aggregator_store: sec_agg.store.Store, round_of: Rounds) -> None:
+def test_first_sum_stays(aggregator_store: sec_agg.store.store.Store, round_of: Rounds) -> None:
     aggregator_store.remember_round(round_of())
     kept = tuple(stored(name) for name in "ab")
     for one in kept:
@@ -60,7 +62,7 @@ def test_first_sum_stays(aggregator_store: sec_agg.store.Store, round_of: Rounds
     assert newest and (newest.state, newest.aggregate, newest.delivered) == ("summed", "x", True)
 
 
-def test_model_waits_is_in_force_or_turned_down(device_store: device.store.Store) -> None:
+def test_model_waits_is_in_force_or_turned_down(device_store: device.store.store.Store) -> None:
     first, second, third = (Held("person", letter * 64, number) for number, letter in enumerate("abc"))
     assert device_store.propose(second) is None and device_store.propose(first) == second
     assert device_store.candidate("person") == second and device_store.candidates() == ("person",)
@@ -77,7 +79,7 @@ def test_model_waits_is_in_force_or_turned_down(device_store: device.store.Store
 
 
 def test_training_makes_good_what_went_wrong(
-    device_store: device.store.Store, training_values: dict[str, object], round_of: Rounds
+    device_store: device.store.store.Store, training_values: dict[str, object], round_of: Rounds
 ) -> None:
     device_store.note_setback(Setback("person", 2, "No pictures."))
     device_store.begin_errand("person", 5, "2027-01-15")
@@ -100,7 +102,9 @@ def test_training_makes_good_what_went_wrong(
     assert device_store.newest_round("person") == round_of(5) and device_store.newest_round("car") is None
 
 
-def test_forgetting_keeps_the_newest(device_store: device.store.Store, training_values: dict[str, object]) -> None:
+def test_forgetting_keeps_the_newest(
+    device_store: device.store.store.Store, training_values: dict[str, object]
+) -> None:
     for number in range(4):
         device_store.add_training(training_values | {"round": number, "local_model": str(number) * 64})
         device_store.hold(Held("person", f"{number}" * 64, number), Score(f"{number}" * 64, "person", number, 0.5, 4))

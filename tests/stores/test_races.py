@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from main_server.member_store import Invitation
-from main_server.records import PENDING, UNCHECKED
-from sec_agg.store import Stored
+from main_server.store.members import Invitation
+from main_server.store.records import PENDING, UNCHECKED
+from sec_agg.store.store import Stored
 from tests.stores import races
 from tests.stores.races import NOW, THREADS, version
 

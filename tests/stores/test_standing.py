@@ -7,15 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import main_server.store
-import sec_agg.store
-from main_server.records import PASSED, Device, Participation, Status, Version
-from main_server.run_store import STOPPED, Score
-from main_server.tables import MIGRATIONS
-from sec_agg.standing_store import Current, Sent, Sum
-from sec_agg.store import Stored
-from shared.database import Database
-from shared.round_settings import RoundSettings
+import main_server.store.store
+import sec_agg.store.store
+from main_server.store.records import PASSED, Device, Participation, Status, Version
+from main_server.store.runs import STOPPED, Score
+from main_server.store.tables import MIGRATIONS
+from sec_agg.store.snapshot import Current, Sent, Sum
+from sec_agg.store.store import Stored
+from shared.round.plan import RoundSettings
+from shared.storage.database import Database
 
 NOW = 1_800_000_000.125
 Rounds = Callable[..., RoundSettings]
@@ -34,14 +34,16 @@ def status(**said: Any) -> Status:
     return replace(Status(None, None, None, None, None), **said)
 
 
-def published(store: main_server.store.Store, settings: RoundSettings, received: int = 0) -> Version:
+def published(store: main_server.store.store.Store, settings: RoundSettings, received: int = 0) -> Version:
     made = version(settings.detector, settings.round)
     store.open_round(settings, NOW + settings.round)
     store.publish(settings, ("a", "b"), "s" * 64, 0, made, received)
     return made
 
 
-def test_newest_rounds_and_versions_of_each_detector(main_store: main_server.store.Store, round_of: Rounds) -> None:
+def test_newest_rounds_and_versions_of_each_detector(
+    main_store: main_server.store.store.Store, round_of: Rounds
+) -> None:
     for detector, count in (("person", 4), ("car", 2)):
         for number in range(1, count + 1):
             published(main_store, round_of(number, detector=detector), 100 * number)
@@ -63,7 +65,7 @@ def test_newest_rounds_and_versions_of_each_detector(main_store: main_server.sto
     assert standing.newest_round("dog") is None
 
 
-def test_who_takes_part_and_who_has_sent(main_store: main_server.store.Store, round_of: Rounds) -> None:
+def test_who_takes_part_and_who_has_sent(main_store: main_server.store.store.Store, round_of: Rounds) -> None:
     empty = main_store.standing()
     assert (empty.devices, empty.parts, empty.detectors, dict(empty.sent), dict(empty.runs)) == ((), (), (), {}, {})
     for number in (1, 2):
@@ -80,7 +82,7 @@ def test_who_takes_part_and_who_has_sent(main_store: main_server.store.Store, ro
     assert dict(standing.sent) == {"person": {"a": NOW, "b": NOW}} and standing.parts[1].setback == "No pictures."
 
 
-def test_newest_run_and_how_far_it_is(main_store: main_server.store.Store, round_of: Rounds) -> None:
+def test_newest_run_and_how_far_it_is(main_store: main_server.store.store.Store, round_of: Rounds) -> None:
     for number in range(1, 4):
         published(main_store, round_of(number))
     main_store.start_run("car", 2, 1, NOW)
@@ -95,7 +97,7 @@ def test_newest_run_and_how_far_it_is(main_store: main_server.store.Store, round
 
 
 def test_accuracy_is_the_mean_weighted_by_pictures_and_outlives_the_scores(
-    main_store: main_server.store.Store, round_of: Rounds
+    main_store: main_server.store.store.Store, round_of: Rounds
 ) -> None:
     made = [published(main_store, round_of(number)) for number in range(1, 4)]
     assert main_store.accuracies(10) == {}
@@ -131,7 +133,7 @@ def test_upgrade_sums_up_the_scores_that_are_there(backend: str, tmp_path: Path,
             database.fill(connection, table, rows.get(name, []))
     database.upgrade()
     database.close()
-    store = main_server.store.Store(tmp_path, database_url)
+    store = main_server.store.store.Store(tmp_path, database_url)
     known = [store.version(name) for name in "vw"]
     assert [each and (each.accuracy, each.scored_by, each.scored_pictures) for each in known] == [
         (0.625, 2, 40), (None, 0, 0)
@@ -139,7 +141,7 @@ def test_upgrade_sums_up_the_scores_that_are_there(backend: str, tmp_path: Path,
     store.database.close()
 
 
-def test_bytes_are_counted_with_their_round(main_store: main_server.store.Store, round_of: Rounds) -> None:
+def test_bytes_are_counted_with_their_round(main_store: main_server.store.store.Store, round_of: Rounds) -> None:
     main_store.note_given("person", 5)
     published(main_store, round_of(1), 7)
     published(main_store, round_of(1), 7)
@@ -157,7 +159,7 @@ def test_bytes_are_counted_with_their_round(main_store: main_server.store.Store,
     assert current and (current.state, current.bytes_up) == ("published", 25)
 
 
-def test_fingerprint_of_the_main_server(main_store: main_server.store.Store, round_of: Rounds) -> None:
+def test_fingerprint_of_the_main_server(main_store: main_server.store.store.Store, round_of: Rounds) -> None:
     seen = [main_store.fingerprint()]
     for change in (
         lambda: main_store.note_status(device("a"), {"person": status()}),
@@ -174,7 +176,7 @@ def test_fingerprint_of_the_main_server(main_store: main_server.store.Store, rou
 
 
 def test_aggregator_tells_the_newest_round_who_sent_and_the_last_sums(
-    aggregator_store: sec_agg.store.Store, round_of: Rounds
+    aggregator_store: sec_agg.store.store.Store, round_of: Rounds
 ) -> None:
     store = aggregator_store
     empty = store.standing(5)
@@ -206,7 +208,7 @@ def test_aggregator_tells_the_newest_round_who_sent_and_the_last_sums(
     ]
 
 
-def test_fingerprint_of_the_aggregator(aggregator_store: sec_agg.store.Store, round_of: Rounds) -> None:
+def test_fingerprint_of_the_aggregator(aggregator_store: sec_agg.store.store.Store, round_of: Rounds) -> None:
     store, seen = aggregator_store, [aggregator_store.fingerprint()]
     for change in (
         lambda: store.remember_round(round_of()),

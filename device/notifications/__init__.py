@@ -1,0 +1,1 @@
+"""How the owner is told."""

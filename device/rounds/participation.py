@@ -1,0 +1,285 @@
+"""The device's half of a round, top to bottom, in the order of docs/protocol.md.
+
+    announce      tell the main server what this device takes part in; hear which rounds are open   (step 2)
+    train         fetch the newest global model, train on local pictures, keep the result           (step 1)
+    send          delta, clip, encode, mask, seal; to the aggregator, once                          (step 3)
+    install       take a new global model that was pushed (candidates.py puts it on trial)          (step 6)
+    performance   local model and global model side by side on the local test split                 (step 7)
+
+No picture, and in the secure topology no readable parameter, leaves the device by any of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from device.context import Device
+from device.evaluation import evaluations
+from device.metrics import counted_training
+from device.rounds import model_trial
+from device.rounds.cleanup import tidy
+from device.store.records import Held, Measurement, Training
+from learning.architectures import architecture
+from learning.round import delta_of, masked_update, plain_update
+from shared.errors import InvalidMessage, NotFound, OutOfOrder, PeerUnreachable
+from shared.round.payloads import parse_model
+from shared.round.plan import RoundSettings, parse_round_settings
+from shared.security.joining import checked_member_name
+from shared.transport.http_client import Peer
+from shared.web.steps import Done
+
+
+def announce(device: Device) -> dict[str, RoundSettings]:
+    """Tell the main server that this device is there, and return the open round of each of its detectors.
+
+    Raises:
+        PeerUnreachable: The main server does not answer.
+        InvalidMessage: It answers something else than rounds.
+    """
+    trained = {name: device.store.newest_training(name) for name in device.detectors()}
+    message = {
+        "address": device.settings.url,
+        "detectors": {name: training.round if training else None for name, training in trained.items()},
+    }
+    main = device.standing.main()
+    reply = device.http.post_json(f"{main.url}/clientstatus", message, main).json
+    if (
+        not isinstance(reply, dict)
+        or not isinstance(rounds := reply.get("rounds"), dict)
+        or set(rounds) != set(trained)
+    ):
+        raise InvalidMessage("The main server did not name the open rounds.")
+    device.standing.rename(checked_member_name(reply.get("name"), "device"))
+    settings = {name: parse_round_settings(described) for name, described in rounds.items()}
+    for current in settings.values():
+        device.store.remember_round(current)
+    return settings
+
+
+def send_status(device: Device, detector: str, rounds: dict[str, RoundSettings]) -> Done:
+    """Say how far this device is in the open round of one detector (after `announce`)."""
+    current, training = _round_of(rounds, detector), device.store.newest_training(detector)
+    if training is None or training.round != current.round:
+        return Done(f"registered for round {current.round}; not trained for it yet.", {"round": current.round})
+    return Done(f"registered, trained, ready for round {current.round}.", {"round": current.round})
+
+
+def train(device: Device, detector: str) -> Done:
+    """Train one detector from the newest global model, and keep params, history and plot.
+
+    Raises:
+        NotFound: This device has no pictures for that detector.
+        DatasetError: It has, but they cannot be learned from.
+        Busy: It is training already.
+        PeerUnreachable: The main server does not answer and no global model is here yet.
+        NoAnswer: The newest global model does not answer the validation pictures here.
+        TrainingFailed: The training process gave up or was killed.
+    """
+    device.require_pictures(detector)
+    current, base, bytes_down, note = _newest_model(device, detector)
+    pictures = sum(device.pictures(detector, "train").values())
+    with TemporaryDirectory(prefix="training-", dir=device.settings.folder) as folder:
+        local_model, plot = Path(folder) / "model.safetensors", Path(folder) / "plot.png"
+        job = device.job("train", detector) | {
+            "client": device.settings.client,
+            "model": str(device.blobs.path(base.version)),
+            "round": current.round,
+            "base_version": base.version,
+            "work": asdict(current.work),
+            "seed": _seed(device, current),
+            "local_model": str(local_model),
+            "plot": str(plot),
+        }
+        with counted_training(detector):
+            result = device.trainer.run(job)
+        training = {
+            "detector": detector,
+            "round": current.round,
+            "base_version": base.version,
+            "local_model": device.blobs.put(local_model.read_bytes()),
+            "plot": device.blobs.put(plot.read_bytes()),
+            "weight": result["weight"],
+            "history": result["history"],
+            "finished_at": device.clock(),
+            "pictures": pictures,
+        }
+    device.store.add_training(training)
+    model_trial.settle_all(device)  # what was pushed meanwhile
+    tidy(device)
+    return _trained(current, result, bytes_down, note)
+
+
+def send(device: Device, detector: str, rounds: dict[str, RoundSettings]) -> Done:
+    """Send the update of the newest training; repeated, it sends the same bytes again.
+
+    Args:
+        device: The device.
+        detector: Whose update.
+        rounds: The open rounds, from `announce`.
+
+    Raises:
+        OutOfOrder: Nothing is trained, or for another round; or the cohort is frozen already.
+        PeerUnreachable: The aggregator does not answer; the update is kept and will be the same next time.
+    """
+    current, training = _round_of(rounds, detector), device.store.newest_training(detector)
+    if training is None:
+        raise OutOfOrder(f"No trained {detector} model is here to send.", todo="Open /modeltrain on this device first.")
+    if (training.round, training.base_version) != (current.round, current.base_version):
+        raise OutOfOrder(
+            f"This device is trained for round {training.round}, and round {current.round} is open now.",
+            kept="The trained model is kept.",
+            todo="Open /modeltrain again: it starts from the newest model.",
+        )
+    update = device.blobs.get(_update_of(device, training, current))
+    secure = current.topology == "secure"
+    receiver = Peer("secure-aggregator", device.settings.aggregator_url) if secure else device.standing.main()
+    reply = device.http.post(f"{receiver.url}/cmodel", update, receiver)
+    device.store.note_sent(training)
+    what = "The masked update" if secure else "The plain update"
+    whom = "secure aggregator" if secure else "main server"
+    said = f"{what} for round {current.round} is sent to the {whom} ({reply.bytes_up:,} bytes)."
+    return Done(said, {"round": current.round, "bytes_up": reply.bytes_up})
+
+
+def install(device: Device, body: bytes, manifest: str | None) -> Done:
+    """Take a global model, if it is one, of a detector that is here, and not older than the one that is held.
+
+    It is in force once it has answered the validation pictures here. If this device is training, that is later.
+
+    Args:
+        device: The device.
+        body: A `doorbell-model/1` container.
+        manifest: The main server's signed word for it, as it came in the header.
+
+    Raises:
+        InvalidMessage: It is no model, or it does not answer; the one from before stays in force.
+        Forbidden: The main server does not vouch for it.
+        NotFound: This device has no pictures for its detector.
+        OutOfOrder: It is older than what the device has.
+    """
+    return model_trial.install(device, body, manifest)
+
+
+def performance(device: Device, detector: str) -> Done:
+    """Measure the local and the global model on the test split, keep what was found, and tell the main server.
+
+    Raises:
+        OutOfOrder: Neither a training nor a global model is here; or a training is running.
+        DatasetError: The test split cannot be used.
+    """
+    device.require_pictures(detector)
+    training, held = device.store.newest_training(detector), device.store.held(detector)
+    if training is None or held is None:
+        raise OutOfOrder("There is nothing to compare yet.", todo="Open /modeltrain on this device first.")
+    models = {"local": str(device.blobs.path(training.local_model)), "global": str(device.blobs.path(held.version))}
+    job = device.job("score", detector) | {"clients": [device.settings.client], "split": "test", "models": models}
+    with TemporaryDirectory(prefix="training-", dir=device.settings.folder) as folder:
+        plot = Path(folder) / "plot.png"
+        result = device.trainer.run(job | {"plot": str(plot)})
+        measurement = Measurement(
+            detector,
+            local_model=training.local_model,
+            trained_round=training.round,
+            version=held.version,
+            global_round=held.round,
+            report=device.blobs.put(json.dumps(result["report"]).encode()),
+            plot=device.blobs.put(plot.read_bytes()),
+            measured_at=device.clock(),
+        )
+    device.store.keep_measurement(measurement)
+    measured = result["models"]
+    said = "; ".join(_in_words(name, measured[name]) for name in ("local", "global"))
+    said = f"On {measured['local']['pictures']} test pictures: {said}. "
+    said += f"(Local: trained for round {training.round}; global: the model of round {held.round}.)"
+    said += evaluations.tell(device, detector)
+    rounds = {"local_round": training.round, "global_round": held.round}
+    return Done(said, measured | rounds | {"intervals": result["report"]["figures"]})
+
+
+def _round_of(rounds: dict[str, RoundSettings], detector: str) -> RoundSettings:
+    if detector not in rounds:
+        raise NotFound(f"This device does not take part in {detector}.", todo="Pick another detector.")
+    return rounds[detector]
+
+
+def _newest_model(device: Device, detector: str) -> tuple[RoundSettings, Held, int, str]:
+    """Return the open round, its base model, the bytes that came down, and a note if main could not be asked."""
+    turned_down = None
+    try:
+        model_trial.settle(device, detector)
+    except model_trial.NoAnswer as error:
+        turned_down = error
+    try:
+        current = _round_of(announce(device), detector)
+    except PeerUnreachable as error:
+        known, held = device.store.newest_round(detector), device.store.held(detector)
+        if known is None or held is None or known.base_version != held.version:
+            lacks = "no model to start from yet" if held is None else "not heard of a round for the model it holds"
+            raise PeerUnreachable(
+                f"The main server does not answer, and this device has {lacks}.",
+                todo="Start the main server (port 8000), then train again.",
+            ) from error
+        return known, held, 0, " The main server did not answer, so this starts from the newest model held here."
+    held = device.store.held(detector)
+    if held is not None and held.version == current.base_version:
+        return current, held, 0, ""
+    if turned_down is not None and turned_down.version == current.base_version:
+        raise turned_down
+    bytes_down = model_trial.fetch(device, detector, current.base_version)
+    held = device.store.held(detector)
+    if held is None or held.version != current.base_version:
+        raise OutOfOrder("A newer model arrived meanwhile.", todo="Train again.")
+    return current, held, bytes_down, ""
+
+
+def _update_of(device: Device, training: Training, current: RoundSettings) -> str:
+    """Return the digest of the one update of a training; made, masked and kept on first use."""
+    if training.update is not None:
+        return training.update
+    spec = architecture(current.architecture)
+    trained = parse_model(device.blobs.get(training.local_model)).params
+    delta = delta_of(spec, trained, parse_model(device.blobs.get(training.base_version)).params)
+    if current.topology == "secure":
+        rounding = np.random.default_rng(_seed(device, current))
+        body = masked_update(delta, training.weight, current, device.name, rounding).to_bytes()
+    else:
+        body = plain_update(delta, training.weight, current, device.name).to_bytes()
+    return device.store.keep_update(training, device.blobs.put(body))
+
+
+def _seed(device: Device, current: RoundSettings) -> int:
+    """Return the seed of a training and of its rounding: the same device, round and base give the same update."""
+    return int.from_bytes(hashlib.sha256(current.context(device.name)).digest()[:4], "little")
+
+
+def _trained(current: RoundSettings, result: dict[str, Any], bytes_down: int, note: str) -> Done:
+    last = result["history"][-1]
+    seconds = sum(epoch["seconds"] for epoch in result["history"])
+    said = (
+        f"Trained for round {current.round} on {result['weight']} pictures in {seconds:.1f} s: "
+        f"accuracy {last['accuracy']:.1%}, on validation pictures {last['val_accuracy']:.1%}."
+    )
+    if result["left_out"]:
+        reasons = ", ".join(f"{count} x {reason}" for reason, count in sorted(result["left_out"].items()))
+        said += f" Left out: {reasons}."
+    if result["repeated"]:
+        said += f" Learned from and tested on as well ({len(result['repeated'])}), so measurements flatter: "
+        said += ", ".join(result["repeated"][:3]) + (", ..." if len(result["repeated"]) > 3 else ".")
+    about_pictures = {"left_out": result["left_out"], "repeated": result["repeated"]}
+    figures = {"round": current.round, "weight": result["weight"], "history": result["history"]} | about_pictures
+    return Done(said + note, figures | {"seconds": seconds, "bytes_down": bytes_down})
+
+
+def _in_words(name: str, measured: dict[str, Any]) -> str:
+    auc = "no AUC" if measured["roc_auc"] is None else f"AUC {measured['roc_auc']:.3f}"
+    return (
+        f"{name} model accuracy {measured['accuracy']:.1%}, precision {measured['precision']:.1%}, "
+        f"recall {measured['recall']:.1%}, F1 {measured['f1']:.3f}, {auc}"
+    )

@@ -1,0 +1,192 @@
+"""A device calls the main server, says what it has, waits for work, and does it. Nobody has to call a device.
+
+The main server answers with what is missing, at once or when something turns up (a long poll), so nothing is lost
+when either of them dies: the next call tells the same. While the main server does not answer, the pauses grow to a
+minute, each drawn at random below its limit, so that devices do not come back all at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from device.context import Device
+from device.rounds import model_trial
+from device.rounds.tasks import Outcome, install_version, take_part
+from shared.errors import DoorbellError, InvalidMessage
+from shared.names import checked_name, checked_version
+from shared.security.joining import checked_member_name
+from shared.telemetry.logs import round_id, under, version_id
+from shared.web.background import BackOff
+
+WAIT_S: Final = 27.0
+WAIT_JITTER_S: Final = 3.0
+LEAST_S: Final = 25.0
+"""Without work there is at most one call in so many seconds, whatever the main server does."""
+
+_LONGEST_AGAIN_S = 600.0
+_BUSY_S, _LONGEST_BUSY_S = 1.0, 60.0
+_MAX_SAID_CHARS = 300
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the main server asks for: `do` is "install" (a `version`) or "train" (for a `round`)."""
+
+    do: str
+    detector: str
+    version: str
+    round: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the main server answered: tasks, and after how many seconds to come back if it has no room to wait."""
+
+    tasks: tuple[Task, ...]
+    again_s: float
+
+
+def attend(device: Device, stop: threading.Event) -> None:
+    """Wait for work and do it, until `stop` is set."""
+    attendant = Attendant(device, stop.wait, stop.is_set)
+    while not stop.is_set():
+        stop.wait(attendant.once())
+
+
+@dataclass
+class Attendant:
+    """Calls the main server again and again.
+
+    Attributes:
+        device: For whom.
+        pause: Waits so many seconds; returns True if this process is about to end.
+        ending: Whether it is.
+        monotonic: Seconds since some moment.
+        rng: Of the jitter.
+    """
+
+    device: Device
+    pause: Callable[[float], object]
+    ending: Callable[[], bool] = lambda: False
+    monotonic: Callable[[], float] = time.monotonic
+    rng: random.Random = field(default_factory=random.SystemRandom)
+
+    def __post_init__(self) -> None:
+        self._calls, self._tasks = BackOff(self.rng), BackOff(self.rng)
+        self._complained: str | None = None
+
+    def once(self) -> float:
+        """Call once and do what there is to do; return how many seconds to wait before calling again."""
+        begun = self.monotonic()
+        try:
+            model_trial.settle_all(self.device)
+            work = call(self.device, WAIT_S + self.rng.uniform(0.0, WAIT_JITTER_S))
+        except DoorbellError as error:
+            self._say(str(error))
+            return self._calls.next()
+        self._calls.reset()
+        self._say(None)
+        pause = min(work.again_s, _LONGEST_AGAIN_S) * self.rng.uniform(1.0, 1.5)
+        if not work.tasks:
+            self._tasks.reset()
+            return pause or max(0.0, LEAST_S - (self.monotonic() - begun))
+        return max(pause, self._do(work.tasks))
+
+    def _do(self, tasks: tuple[Task, ...]) -> float:
+        """Do tasks, and return how long to wait then."""
+        outcomes = [self._done(task) for task in tasks]
+        if Outcome.BUSY in outcomes:
+            self._wait_until_idle()
+            return 0.0
+        if Outcome.DONE in outcomes and Outcome.LATER not in outcomes:
+            self._tasks.reset()
+            return 0.0
+        return self._tasks.next()  # the same would be asked for again at once
+
+    def _done(self, task: Task) -> Outcome:
+        if task.do == "install":
+            with under(version_id(task.version)):
+                return install_version(self.device, task.detector, task.version)
+        with under(round_id(task.detector, task.round)):
+            return take_part(self.device, task.detector, lambda t: t.round == task.round, self.ending, task.round)
+
+    def _wait_until_idle(self) -> None:
+        """Wait while the training child works for somebody else; a main server is not kept waiting for long."""
+        end = self.monotonic() + _LONGEST_BUSY_S
+        self.pause(_BUSY_S)
+        while self.device.trainer.progress is not None and self.monotonic() < end and not self.pause(_BUSY_S):
+            pass
+
+    def _say(self, complaint: str | None) -> None:
+        """Log why there is no work to be had, once for each reason; and that it is to be had again."""
+        if complaint == self._complained:
+            return
+        self._complained = complaint
+        if complaint is None:
+            _log.warning("The main server answers: %s waits for work.", self.device.name)
+        else:
+            _log.warning("%s waits for work in vain, and goes on trying. %s", self.device.name, complaint)
+
+
+def call(device: Device, wait_s: float) -> Work:
+    """Say what this device has, and return what it is to do.
+
+    Args:
+        device: The device.
+        wait_s: How long the main server may wait before it answers that there is nothing, in seconds.
+
+    Raises:
+        PeerUnreachable: The main server does not answer.
+        Forbidden: This device has not joined and cannot, or was revoked.
+        InvalidMessage: The answer is none.
+    """
+    main = device.standing.main()
+    message = {
+        "address": device.settings.url,
+        "wait_s": round(wait_s, 1),
+        "detectors": {detector: _state(device, detector) for detector in device.detectors()},
+    }
+    reply = device.poll.post_json(f"{main.url}/work", message, main).json
+    if not isinstance(reply, dict) or not isinstance(tasks := reply.get("tasks"), list):
+        raise InvalidMessage("The main server did not say what is to be done.")
+    again_s: Any = reply.get("again_s")
+    if type(again_s) not in (int, float) or not again_s >= 0:
+        raise InvalidMessage("The main server did not say when to come back.")
+    device.standing.rename(checked_member_name(reply.get("name"), "device"))
+    return Work(tuple(found for task in tasks if (found := _task(task)) is not None), float(again_s))
+
+
+def _state(device: Device, detector: str) -> dict[str, object]:
+    store = device.store
+    training, held, score = store.newest_training(detector), store.held(detector), store.newest_score(detector)
+    setback = store.setback(detector)
+    return {
+        "trained_round": training.round if training else None,
+        "sent_round": store.sent_round(detector),
+        "held": held.version if held else None,
+        "score": {"version": score.version, "accuracy": score.accuracy, "pictures": score.pictures} if score else None,
+        "setback": {"round": setback.round, "said": setback.said[:_MAX_SAID_CHARS]} if setback else None,
+        "refused": store.refused(detector),
+    }
+
+
+def _task(message: Any) -> Task | None:
+    """Return the task in a message, or None if a newer main server asks for what this device does not know."""
+    if not isinstance(message, dict):
+        raise InvalidMessage("The main server asks for something that is no task.")
+    if message.get("do") == "install":
+        version = checked_version(message.get("version"))
+        return Task("install", checked_name(message.get("detector"), "detector"), version, 0)
+    if message.get("do") == "train":
+        number = message.get("round")
+        if type(number) is not int or number < 1:
+            raise InvalidMessage("The main server asks to take part in a round that has no number.")
+        return Task("train", checked_name(message.get("detector"), "detector"), "", number)
+    return None

@@ -1,0 +1,1 @@
+"""The TensorFlow side: the training child and its handle."""

@@ -1,0 +1,1 @@
+"""What a round computes, in numpy alone: no I/O, no framework."""

@@ -1,0 +1,68 @@
+"""How things stand, as data: for the page, for `python -m federation status`, and for scripts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from main_server.context import MainServer
+from main_server.members.device_status import attendance
+from main_server.runs.next_step import outlook
+from main_server.store.records import Round, Version
+from main_server.store.snapshot import Standing
+from shared.telemetry.metrics import refusals
+
+_ROUNDS, _VERSIONS, _EVENTS = 10, 10, 30
+
+
+def status(server: MainServer) -> dict[str, Any]:
+    """Return devices, runs, rounds and versions; all times are seconds since the epoch."""
+    standing = server.store.standing(_ROUNDS, _VERSIONS, _EVENTS)
+    return {
+        "federation": server.settings.federation,
+        "topology": server.settings.topology,
+        "time": server.clock(),
+        "devices": [dict(vars(each)) for each in attendance(server, standing)],
+        "detectors": [_detector(server, standing, name) for name in standing.detectors],
+        "refusals": refusals(),
+        "events": [dict(vars(event)) for event in standing.events],
+        "event_count": standing.event_count,
+    }
+
+
+def _detector(server: MainServer, standing: Standing, name: str) -> dict[str, object]:
+    current, rounds = standing.newest_round(name), standing.rounds.get(name, ())
+    run, done = standing.runs.get(name, (None, 0))
+    versions = standing.versions.get(name, ())
+    in_force = next((version.version for version in versions if version.released_at is not None), None)
+    return {
+        "detector": name,
+        "next": outlook(server, standing, name),
+        "round": None if current is None else _open_round(current) | {"sent": dict(standing.sent.get(name, {}))},
+        "run": None if run is None else vars(run) | {"done": done},
+        "pinned": standing.pins.get(name),
+        "rounds": [_round(each) for each in rounds],
+        "round_count": standing.round_counts.get(name, 0),
+        "versions": [_version(each) | {"in_force": each.version == in_force} for each in versions],
+        "version_count": standing.version_counts.get(name, 0),
+    }
+
+
+def _open_round(current: Round) -> dict[str, object]:
+    times = {name: getattr(current, name) for name in ("opened_at", "asked_at", "due_at", "closed_at")}
+    who = {"cohort": list(current.cohort), "min_cohort": current.settings.min_cohort}
+    return {"round": current.settings.round, "state": current.state, **times, **who}
+
+
+def _round(each: Round) -> dict[str, object]:
+    """Return what a round came to: bytes that the main server received and gave out, seconds from open to closed."""
+    seconds = None if each.closed_at is None else max(0.0, each.closed_at - each.opened_at)
+    figures = {"devices": len(each.cohort), "bytes_up": each.bytes_up, "bytes_down": each.bytes_down}
+    when = {"opened_at": each.opened_at, "seconds": seconds}
+    return {"round": each.settings.round, "state": each.state, **when, **figures}
+
+
+def _version(version: Version) -> dict[str, object]:
+    left_out = ("manifest", "detector", "accuracy", "scored_by", "scored_pictures")
+    shown = {name: value for name, value in vars(version).items() if name not in left_out}
+    score = {"accuracy": version.accuracy, "devices": version.scored_by, "pictures": version.scored_pictures}
+    return shown | {"score": None if version.accuracy is None else score}

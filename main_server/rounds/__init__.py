@@ -1,0 +1,1 @@
+"""The main server's half of a round."""

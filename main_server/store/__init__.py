@@ -1,0 +1,1 @@
+"""All of the main server's SQL."""

@@ -1,0 +1,1 @@
+"""Every JSON message between the services, declared once."""

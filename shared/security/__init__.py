@@ -1,0 +1,1 @@
+"""Keys, signatures, joining, and who may call what."""

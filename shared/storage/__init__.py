@@ -1,0 +1,1 @@
+"""Rows in SQLite or PostgreSQL, bytes in files or S3."""

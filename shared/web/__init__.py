@@ -1,0 +1,1 @@
+"""The shell of every web app: steps, operators, live pages, OpenAPI."""

@@ -1,0 +1,212 @@
+"""Models as files for others: written by a real training child, run, and held against what a ring gets."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+import device.vision.export
+from dataset.porch import drawing as porch
+from device.bell.doorbell import _prepare
+from device.context import Device
+from device.rounds.model_trial import settle
+from device.store.records import Held
+from device.training.models import build, set_params
+from device.training.worker_client import Busy
+from device.vision.export import TOLERANCES, NotFaithful, export, labels
+from device.vision.litert import Network, answering_file
+from device.vision.predictor import in_force, open_seer
+from learning.architectures import (
+    ARCHITECTURES,
+    EFFICIENTNET_LITE0_HEAD,
+    PORCH_CNN,
+    Architecture,
+)
+from shared.errors import CannotTrain, InvalidMessage, NotFound
+from shared.round.payloads import Model
+from shared.settings import DeviceSettings
+from shared.web.background import _keep_going
+
+ROOT = Path(__file__).resolve().parents[3]
+SURE = 4.0
+"""Kernels are so much larger than those of version 0, so that answers are far from one another."""
+
+
+@pytest.fixture(scope="module")
+def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    home = tmp_path_factory.mktemp("home")
+    return {"DOORBELL_HOME": str(home), "DOORBELL_DATA": str(home / "pictures")}
+
+
+@pytest.fixture(scope="module")
+def doorbell(environ: dict[str, str]) -> Iterator[Device]:
+    """A device with a model of each architecture in force, one picture of its own, and a training child."""
+    made = Device.open(DeviceSettings.read(1, environ))
+    for number, (detector, kind) in enumerate((("face", EFFICIENTNET_LITE0_HEAD), ("animal", PORCH_CNN))):
+        made.store.propose(Held(detector, made.blobs.put(a_model(detector, kind, number).to_bytes()), 1))
+        settle(made, detector)
+        made.trainer.run(made.job("answer", detector) | {"architecture": kind.name})
+    own = made.settings.data / "face" / made.settings.client / "test" / "face"
+    own.mkdir(parents=True)
+    (own / "1.png").write_bytes(a_picture(7))
+    (own / "2.png").write_bytes(b"no picture")
+    yield made
+    made.trainer.close()
+
+
+def a_model(detector: str, kind: Architecture, seed: int) -> Model:
+    params = kind.initial(np.random.default_rng(seed))
+    sure = {name: value * SURE if name == "logit/kernel" else value for name, value in params.items()}
+    return Model(detector, 1, "0" * 64, kind.name, sure)
+
+
+def a_picture(index: int, size_px: int = 300) -> bytes:
+    drawn = porch.draw("face", True, 2, "test", index, size_px=size_px)
+    return cv2.imencode(".png", drawn[..., ::-1])[1].tobytes()
+
+
+def rung(doorbell: Device, picture: bytes) -> dict[str, float]:
+    seer = open_seer(doorbell)
+    seer.follow(lambda: in_force(doorbell))
+    return {detector: answer.score for detector, answer in seer.answer(picture).items()}
+
+
+@pytest.mark.parametrize("detector", ["face", "animal"])
+@pytest.mark.parametrize("form", sorted(TOLERANCES))
+def test_file_answers_as_the_doorbell_does(doorbell: Device, form: str, detector: str, tmp_path: Path) -> None:
+    done = export(doorbell, form, detector, tmp_path)
+    drawn = 2 * 2 * len(porch.DETECTORS)
+    assert done.pictures == drawn + (detector == "face") and done.difference <= TOLERANCES[form]
+    files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    names = {"frigate": {"labelmap.txt", "model.tflite"}}.get(form, {f"model.{form}"})
+    assert files == {f"{detector}/{name}" for name in names} and done.path in tmp_path.rglob("*")
+
+
+def test_frigate_gets_the_labels_in_the_order_of_the_answers(doorbell: Device, tmp_path: Path) -> None:
+    done = export(doorbell, "frigate", "face", tmp_path)
+    lines = done.path.with_name("labelmap.txt").read_text().splitlines()
+    network = Network(done.path)
+    assert network.takes == ((1, 224, 224, 3), np.dtype(np.uint8)) and lines == list(labels("face"))
+    for index in range(4):
+        picture = cv2.imdecode(np.frombuffer(a_picture(index, 224), np.uint8), cv2.IMREAD_COLOR)
+        answer = network.run(np.ascontiguousarray(picture[np.newaxis, ..., ::-1]))
+        score = rung(doorbell, a_picture(index, 224))["face"]
+        assert answer.sum() == pytest.approx(1) and answer[lines.index("face")] == pytest.approx(score, abs=0.05)
+
+
+def test_model_without_a_body_answers_rings_as_keras_does(doorbell: Device) -> None:
+    kind, picture = PORCH_CNN, porch.draw("animal", True, 1, "test", 0, size_px=64)
+    model = build(kind)
+    set_params(model, kind, a_model("animal", kind, 1).params)
+    logit = float(model(picture[np.newaxis].astype(np.float32), training=False)[0, 0])
+    png = cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
+    assert rung(doorbell, png)["animal"] == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "form", ["keras", pytest.param("frigate", marks=pytest.mark.long), pytest.param("onnx", marks=pytest.mark.long)]
+)
+def test_file_that_answers_otherwise_is_not_kept(
+    doorbell: Device, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = export(doorbell, form, "animal", tmp_path).path.read_bytes()
+    another = replace(doorbell, trainer=Swapping(doorbell, a_model("animal", PORCH_CNN, 9)))
+    with pytest.raises(NotFaithful, match="answers otherwise than the doorbell") as refused:
+        export(another, form, "animal", tmp_path)
+    assert "a file from before is still there" in refused.value.kept
+    assert (tmp_path / "animal" / device.vision.export._NAMES[form]).read_bytes() == before
+
+
+def test_file_that_answers_no_number_is_not_kept(
+    doorbell: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device.export, "_differences", lambda *_: [0.001, float("nan")])
+    with pytest.raises(NotFaithful):
+        export(doorbell, "keras", "animal", tmp_path)
+
+
+def test_detector_called_as_what_frigate_passes_over_is_refused() -> None:
+    with pytest.raises(InvalidMessage, match="Call the detector otherwise"):
+        labels("none")
+
+
+class Swapping:
+    """A training child that exports another model than it was asked for."""
+
+    def __init__(self, doorbell: Device, model: Model) -> None:
+        self._trainer, self._path = doorbell.trainer, doorbell.blobs.path(doorbell.blobs.put(model.to_bytes()))
+
+    def run(self, job: dict[str, Any]) -> dict[str, Any]:
+        return self._trainer.run(job | {"model": str(self._path)})
+
+
+def test_detector_without_a_model_is_refused(doorbell: Device, tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="No model of 'vehicle' is in force"):
+        export(doorbell, "keras", "vehicle", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+class Preparing:
+    """A training child that makes empty files, or fails as it is told to."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.asked: list[str] = []
+        self._errors = list(errors)
+
+    def run(self, job: dict[str, Any]) -> None:
+        self.asked.append(job["architecture"])
+        if self._errors:
+            raise self._errors.pop(0)
+        answering_file(Path(job["machine_cache"]), ARCHITECTURES[job["architecture"]]).touch()
+
+
+@pytest.mark.parametrize(
+    ("error", "asked"), [(None, 2), (Busy("It trains."), 3), (CannotTrain(), 1)], ids=["can", "busy", "cannot"]
+)
+def test_device_that_never_trained_prepares_what_its_models_need(
+    doorbell: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception | None, asked: int
+) -> None:
+    monkeypatch.setattr("device.bell.doorbell._LOOK_EVERY_S", 0.01)
+    trainer, stop = Preparing(*([error] if error else [])), threading.Event()
+    other = replace(doorbell, trainer=trainer, settings=replace(doorbell.settings, cache=tmp_path))
+    thread = threading.Thread(target=_keep_going, args=("preparing", partial(_prepare, other), stop))
+    thread.start()
+    end = time.monotonic() + 10
+    while len(trainer.asked) < asked and time.monotonic() < end:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    stop.set()
+    thread.join()
+    assert len(trainer.asked) == asked and len(list(tmp_path.iterdir())) == (0 if asked == 1 else 2)
+
+
+def run(environ: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "device", "export", *words]
+    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+
+
+def test_command_writes_every_detector_and_says_where(doorbell: Device, environ: dict[str, str]) -> None:
+    done = run(environ, "frigate", "--detector", "animal")
+    folder = doorbell.settings.folder / "exports" / "frigate"
+    assert done.returncode == 0, done.stderr
+    assert f"animal: {folder / 'animal' / 'model.tflite'}" in done.stdout and "of round 1" in done.stdout
+    assert "The doorbell says yes from 0.50 on." in done.stdout
+    assert sorted(path.name for path in (folder / "animal").iterdir()) == ["labelmap.txt", "model.tflite"]
+
+
+def test_command_says_what_is_missing(environ: dict[str, str], tmp_path: Path) -> None:
+    nobody = run(environ | {"DOORBELL_HOME": str(tmp_path)}, "keras")
+    assert nobody.returncode == 1 and "There is no device in" in nobody.stderr and not list(tmp_path.iterdir())
+    unknown = run(environ, "keras", "--detector", "toaster")
+    assert unknown.returncode == 1 and "No model of 'toaster' is in force" in unknown.stderr
