@@ -16,7 +16,8 @@ from gunicorn import systemd
 from gunicorn.errors import AppImportError
 
 worker_class = "gthread"
-threads = 64  # those that wait for work cost nothing; the aggregator, to which models are sent, is started with 8
+# those that wait for work cost nothing; the aggregator, to which models are sent, is started with 8
+threads = 64
 timeout = 600
 graceful_timeout = 5
 keepalive = 30
@@ -27,7 +28,8 @@ limit_request_line = 2048
 limit_request_fields = 64
 limit_request_field_size = 8190
 
-# X-Forwarded-* is believed in one place: the app, and only from as many proxies as DOORBELL_TRUSTED_PROXIES says.
+# X-Forwarded-* is believed in one place: the app, and only from as many proxies as
+# DOORBELL_TRUSTED_PROXIES says.
 forwarded_allow_ips = ""
 secure_scheme_headers = {}
 
@@ -36,13 +38,15 @@ _SURELY_LOCKED_S = 60
 
 
 def on_starting(server):
-    """Refuse to listen where other machines can reach a service that has no operator token, or where one listens.
+    """Refuse to listen where other machines can reach a service that has no operator token, or
+    where one listens.
 
-    Otherwise make the folder in which the workers count what /metrics adds up: below PROMETHEUS_MULTIPROC_DIR if that
-    is set, else where temporary files are. Only workers are told of it: a master that takes over makes its own.
+    Otherwise make the folder in which the workers count what /metrics adds up: below
+    PROMETHEUS_MULTIPROC_DIR if that is set, else where temporary files are. Only workers are told
+    of it: a master that takes over makes its own.
 
-    The imports stay in the master, so new code needs a restart: SIGHUP reloads settings only. They are few, as it has
-    no use for the rest of what a worker needs.
+    The imports stay in the master, so new code needs a restart: SIGHUP reloads settings only. They
+    are few, as it has no use for the rest of what a worker needs.
     """
     from shared.errors import SettingsError  # noqa: PLC0415
     from shared.settings import LogSettings, OperatorSettings  # noqa: PLC0415
@@ -65,11 +69,15 @@ def on_starting(server):
     try:
         server.counted = _folder_to_count_in(os.environ.get(_COUNTED) or tempfile.gettempdir())
     except OSError as error:
-        sys.exit(f"No folder for /metrics can be made: {error.filename}: {error.strerror}. Mend or unset {_COUNTED}.")
+        sys.exit(
+            f"No folder for /metrics can be made: {error.filename}: {error.strerror}. Mend or unset {_COUNTED}."
+        )
 
 
 def _folder_to_count_in(parent):
-    """Make a folder that is locked while this master or a worker of it lives; remove what killed ones left."""
+    """Make a folder that is locked while this master or a worker of it lives; remove what killed
+    ones left.
+    """
     for left in Path(parent).glob("doorbell-counts-*"):
         with suppress(OSError):
             held = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -106,7 +114,8 @@ def _check_free(address):
 
 
 def post_fork(server, worker):
-    """Let a person read the sentence alone if the app cannot be made, and stop: trying again would not help.
+    """Let a person read the sentence alone if the app cannot be made, and stop: trying again would
+    not help.
 
     What counts for /metrics must know the folder before it is imported.
     """
@@ -131,7 +140,9 @@ def post_fork(server, worker):
 
 
 def _reserve(folder):
-    """Take the room for what this worker counts, in files named as prometheus_client does; no disk is full later."""
+    """Take the room for what this worker counts, in files named as prometheus_client does; no disk
+    is full later.
+    """
     for kind in ("counter", "histogram"):
         path = Path(folder) / f"{kind}_{os.getpid()}.db"
         if not path.exists():  # or else a worker that is gone had this number: its counts go on
@@ -148,7 +159,9 @@ def post_worker_init(worker):
 
 
 def _stopping(stop, handler):
-    """Return a signal handler that first ends what runs beside the requests, so that none is waited for in vain."""
+    """Return a signal handler that first ends what runs beside the requests, so that none is waited
+    for in vain.
+    """
 
     def handle(number, frame):
         stop.set()

@@ -1,4 +1,6 @@
-"""`make bench`: print every figure, from one run; `python -m benchmarks servers learning` prints some."""
+"""`make bench`: print every figure, from one run; `python -m benchmarks servers learning` prints
+some.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,10 @@ def main(chosen: list[str]) -> int:
     """Print the chosen groups; return 1 if a target was missed."""
     unknown = set(chosen) - set(GROUPS)
     if unknown:
-        print(f"There is no group {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}.", file=sys.stderr)
+        print(
+            f"There is no group {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}.",
+            file=sys.stderr,
+        )
         return 2
     missed = 0
     for group in chosen or GROUPS:

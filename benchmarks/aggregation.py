@@ -1,4 +1,6 @@
-"""Summing and unmasking 100 updates of a million parameters, each in a process of its own so that memory counts."""
+"""Summing and unmasking 100 updates of a million parameters, each in a process of its own so that
+memory counts.
+"""
 
 from __future__ import annotations
 
@@ -23,45 +25,84 @@ from shared.round.plan import RoundSettings
 
 UPDATES, PARAMETERS, TIMES = 100, 1_000_000, 5
 SETTINGS = RoundSettings(
-    "bench", "animal", 1, "0" * 64, "bench", PARAMETERS, "secure", 1, 32, 0.01, None, 1.0, 4096, 1024, 2, ""
-)  # fmt: skip
+    "bench",
+    "animal",
+    1,
+    "0" * 64,
+    "bench",
+    PARAMETERS,
+    "secure",
+    1,
+    32,
+    0.01,
+    None,
+    1.0,
+    4096,
+    1024,
+    2,
+    "",
+)
 
 
 def figures() -> list[Figure]:
     """Measure both servers' halves of the sum, and the size of an upload."""
     with TemporaryDirectory() as folder:
-        vector = np.random.default_rng(0).integers(0, 2**32, PARAMETERS + EXTRA_COORDINATES, dtype="<u4")
+        vector = np.random.default_rng(0).integers(
+            0, 2**32, PARAMETERS + EXTRA_COORDINATES, dtype="<u4"
+        )
         for number in range(UPDATES):
-            update = MaskedUpdate("animal", 1, "0" * 64, f"device-{number}", bytes(SEALED_BYTES), vector)
+            update = MaskedUpdate(
+                "animal", 1, "0" * 64, f"device-{number}", bytes(SEALED_BYTES), vector
+            )
             (Path(folder) / f"{number:03d}").write_bytes(update.to_bytes())
         summed, unmasked = _measured("sum", folder), _measured("unmask", folder)
     model_mb = 4 * PARAMETERS / 1e6
     limit_mb = 150 + 2 * model_mb
     return [
-        Figure("aggregator: sum 100 updates x 1 M parameters, one core", f"{summed['gb_per_s']:.1f} GB/s", ">= 2 GB/s",
-               summed["gb_per_s"] >= 2),
-        Figure("aggregator: peak memory of that process", f"{summed['peak_mb']:.0f} MB", f"<= {limit_mb:.0f} MB",
-               summed["peak_mb"] <= limit_mb),
-        Figure("main server: unmask 100 masks x 1 M parameters, one core", f"{unmasked['gb_per_s']:.1f} GB/s",
-               ">= 2 GB/s", unmasked["gb_per_s"] >= 2),
-        Figure("main server: peak memory of that process, decoding too", f"{unmasked['peak_mb']:.0f} MB",
-               f"<= {limit_mb:.0f} MB", unmasked["peak_mb"] <= limit_mb),
+        Figure(
+            "aggregator: sum 100 updates x 1 M parameters, one core",
+            f"{summed['gb_per_s']:.1f} GB/s",
+            ">= 2 GB/s",
+            summed["gb_per_s"] >= 2,
+        ),
+        Figure(
+            "aggregator: peak memory of that process",
+            f"{summed['peak_mb']:.0f} MB",
+            f"<= {limit_mb:.0f} MB",
+            summed["peak_mb"] <= limit_mb,
+        ),
+        Figure(
+            "main server: unmask 100 masks x 1 M parameters, one core",
+            f"{unmasked['gb_per_s']:.1f} GB/s",
+            ">= 2 GB/s",
+            unmasked["gb_per_s"] >= 2,
+        ),
+        Figure(
+            "main server: peak memory of that process, decoding too",
+            f"{unmasked['peak_mb']:.0f} MB",
+            f"<= {limit_mb:.0f} MB",
+            unmasked["peak_mb"] <= limit_mb,
+        ),
         *(_upload(name) for name in ARCHITECTURES),
-    ]  # fmt: skip
+    ]
 
 
 def _upload(name: str) -> Figure:
     settings = replace(SETTINGS, size=ARCHITECTURES[name].size)
     delta = np.zeros(settings.size, np.float32)
     masked = mask(encode(delta, 200, settings, np.random.default_rng(0)), new_seed(), b"bench")
-    size = len(MaskedUpdate("animal", 1, "0" * 64, "device-1", bytes(SEALED_BYTES), masked).to_bytes())
+    size = len(
+        MaskedUpdate("animal", 1, "0" * 64, "device-1", bytes(SEALED_BYTES), masked).to_bytes()
+    )
     limit = 4 * (settings.size + EXTRA_COORDINATES) + 4096
     return Figure(f"upload of {name}", f"{size:,} bytes", f"<= {limit:,} bytes", size <= limit)
 
 
 def _measured(what: str, folder: str) -> dict[str, float]:
     run = subprocess.run(
-        [sys.executable, "-m", "benchmarks.aggregation", what, folder], capture_output=True, check=True
+        [sys.executable, "-m", "benchmarks.aggregation", what, folder],
+        capture_output=True,
+        check=True,
     )
     measured: dict[str, float] = json.loads(run.stdout)
     return measured

@@ -1,4 +1,6 @@
-"""50,000 hostile inputs to every container decoder: only typed errors, and memory bounded by the input."""
+"""50,000 hostile inputs to every container decoder: only typed errors, and memory bounded by the
+input.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,30 @@ from shared.round.payloads import (
 
 INPUTS = 50_000
 ROOM_BYTES = 256 << 10  # for the parsed header and the error, whatever the input
-_WORDS = [b'"', b"{", b"}", b"[", b"]", b":", b",", b"0", b"9" * 20, b"-1", b"1e999", b"NaN", b"null", b"U32", b"F32",
-          b"shape", b"dtype", b"data_offsets", b"__metadata__", b"\xff", b"\x00", b"\\u0000"]  # fmt: skip
+_WORDS = [
+    b'"',
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b":",
+    b",",
+    b"0",
+    b"9" * 20,
+    b"-1",
+    b"1e999",
+    b"NaN",
+    b"null",
+    b"U32",
+    b"F32",
+    b"shape",
+    b"dtype",
+    b"data_offsets",
+    b"__metadata__",
+    b"\xff",
+    b"\x00",
+    b"\\u0000",
+]
 
 
 def figures() -> list[Figure]:
@@ -54,13 +78,20 @@ def figures() -> list[Figure]:
     what = f"{each * len(decoders):,} hostile inputs to {len(decoders)} decoders"
     seconds = time.perf_counter() - begun
     return [
-        Figure(f"{what}: errors that are not typed", f"{untyped} (in {seconds:.0f} s)", "0", untyped == 0),
+        Figure(
+            f"{what}: errors that are not typed",
+            f"{untyped} (in {seconds:.0f} s)",
+            "0",
+            untyped == 0,
+        ),
         Figure("  of which took more than 8 x their size + 256 KB", str(greedy), "0", greedy == 0),
     ]
 
 
 def _hostile(valid: bytes, rng: np.random.Generator) -> bytes:
-    """Return a valid container with some of its first bytes changed, words put in, or its end cut off."""
+    """Return a valid container with some of its first bytes changed, words put in, or its end cut
+    off.
+    """
     data = bytearray(valid)
     reach = min(len(data), 8 + int.from_bytes(valid[:8], "little"))
     for _ in range(int(rng.integers(1, 6))):

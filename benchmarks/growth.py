@@ -1,9 +1,9 @@
 """What a thousand rounds leave on the disks of both servers, when what is old is let go of.
 
-Two devices send updates of the default architecture that nobody trained; everything else is real: processes, keys,
-signatures, masks, sums and versions. The servers let go of nothing that is younger than an hour, since its row may be
-on its way, and a thousand rounds take minutes here. So before each look at the disks, this program prunes as the
-servers themselves would an hour later.
+Two devices send updates of the default architecture that nobody trained; everything else is real:
+processes, keys, signatures, masks, sums and versions. The servers let go of nothing that is younger
+than an hour, since its row may be on its way, and a thousand rounds take minutes here. So before
+each look at the disks, this program prunes as the servers themselves would an hour later.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ def figures() -> list[Figure]:
     ]
 
 
-def _play(variables: dict[str, str], main_url: str, aggregator_url: str) -> tuple[dict[str, list[Size]], float]:
+def _play(
+    variables: dict[str, str], main_url: str, aggregator_url: str
+) -> tuple[dict[str, list[Size]], float]:
     """Return the sizes of both folders after each number of rounds, and how long it took."""
     server = MainServer.open(MainSettings.read(variables))
     mine = AggregatorSettings.read(variables)
@@ -97,7 +99,9 @@ def _rounds(federation: Federation) -> Iterator[int]:
             body = masked_update(delta, 100, settings, device.name, seed).to_bytes()
             client.post(f"{aggregator.url}/cmodel", body, aggregator)
         for step in ("aggregate_models", "send_model_secagg"):
-            session.post(f"{aggregator.url}/{step}?detector={DETECTOR}", timeout=60).raise_for_status()
+            session.post(
+                f"{aggregator.url}/{step}?detector={DETECTOR}", timeout=60
+            ).raise_for_status()
         settings = devices[0].announce()
         yield number
 
@@ -126,8 +130,20 @@ def _growth(name: str, sizes: list[Size]) -> list[Figure]:
             )
             for number, size in zip(LOOKS, sizes, strict=True)
         ),
-        Figure(f"  {name}: growth per 1,000 rounds: database, folder", f"{rows / 1e3:.2f}, {folder / 1e3:.2f} MB"),
-        Figure(f"  {name}: rows that one round leaves", f"{rows:,.0f} bytes", f"<= {LIMIT_BYTES:,} bytes",
-               rows <= LIMIT_BYTES),
-        Figure(f"  {name}: files that one round leaves", f"{files:,.0f} bytes", "<= 64 bytes", files <= 64),
-    ]  # fmt: skip
+        Figure(
+            f"  {name}: growth per 1,000 rounds: database, folder",
+            f"{rows / 1e3:.2f}, {folder / 1e3:.2f} MB",
+        ),
+        Figure(
+            f"  {name}: rows that one round leaves",
+            f"{rows:,.0f} bytes",
+            f"<= {LIMIT_BYTES:,} bytes",
+            rows <= LIMIT_BYTES,
+        ),
+        Figure(
+            f"  {name}: files that one round leaves",
+            f"{files:,.0f} bytes",
+            "<= 64 bytes",
+            files <= 64,
+        ),
+    ]

@@ -1,4 +1,6 @@
-"""How long a device takes to join: keys, code, both proofs, over HTTP to a main server under gunicorn."""
+"""How long a device takes to join: keys, code, both proofs, over HTTP to a main server under
+gunicorn.
+"""
 
 from __future__ import annotations
 

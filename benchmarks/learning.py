@@ -1,7 +1,8 @@
-"""What federated learning gains on real photos: the global model against pooled data and against one device alone.
+"""What federated learning gains on real photos: the global model against pooled data and against
+one device alone.
 
-Everything but HTTP is the real path: the devices' training, delta, clip, encode, mask; the sum; unmask, decode, step.
-Runs in a process of its own, because it loads TensorFlow.
+Everything but HTTP is the real path: the devices' training, delta, clip, encode, mask; the sum;
+unmask, decode, step. Runs in a process of its own, because it loads TensorFlow.
 """
 
 from __future__ import annotations
@@ -33,24 +34,41 @@ def figures() -> list[Figure]:
     """Measure on the real photos beside the project; say so where they are missing."""
     if not PHOTOS.is_dir():
         return [Figure("learning on real photos", "no photos beside the project", "", None)]
-    run = subprocess.run([sys.executable, "-m", "benchmarks.learning"], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-m", "benchmarks.learning"], capture_output=True, text=True, check=True
+    )
     result = []
     for detector, means in json.loads(run.stdout.splitlines()[-1]).items():
         glob, pooled, own = means["global"], means["pooled"], means["own"]
         gap = (pooled - glob) * 100
         result.append(
-            Figure(f"{detector}: global after {ROUNDS} rounds / pooled data, mean of 3 seeds",
-                   f"{glob:.1%} / {pooled:.1%}", "within 1.5 points", gap <= 1.5)
-        )  # fmt: skip
+            Figure(
+                f"{detector}: global after {ROUNDS} rounds / pooled data, mean of 3 seeds",
+                f"{glob:.1%} / {pooled:.1%}",
+                "within 1.5 points",
+                gap <= 1.5,
+            )
+        )
         gain = (glob - own[0]) * 100
-        target = (">= 10 points above device 1", gain >= 10) if detector == "vehicle" else ("", None)
-        result.append(Figure(f"{detector}: device 1 alone / device 2 alone", f"{own[0]:.1%} / {own[1]:.1%}", *target))
+        target = (
+            (">= 10 points above device 1", gain >= 10) if detector == "vehicle" else ("", None)
+        )
+        result.append(
+            Figure(
+                f"{detector}: device 1 alone / device 2 alone",
+                f"{own[0]:.1%} / {own[1]:.1%}",
+                *target,
+            )
+        )
     return result
 
 
 def _main() -> None:
     with TemporaryDirectory() as cache:
-        results = {detector: _mean(_Laboratory(detector, Path(cache))) for detector in ("animal", "vehicle")}
+        results = {
+            detector: _mean(_Laboratory(detector, Path(cache)))
+            for detector in ("animal", "vehicle")
+        }
     print(json.dumps(results))
 
 
@@ -59,7 +77,9 @@ def _mean(laboratory: _Laboratory) -> dict[str, Any]:
     return {
         "global": float(np.mean([run["global"] for run in runs])),
         "pooled": float(np.mean([run["pooled"] for run in runs])),
-        "own": [float(np.mean([run["own"][client] for run in runs])) for client in range(len(CLIENTS))],
+        "own": [
+            float(np.mean([run["own"][client] for run in runs])) for client in range(len(CLIENTS))
+        ],
     }
 
 
@@ -81,7 +101,8 @@ class _Laboratory:
         for split in ("train", "valid", "test"):
             parts = [self.splits[client, split] for client in CLIENTS]
             self.splits["pooled", split] = Examples(
-                np.concatenate([part.inputs for part in parts]), np.concatenate([part.labels for part in parts])
+                np.concatenate([part.inputs for part in parts]),
+                np.concatenate([part.labels for part in parts]),
             )
 
     def run(self, seed: int) -> dict[str, Any]:
@@ -101,18 +122,36 @@ class _Laboratory:
         for index, client in enumerate(CLIENTS):
             trained = self._train(params, client, settings.work, seed * 1000 + number * 10 + index)
             weight = len(self.splits[client, "train"].labels)
-            update = masked_update(delta_of(self.spec, trained, params), weight, settings, f"device-{index}", rng)
+            update = masked_update(
+                delta_of(self.spec, trained, params), weight, settings, f"device-{index}", rng
+            )
             context = settings.context(f"device-{index}")
             total += update.masked
             unmask(total, key.open_sealed(update.sealed_seed, context), context)
-        return self.spec.unflatten(step(self.spec.flatten(params), decode(total, settings).delta, 1.0))
+        return self.spec.unflatten(
+            step(self.spec.flatten(params), decode(total, settings).delta, 1.0)
+        )
 
     def _settings(self, number: int, public: bytes) -> Any:
         work = self.spec.work
         return RoundSettings(
-            "bench", self.detector, number, "0" * 64, self.spec.name, self.spec.size, "secure", work.epochs,
-            work.batch_size, work.learning_rate, None, 1.0, 4096, 1024, 2, base64.b64encode(public).decode(),
-        )  # fmt: skip
+            "bench",
+            self.detector,
+            number,
+            "0" * 64,
+            self.spec.name,
+            self.spec.size,
+            "secure",
+            work.epochs,
+            work.batch_size,
+            work.learning_rate,
+            None,
+            1.0,
+            4096,
+            1024,
+            2,
+            base64.b64encode(public).decode(),
+        )
 
     def _alone(self, params: Any, whose: str, seed: int) -> Any:
         """Train as long as the federation does, on one set of pictures."""

@@ -1,8 +1,9 @@
-"""One round of very many devices: signed uploads to an aggregator under gunicorn, the sum, the new model.
+"""One round of very many devices: signed uploads to an aggregator under gunicorn, the sum, the new
+model.
 
-The devices (`benchmarks/load_devices.py`) are real in all but the training: each has its own key, joins, announces
-itself, and masks and seals its update. They run in few processes on the same machine as the servers, so the figures
-are those of a machine that does both.
+The devices (`benchmarks/load_devices.py`) are real in all but the training: each has its own key,
+joins, announces itself, and masks and seals its update. They run in few processes on the same
+machine as the servers, so the figures are those of a machine that does both.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ from shared.round.plan import RoundSettings
 from shared.settings import MainSettings
 
 WORKERS = 2
-"""Of the aggregator: one for each core of a machine of two, since a process runs Python on one of them at a time."""
+"""Of the aggregator: one for each core of a machine of two, since a process runs Python on one of
+them at a time.
+"""
 
 CLIENTS, CONNECTIONS = 2, 8
 """Processes full of devices, and in each so many that send at the same time."""
@@ -49,7 +52,9 @@ SAMPLE_S, PSS_EVERY = 0.05, 10
 
 @dataclass(frozen=True)
 class Case:
-    """One round: how many devices, of which architecture, by which app of the main server; what is to be reached."""
+    """One round: how many devices, of which architecture, by which app of the main server; what is
+    to be reached.
+    """
 
     devices: int
     architecture: str
@@ -58,12 +63,17 @@ class Case:
     resident_mb: float | None = None
 
 
-CASES = (Case(1000, DEFAULT, "wsgi3:app", 150, 250), Case(200, WIDE.name, "benchmarks.wide_model:main_server()"))
+CASES = (
+    Case(1000, DEFAULT, "wsgi3:app", 150, 250),
+    Case(200, WIDE.name, "benchmarks.wide_model:main_server()"),
+)
 
 
 @dataclass
 class Memory:
-    """The largest memory of a service in bytes, summed over its processes; PSS counts shared pages once."""
+    """The largest memory of a service in bytes, summed over its processes; PSS counts shared pages
+    once.
+    """
 
     rss: int = 0
     pss: int = 0
@@ -99,7 +109,9 @@ def _round(case: Case) -> list[Figure]:
 
 @contextmanager
 def _servers(case: Case, folder: Path) -> Iterator[tuple[Federation, list[psutil.Process]]]:
-    """Run both servers; yield where they are, with a join code for every device, and the aggregator."""
+    """Run both servers; yield where they are, with a join code for every device, and the
+    aggregator.
+    """
     main_url, aggregator_url = (f"http://localhost:{services.free_port()}" for _ in range(2))
     variables = {
         "DOORBELL_HOME": str(folder),
@@ -107,10 +119,18 @@ def _servers(case: Case, folder: Path) -> Iterator[tuple[Federation, list[psutil
         "DOORBELL_ARCHITECTURE": case.architecture,
         "DOORBELL_COHORT_CAP": "1024",
     }
-    mine = {name: value for name, value in os.environ.items() if not name.startswith(("DOORBELL_", "DATABASE_URL"))}
+    mine = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("DOORBELL_", "DATABASE_URL"))
+    }
     environment, running = mine | variables, []  # no database, bucket or token of a real federation
     try:
-        running.append(services.start("main server", main_url, environment | {"WEB_CONCURRENCY": "1"}, case.app))
+        running.append(
+            services.start(
+                "main server", main_url, environment | {"WEB_CONCURRENCY": "1"}, case.app
+            )
+        )
         workers = {"WEB_CONCURRENCY": str(WORKERS)}
         running.append(services.start("aggregator", aggregator_url, environment | workers))
         server = MainServer.open(MainSettings.read(environment))
@@ -121,14 +141,18 @@ def _servers(case: Case, folder: Path) -> Iterator[tuple[Federation, list[psutil
 
 
 def _uploads(case: Case, federation: Federation) -> tuple[list[Prepared], list[Sent], float]:
-    """Let every device prepare its update, then let all send; return what they sent, and their processes' CPU time."""
+    """Let every device prepare its update, then let all send; return what they sent, and their
+    processes' CPU time.
+    """
     context = multiprocessing.get_context("spawn")
     pipes, processes = [], []
     try:
         for client in range(CLIENTS):
             here, there = context.Pipe()
             numbers = range(client + 1, case.devices + 1, CLIENTS)
-            process = context.Process(target=run, args=(there, federation, numbers, CONNECTIONS), daemon=True)
+            process = context.Process(
+                target=run, args=(there, federation, numbers, CONNECTIONS), daemon=True
+            )
             process.start()
             there.close()
             pipes.append(here)
@@ -153,7 +177,9 @@ def _watched(tree: list[psutil.Process]) -> Iterator[Memory]:
         for turn in itertools.count():
             memory.rss = max(memory.rss, sum(process.memory_info().rss for process in tree))
             if turn % PSS_EVERY == 0:  # takes longer
-                memory.pss = max(memory.pss, sum(process.memory_full_info().pss for process in tree))
+                memory.pss = max(
+                    memory.pss, sum(process.memory_full_info().pss for process in tree)
+                )
             if over.wait(SAMPLE_S):
                 return
 
@@ -167,7 +193,9 @@ def _watched(tree: list[psutil.Process]) -> Iterator[Memory]:
 
 
 def _step(url: str) -> tuple[float, dict[str, Any]]:
-    """Press one of the operator's buttons; return how many seconds it took, and the answer for the detector."""
+    """Press one of the operator's buttons; return how many seconds it took, and the answer for the
+    detector.
+    """
     begun = time.perf_counter()
     answer = requests.post(url, headers={"Accept": "application/json"}, timeout=600)
     seconds = time.perf_counter() - begun
@@ -175,19 +203,31 @@ def _step(url: str) -> tuple[float, dict[str, Any]]:
     return seconds, answer.json()["detectors"][DETECTOR]
 
 
-def _speed(case: Case, settings: RoundSettings, sent: list[Sent], cpu: float, client_cpu: float) -> list[Figure]:
+def _speed(
+    case: Case, settings: RoundSettings, sent: list[Sent], cpu: float, client_cpu: float
+) -> list[Figure]:
     seconds = max(one.ended for one in sent) - min(one.begun for one in sent)
     rate = case.devices / seconds
     latencies = sorted(1000 * (one.ended - one.begun) for one in sent)
     p50, p99 = (latencies[len(latencies) * percent // 100] for percent in (50, 99))
-    target, reached = ("", None) if case.uploads_per_s is None else _at_least(rate, case.uploads_per_s)
+    target, reached = (
+        ("", None) if case.uploads_per_s is None else _at_least(rate, case.uploads_per_s)
+    )
     megabytes = 4 * settings.size / 1e6
     how = f"{WORKERS} workers, {CLIENTS * CONNECTIONS} connections"
     each = [f"{1000 * took / len(sent):.1f}" for took in (cpu, client_cpu)]
     return [
-        Figure(f"{case.devices:,} devices x {megabytes:.2f} MB: {how}", f"{rate:.0f} uploads/s", target, reached),
+        Figure(
+            f"{case.devices:,} devices x {megabytes:.2f} MB: {how}",
+            f"{rate:.0f} uploads/s",
+            target,
+            reached,
+        ),
         Figure("  one upload: p50 and p99", f"{p50:.0f} ms and {p99:.0f} ms"),
-        Figure("  one upload: CPU of the aggregator, and of the devices", f"{each[0]} ms and {each[1]} ms"),
+        Figure(
+            "  one upload: CPU of the aggregator, and of the devices",
+            f"{each[0]} ms and {each[1]} ms",
+        ),
     ]
 
 
@@ -199,18 +239,27 @@ def _space(case: Case, memory: Memory) -> list[Figure]:
     rss, pss, most = memory.rss / 1e6, memory.pss / 1e6, case.resident_mb
     target, reached = ("", None) if most is None else (f"<= {most:.0f} MB", rss <= most)
     return [
-        Figure("  aggregator: peak resident, summed over its processes", f"{rss:.0f} MB", target, reached),
+        Figure(
+            "  aggregator: peak resident, summed over its processes",
+            f"{rss:.0f} MB",
+            target,
+            reached,
+        ),
         Figure("  the same, shared pages counted once (PSS)", f"{pss:.0f} MB"),
     ]
 
 
 def _sums(summing: float, handing: float) -> Figure:
     measured = f"{summing:.2f} s + {handing:.2f} s"
-    return Figure("  /aggregate_models + /send_model_secagg", measured, "<= 3 s", summing + handing <= 3)
+    return Figure(
+        "  /aggregate_models + /send_model_secagg", measured, "<= 3 s", summing + handing <= 3
+    )
 
 
 def _counted(case: Case, sent: list[Sent], devices: list[str], said: str) -> Figure:
-    """Tell whether every upload was accepted, and every device counted once by both servers, whoever sent twice too."""
+    """Tell whether every upload was accepted, and every device counted once by both servers,
+    whoever sent twice too.
+    """
     accepted = sum(one.status == 200 for one in sent)
     expected = {f"device-{number}" for number in range(1, case.devices + 1)}
     right = accepted == len(sent) and set(devices) == expected and len(devices) == case.devices
@@ -219,7 +268,9 @@ def _counted(case: Case, sent: list[Sent], devices: list[str], said: str) -> Fig
     return Figure(what, f"{len(devices):,} devices", f"{case.devices:,}, each once", right)
 
 
-def _exact(devices: int, settings: RoundSettings, prepared: list[Prepared], base: bytes, model: bytes) -> list[Figure]:
+def _exact(
+    devices: int, settings: RoundSettings, prepared: list[Prepared], base: bytes, model: bytes
+) -> list[Figure]:
     """Compare the published model with the one that the devices' updates must give."""
     spec = architecture(settings.architecture)
     before, after = (spec.flatten(parse_model(data).params) for data in (base, model))
@@ -230,6 +281,16 @@ def _exact(devices: int, settings: RoundSettings, prepared: list[Prepared], base
     error = float(np.abs(before + mean - after).max())
     limit = devices / (scale_of(settings) * weight) + float(np.spacing(np.abs(after).max()))
     return [
-        Figure("  the model is, bit for bit, what the updates make it", "yes" if same else "no", "yes", same),
-        Figure("  largest error of the mean, beside floats", f"{error:.1e}", f"<= {limit:.1e}", error <= limit),
+        Figure(
+            "  the model is, bit for bit, what the updates make it",
+            "yes" if same else "no",
+            "yes",
+            same,
+        ),
+        Figure(
+            "  largest error of the mean, beside floats",
+            f"{error:.1e}",
+            f"<= {limit:.1e}",
+            error <= limit,
+        ),
     ]

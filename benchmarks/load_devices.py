@@ -1,7 +1,9 @@
-"""The load test's devices: a process with many of them, which join, mask an update each, and send it when told to.
+"""The load test's devices: a process with many of them, which join, mask an update each, and send
+it when told to.
 
-Such a device is a key pair and a body; nothing is learned. All that a real device does before it sends is done before
-the clock starts. What is timed is what it cannot do earlier: sign, send, and read the answer.
+Such a device is a key pair and a body; nothing is learned. All that a real device does before it
+sends is done before the clock starts. What is timed is what it cannot do earlier: sign, send, and
+read the answer.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ class Federation:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the devices of one process are about to send: the sum of it, encoded and as floats, and its weight."""
+    """What the devices of one process are about to send: the sum of it, encoded and as floats, and
+    its weight.
+    """
 
     encoded: NDArray[np.uint32]
     weighted: NDArray[np.float64]
@@ -54,7 +58,9 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Sent:
-    """One upload: when it began and ended, in seconds of a clock that all processes share, and the answer's status."""
+    """One upload: when it began and ended, in seconds of a clock that all processes share, and the
+    answer's status.
+    """
 
     begun: float
     ended: float
@@ -99,7 +105,8 @@ def run(pipe: Connection, federation: Federation, numbers: range, connections: i
     """Be the devices of one process.
 
     Args:
-        pipe: Takes `Prepared`, then gives the sign to start, then takes a list of `Sent` and the CPU seconds it took.
+        pipe: Takes `Prepared`, then gives the sign to start, then takes a list of `Sent` and the
+            CPU seconds it took.
         federation: Which they join.
         numbers: Theirs.
         connections: How many of them send at a time.
@@ -112,7 +119,9 @@ def run(pipe: Connection, federation: Federation, numbers: range, connections: i
     pipe.recv()
     cpu = time.process_time()
     with ThreadPoolExecutor(connections) as pool:
-        done = list(pool.map(lambda _: _send(federation.aggregator_url, waiting), range(connections)))
+        done = list(
+            pool.map(lambda _: _send(federation.aggregator_url, waiting), range(connections))
+        )
     pipe.send(([sent for part in done for sent in part], time.process_time() - cpu))
 
 
@@ -124,22 +133,34 @@ def _prepare(federation: Federation, numbers: range) -> tuple[Prepared, list[_Up
         device = Joined(federation, f"device-{number}", session)
         settings = device.announce()
         weight = 1 + number % 400
-        delta = np.random.default_rng(number).standard_normal(settings.size, np.float32) * np.float32(0.01)
+        delta = np.random.default_rng(number).standard_normal(
+            settings.size, np.float32
+        ) * np.float32(0.01)
         update = masked_update(delta, weight, settings, device.name, np.random.default_rng(number))
         uploads.append(_Upload(device.identity, update.to_bytes()))
-        alone = encode(delta, weight, settings, np.random.default_rng(number))  # the same: its rounding is the same
+        alone = encode(
+            delta, weight, settings, np.random.default_rng(number)
+        )  # the same: its rounding is the same
         encoded = encoded + alone if encoded.size else alone
-        weighted = weighted + delta * np.float64(weight) if weighted.size else delta * np.float64(weight)
+        weighted = (
+            weighted + delta * np.float64(weight) if weighted.size else delta * np.float64(weight)
+        )
         weights += weight
     return Prepared(encoded, weighted, weights), uploads
 
 
 def _send(aggregator_url: str, waiting: Iterator[_Upload]) -> list[Sent]:
     """Send what is waiting, one after the other over one connection."""
-    connection, done, url = HTTPConnection(urlsplit(aggregator_url).netloc), [], f"{aggregator_url}/cmodel"
+    connection, done, url = (
+        HTTPConnection(urlsplit(aggregator_url).netloc),
+        [],
+        f"{aggregator_url}/cmodel",
+    )
     for upload in waiting:
         begun = time.perf_counter()
-        signature = sign_request("POST", url, _HEADERS, upload.body, upload.identity, "secure-aggregator", time.time())
+        signature = sign_request(
+            "POST", url, _HEADERS, upload.body, upload.identity, "secure-aggregator", time.time()
+        )
         connection.request("POST", "/cmodel", upload.body, _HEADERS | signature)
         with connection.getresponse() as answer:
             answer.read()

@@ -1,8 +1,9 @@
-"""What a doorbell learns from its owner: real photos, seen by devices that have known drawn pictures alone.
+"""What a doorbell learns from its owner: real photos, seen by devices that have known drawn
+pictures alone.
 
-Everything goes over HTTP to real processes, as an owner and the operators would do it: three rounds on the drawn
-pictures, rings with unseen photos; then 60 photos on each device are rung and labelled, three more rounds, and the
-same unseen photos again.
+Everything goes over HTTP to real processes, as an owner and the operators would do it: three rounds
+on the drawn pictures, rings with unseen photos; then 60 photos on each device are rung and
+labelled, three more rounds, and the same unseen photos again.
 """
 
 from __future__ import annotations
@@ -34,8 +35,14 @@ def figures() -> list[Figure]:
         porch.write_default(data)
         for detector in set(porch.DETECTORS) - set(DETECTORS):
             shutil.rmtree(data / detector)
-        variables = {"DOORBELL_HOME": str(home), "DOORBELL_DATA": str(data), "DOORBELL_WAIT_FOR_WORK": "no"}
-        with services(home, variables, "main server", "aggregator", "device 1", "device 2") as addresses:
+        variables = {
+            "DOORBELL_HOME": str(home),
+            "DOORBELL_DATA": str(data),
+            "DOORBELL_WAIT_FOR_WORK": "no",
+        }
+        with services(
+            home, variables, "main server", "aggregator", "device 1", "device 2"
+        ) as addresses:
             _rounds(addresses)
             before = _accuracy(addresses["device 1"])
             for client, name in zip(CLIENTS, ("device 1", "device 2"), strict=True):
@@ -44,7 +51,14 @@ def figures() -> list[Figure]:
             after = _accuracy(addresses["device 1"])
     gain = 100 * (after - before)
     what = f"unseen photos, before / after {LABELLED} labels per device and {ROUNDS} rounds"
-    return [Figure(what, f"{before:.1%} / {after:.1%}, {gain:+.1f}", f">= {POINTS:.0f} points", gain >= POINTS)]
+    return [
+        Figure(
+            what,
+            f"{before:.1%} / {after:.1%}, {gain:+.1f}",
+            f">= {POINTS:.0f} points",
+            gain >= POINTS,
+        )
+    ]
 
 
 def _rounds(addresses: dict[str, str]) -> None:
@@ -66,7 +80,9 @@ def _label(address: str, client: str) -> None:
 
 
 def _accuracy(address: str) -> float:
-    """Return how often a verdict about unseen photos is right; both classes of both detectors count alike."""
+    """Return how often a verdict about unseen photos is right; both classes of both detectors count
+    alike.
+    """
     right = []
     for detector in DETECTORS:
         for client in CLIENTS:
@@ -78,14 +94,19 @@ def _accuracy(address: str) -> float:
 
 def _photos(detector: str, client: str, split: str, shows: bool, count: int) -> Iterator[bytes]:
     names = list(folders.names(PHOTOS, detector, client, split, shows))
-    return ((PHOTOS / name).read_bytes() for name in random.Random(0).sample(names, min(count, len(names))))
+    return (
+        (PHOTOS / name).read_bytes()
+        for name in random.Random(0).sample(names, min(count, len(names)))
+    )
 
 
 def _ring(address: str, photo: bytes) -> dict[str, dict[str, dict[str, bool]]]:
     answer = requests.post(
-        f"{address}/ring", data=photo, timeout=60,
+        f"{address}/ring",
+        data=photo,
+        timeout=60,
         headers={"Content-Type": "image/png", "Accept": "application/json"},
-    )  # fmt: skip
+    )
     answer.raise_for_status()
     found: dict[str, dict[str, dict[str, bool]]] = answer.json()
     return found

@@ -1,7 +1,9 @@
-"""What Keras alone needs for a training: `model.fit`, warm, on the same pictures. The yardstick for ours.
+"""What Keras alone needs for a training: `model.fit`, warm, on the same pictures. The yardstick for
+ours.
 
-It runs in a process of its own and does one fit per line of standard input (the client's name), answering with the
-seconds, so that it can be measured in turn with what it is compared to: a machine's speed drifts.
+It runs in a process of its own and does one fit per line of standard input (the client's name),
+answering with the seconds, so that it can be measured in turn with what it is compared to: a
+machine's speed drifts.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ class PureFit:
 
     def __init__(self, data: Path, detector: str) -> None:
         command = [sys.executable, "-m", "benchmarks.pure_fit", str(data), detector]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
     def seconds(self, client: str) -> float:
         """Fit once on one client's pictures and return how long it took."""
@@ -56,12 +60,24 @@ def _main() -> None:
     )
     arrays = {}
     for client in ("client_1", "client_2"):
-        splits = [folders.load(data, detector, client, split, spec.input_px) for split in ("train", "valid")]
-        arrays[client] = [(split.images.astype("float32"), split.labels.astype("float32")) for split in splits]
+        splits = [
+            folders.load(data, detector, client, split, spec.input_px)
+            for split in ("train", "valid")
+        ]
+        arrays[client] = [
+            (split.images.astype("float32"), split.labels.astype("float32")) for split in splits
+        ]
     for line in sys.stdin:
         (inputs, labels), checks = arrays[line.strip()]
         begun = time.perf_counter()
-        model.fit(inputs, labels, batch_size=spec.work.batch_size, epochs=1, verbose=0, validation_data=checks)
+        model.fit(
+            inputs,
+            labels,
+            batch_size=spec.work.batch_size,
+            epochs=1,
+            verbose=0,
+            validation_data=checks,
+        )
         print(time.perf_counter() - begun, flush=True)
 
 

@@ -1,7 +1,8 @@
-"""How fast a ring is answered: over HTTP, with a 1280 x 720 JPEG and four detectors; idle, and while a training runs.
+"""How fast a ring is answered: over HTTP, with a 1280 x 720 JPEG and four detectors; idle, and
+while a training runs.
 
-The device is a real gunicorn process, held to one core with its training child; the same models answer the same
-picture through Keras' `predict` beside it, in a process of its own.
+The device is a real gunicorn process, held to one core with its training child; the same models
+answer the same picture through Keras' `predict` beside it, in a process of its own.
 """
 
 from __future__ import annotations
@@ -42,7 +43,11 @@ def figures() -> list[Figure]:
         home, data = Path(folder) / "home", Path(folder) / "pictures"
         porch.write_default(data)
         picture = _photo(data)
-        variables = {"DOORBELL_HOME": str(home), "DOORBELL_DATA": str(data), "DOORBELL_WAIT_FOR_WORK": "no"}
+        variables = {
+            "DOORBELL_HOME": str(home),
+            "DOORBELL_DATA": str(data),
+            "DOORBELL_WAIT_FOR_WORK": "no",
+        }
         variables |= {"DOORBELL_ARCHITECTURE": "efficientnet-lite0-head"}
         with services(home, variables, "main server", "device 1") as addresses:
             address = addresses["device 1"]
@@ -56,14 +61,28 @@ def figures() -> list[Figure]:
 def _told(idle: list[float], busy: list[float], keras_ms: float) -> list[Figure]:
     (median, p99), (busy_median, busy_p99) = _percentiles(idle), _percentiles(busy)
     return [
-        Figure("a ring, warm, one core: median", f"{median:.1f} ms", f"<= {MEDIAN_MS:.0f} ms", median <= MEDIAN_MS),
-        Figure("a ring, warm, one core: p99", f"{p99:.1f} ms", f"<= {P99_MS:.0f} ms", p99 <= P99_MS),
-        Figure("while a training runs: median, p99", f"{busy_median:.1f} ms, {busy_p99:.1f} ms",
-               f"<= {SLOWER * MEDIAN_MS:.0f} ms, {SLOWER * P99_MS:.0f} ms",
-               busy_median <= SLOWER * MEDIAN_MS and busy_p99 <= SLOWER * P99_MS),
-        Figure("the same picture and models through Keras predict", f"{keras_ms:.0f} ms, {keras_ms / median:.1f} x",
-               f">= {TIMES_FASTER:.0f} x", keras_ms >= TIMES_FASTER * median),
-    ]  # fmt: skip
+        Figure(
+            "a ring, warm, one core: median",
+            f"{median:.1f} ms",
+            f"<= {MEDIAN_MS:.0f} ms",
+            median <= MEDIAN_MS,
+        ),
+        Figure(
+            "a ring, warm, one core: p99", f"{p99:.1f} ms", f"<= {P99_MS:.0f} ms", p99 <= P99_MS
+        ),
+        Figure(
+            "while a training runs: median, p99",
+            f"{busy_median:.1f} ms, {busy_p99:.1f} ms",
+            f"<= {SLOWER * MEDIAN_MS:.0f} ms, {SLOWER * P99_MS:.0f} ms",
+            busy_median <= SLOWER * MEDIAN_MS and busy_p99 <= SLOWER * P99_MS,
+        ),
+        Figure(
+            "the same picture and models through Keras predict",
+            f"{keras_ms:.0f} ms, {keras_ms / median:.1f} x",
+            f">= {TIMES_FASTER:.0f} x",
+            keras_ms >= TIMES_FASTER * median,
+        ),
+    ]
 
 
 def _percentiles(times: list[float]) -> tuple[float, float]:
@@ -110,28 +129,40 @@ def _rings_while_training(address: str, picture: bytes) -> list[float]:
 
 
 def _hold_to_one_core(address: str) -> None:
-    device = psutil.Process(requests.get(f"{address}/healthz", timeout=10).json()["trainer_pid"]).parents()[:2]
+    device = psutil.Process(
+        requests.get(f"{address}/healthz", timeout=10).json()["trainer_pid"]
+    ).parents()[:2]
     for process in {one for parent in device for one in (parent, *parent.children(recursive=True))}:
-        if "gunicorn" in " ".join(process.cmdline()) or "training_child" in " ".join(process.cmdline()):
+        if "gunicorn" in " ".join(process.cmdline()) or "training_child" in " ".join(
+            process.cmdline()
+        ):
             process.cpu_affinity([psutil.Process().cpu_affinity()[-1]])
 
 
 def _photo(data: Path) -> bytes:
     name = folders.names(data, porch.DETECTORS[0], "client_1", "test", True)[0]
-    pixels = cv2.resize(cv2.imread(str(data / name)), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+    pixels = cv2.resize(
+        cv2.imread(str(data / name)), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC
+    )
     noise = np.random.default_rng(0).normal(0, 6, pixels.shape)
     grainy = np.clip(pixels + noise, 0, 255).astype(np.uint8)  # a camera's picture is never smooth
     return bytes(cv2.imencode(".jpg", grainy, [cv2.IMWRITE_JPEG_QUALITY, 88])[1])
 
 
 def _keras_ms(home: Path, picture: bytes) -> float:
-    done = subprocess.run([sys.executable, "-m", "benchmarks.ring", str(home)], input=picture, stdout=subprocess.PIPE,
-                          check=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.ring", str(home)],
+        input=picture,
+        stdout=subprocess.PIPE,
+        check=True,
+    )
     return float(json.loads(done.stdout.splitlines()[-1]))
 
 
 def _main(home: Path) -> None:
-    """Print the median milliseconds of decoding a picture and asking all models, each through Keras' `predict`."""
+    """Print the median milliseconds of decoding a picture and asking all models, each through
+    Keras' `predict`.
+    """
     import keras  # noqa: PLC0415 - this process is the only one of the benchmark that loads it
 
     from device.training.models import build, set_params  # noqa: PLC0415 - it loads Keras as well

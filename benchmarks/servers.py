@@ -34,7 +34,19 @@ def _server(name: str) -> list[Figure]:
             process.wait(30)
     median = statistics.median(seconds)
     return [
-        Figure(f"{name}: from start to first answer, median of {STARTS}", f"{median:.2f} s", "<= 1.5 s", median <= 1.5),
-        Figure(f"{name}: resident, all its processes", f"{resident:.0f} MB", "<= 120 MB", resident <= 120),
-        Figure(f"{name}: TensorFlow in memory", "yes" if tensorflow else "no", "no", not tensorflow),
+        Figure(
+            f"{name}: from start to first answer, median of {STARTS}",
+            f"{median:.2f} s",
+            "<= 1.5 s",
+            median <= 1.5,
+        ),
+        Figure(
+            f"{name}: resident, all its processes",
+            f"{resident:.0f} MB",
+            "<= 120 MB",
+            resident <= 120,
+        ),
+        Figure(
+            f"{name}: TensorFlow in memory", "yes" if tensorflow else "no", "no", not tensorflow
+        ),
     ]

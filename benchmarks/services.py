@@ -15,7 +15,12 @@ import psutil
 import requests
 
 PROJECT = Path(__file__).resolve().parent.parent
-APPS = {"main server": "wsgi3:app", "aggregator": "wsgi4:app", "device 1": "wsgi1:app", "device 2": "wsgi2:app"}
+APPS = {
+    "main server": "wsgi3:app",
+    "aggregator": "wsgi4:app",
+    "device 1": "wsgi1:app",
+    "device 2": "wsgi2:app",
+}
 
 
 @contextmanager
@@ -31,7 +36,9 @@ def services(home: Path, variables: dict[str, str], *names: str) -> Iterator[dic
     try:
         for name in names:
             own = {"DOORBELL_DEVICE_URL": addresses[name]} if name.startswith("device") else {}
-            processes.append(start(name, addresses[name], {**os.environ, **shared, **own, **variables}))
+            processes.append(
+                start(name, addresses[name], {**os.environ, **shared, **own, **variables})
+            )
         yield {name: addresses[name] for name in names}
     finally:
         stop(processes)
@@ -45,12 +52,19 @@ def stop(processes: list[subprocess.Popen[bytes]]) -> None:
         process.wait(30)
 
 
-def start(name: str, address: str, environment: dict[str, str], app: str | None = None) -> subprocess.Popen[bytes]:
-    """Start one service, of its own app unless another is named, and wait for its first healthy answer."""
+def start(
+    name: str, address: str, environment: dict[str, str], app: str | None = None
+) -> subprocess.Popen[bytes]:
+    """Start one service, of its own app unless another is named, and wait for its first healthy
+    answer.
+    """
     gunicorn = str(Path(sys.executable).with_name("gunicorn"))
     bind = address.removeprefix("http://")
     process = subprocess.Popen(
-        [gunicorn, "--bind", bind, app or APPS[name]], cwd=PROJECT, env=environment, stderr=subprocess.DEVNULL
+        [gunicorn, "--bind", bind, app or APPS[name]],
+        cwd=PROJECT,
+        env=environment,
+        stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
@@ -63,18 +77,26 @@ def start(name: str, address: str, environment: dict[str, str], app: str | None 
 
 
 def resident_mb(process: subprocess.Popen[bytes]) -> float:
-    """Return the resident memory of a service: all its processes, pages that they share counted once."""
+    """Return the resident memory of a service: all its processes, pages that they share counted
+    once.
+    """
     return float(sum(member.memory_full_info().pss for member in tree(process.pid))) / 1e6
 
 
 def loads_tensorflow(process: subprocess.Popen[bytes]) -> bool:
     """Return whether any process of a service has TensorFlow in its memory."""
-    return any("tensorflow" in Path(file.path).name for member in tree(process.pid) for file in member.memory_maps())
+    return any(
+        "tensorflow" in Path(file.path).name
+        for member in tree(process.pid)
+        for file in member.memory_maps()
+    )
 
 
 def cpu_seconds(members: list[psutil.Process]) -> float:
     """Return the CPU time that some processes have used, in user mode and in the kernel."""
-    return float(sum(times.user + times.system for times in (member.cpu_times() for member in members)))
+    return float(
+        sum(times.user + times.system for times in (member.cpu_times() for member in members))
+    )
 
 
 def tree(pid: int) -> list[psutil.Process]:

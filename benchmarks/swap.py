@@ -1,9 +1,11 @@
-"""A model is swapped under rings: whatever comes meanwhile is answered, and every answer is one version's own.
+"""A model is swapped under rings: whatever comes meanwhile is answered, and every answer is one
+version's own.
 
-Two rounds give every detector two versions. Then 50 rings a second come, each at its time whether the ones before are
-answered or not, from a process of its own, while the main server goes back and forth between the versions and the
-device fetches, tries and puts in force what it is given. A score depends on picture and params alone, and going back
-is a new version with known params: so what each version has to answer is known from two rings before.
+Two rounds give every detector two versions. Then 50 rings a second come, each at its time whether
+the ones before are answered or not, from a process of its own, while the main server goes back and
+forth between the versions and the device fetches, tries and puts in force what it is given. A score
+depends on picture and params alone, and going back is a new version with known params: so what each
+version has to answer is known from two rings before.
 """
 
 from __future__ import annotations
@@ -46,19 +48,42 @@ def figures() -> list[Figure]:
     return _told(answered, seconds, versions)
 
 
-def _told(answered: list[tuple[float, int, dict[str, Any]]], seconds: float, versions: dict[str, Told]) -> list[Figure]:
+def _told(
+    answered: list[tuple[float, int, dict[str, Any]]], seconds: float, versions: dict[str, Told]
+) -> list[Figure]:
     (median, p99), rate = _percentiles([late for late, _, _ in answered]), len(answered) / seconds
     failed = sum(status != HTTPStatus.OK for _, status, _ in answered)
-    mixed = sum(status == HTTPStatus.OK and not _is_one(answers, versions) for _, status, answers in answered)
-    seen = {(name, found["version"]) for _, _, answers in answered for name, found in answers.items()}
+    mixed = sum(
+        status == HTTPStatus.OK and not _is_one(answers, versions)
+        for _, status, answers in answered
+    )
+    seen = {
+        (name, found["version"]) for _, _, answers in answered for name, found in answers.items()
+    }
     swaps = len(seen) - len(versions)
     return [
-        Figure(f"rings, {WIDTH} x {HEIGHT}, while models are swapped", f"{len(answered)}, {rate:.1f} a second",
-               f">= {RINGS_PER_S:.0f} a second", rate >= RINGS_PER_S),
-        Figure("swaps that answers show, of four detectors", str(swaps), f">= {LEAST_SWAPS}", swaps >= LEAST_SWAPS),
-        Figure("answers that failed, that were mixed", f"{failed}, {mixed}", "0, 0", not failed and not mixed),
-        Figure("from when a ring was due to its answer: median, p99", f"{median:.1f} ms, {p99:.1f} ms"),
-    ]  # fmt: skip
+        Figure(
+            f"rings, {WIDTH} x {HEIGHT}, while models are swapped",
+            f"{len(answered)}, {rate:.1f} a second",
+            f">= {RINGS_PER_S:.0f} a second",
+            rate >= RINGS_PER_S,
+        ),
+        Figure(
+            "swaps that answers show, of four detectors",
+            str(swaps),
+            f">= {LEAST_SWAPS}",
+            swaps >= LEAST_SWAPS,
+        ),
+        Figure(
+            "answers that failed, that were mixed",
+            f"{failed}, {mixed}",
+            "0, 0",
+            not failed and not mixed,
+        ),
+        Figure(
+            "from when a ring was due to its answer: median, p99", f"{median:.1f} ms, {p99:.1f} ms"
+        ),
+    ]
 
 
 def _is_one(answers: dict[str, Any], versions: dict[str, Told]) -> bool:
@@ -74,12 +99,20 @@ def two_rounds(home: Path, data: Path) -> tuple[dict[str, str], bytes, dict[str,
     """Train and send twice with two devices, in the direct topology.
 
     Returns:
-        With which settings; a picture; what two versions of every detector answer to it, the one in force last.
+        With which settings; a picture; what two versions of every detector answer to it, the one in
+        force last.
     """
     porch.write_default(data, sizes={"train": 40, "valid": 20, "test": 2})
     picture, versions = _photo(data), {detector: Told() for detector in porch.DETECTORS}
-    variables = {"DOORBELL_DATA": str(data), "DOORBELL_TOPOLOGY": "direct", "DOORBELL_WAIT_FOR_WORK": "no"}
-    variables |= {"DOORBELL_ARCHITECTURE": "efficientnet-lite0-head", "DOORBELL_MAX_REGRESSION": "1"}
+    variables = {
+        "DOORBELL_DATA": str(data),
+        "DOORBELL_TOPOLOGY": "direct",
+        "DOORBELL_WAIT_FOR_WORK": "no",
+    }
+    variables |= {
+        "DOORBELL_ARCHITECTURE": "efficientnet-lite0-head",
+        "DOORBELL_MAX_REGRESSION": "1",
+    }
     with services(home, variables, "main server", "device 1", "device 2") as addresses:
         main, first, second = (addresses[name] for name in ("main server", "device 1", "device 2"))
         for _ in range(2):
@@ -96,18 +129,31 @@ def two_rounds(home: Path, data: Path) -> tuple[dict[str, str], bytes, dict[str,
 
 def ring(address: str, picture: bytes) -> dict[str, Any]:
     """Ring once, and return the answers."""
-    answer = requests.post(f"{address}/ring", picture, headers=JSON | {"Content-Type": "image/jpeg"}, timeout=60)
+    answer = requests.post(
+        f"{address}/ring", picture, headers=JSON | {"Content-Type": "image/jpeg"}, timeout=60
+    )
     answer.raise_for_status()
     answers: dict[str, Any] = answer.json()["answers"]
     return answers
 
 
-def _storm(addresses: dict[str, str], picture: bytes, versions: dict[str, Told]) -> tuple[list[Any], float]:
+def _storm(
+    addresses: dict[str, str], picture: bytes, versions: dict[str, Told]
+) -> tuple[list[Any], float]:
     ring(addresses["device 1"], picture)  # the first one loads
     roots = {detector: itertools.cycle(list(told.items())) for detector, told in versions.items()}
-    command = [sys.executable, "-m", "benchmarks.swap", addresses["device 1"].removeprefix("http://")]
-    with subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as load:
-        swapping = threading.Thread(target=_swap, args=(load, addresses["main server"], roots, versions))
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.swap",
+        addresses["device 1"].removeprefix("http://"),
+    ]
+    with subprocess.Popen(
+        command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as load:
+        swapping = threading.Thread(
+            target=_swap, args=(load, addresses["main server"], roots, versions)
+        )
         swapping.start()
         out, _ = load.communicate(picture)
         swapping.join()
@@ -115,7 +161,9 @@ def _storm(addresses: dict[str, str], picture: bytes, versions: dict[str, Told])
     return answered, seconds
 
 
-def _swap(load: subprocess.Popen[bytes], main: str, roots: dict[str, Any], versions: dict[str, Told]) -> None:
+def _swap(
+    load: subprocess.Popen[bytes], main: str, roots: dict[str, Any], versions: dict[str, Told]
+) -> None:
     """Go back and forth until the rings end, and note what each new version has to answer."""
     for detector in itertools.cycle(versions):
         if load.poll() is not None:
@@ -128,7 +176,9 @@ def _swap(load: subprocess.Popen[bytes], main: str, roots: dict[str, Any], versi
 
 
 def _load(host: str, picture: bytes) -> None:
-    """Ring at an even pace, and print what came: [[seconds since it was due, status, answers], ...], seconds in all."""
+    """Ring at an even pace, and print what came: [[seconds since it was due, status, answers],
+    ...], seconds in all.
+    """
     numbers, answered, begun = itertools.count(), [], time.perf_counter() + 0.5
 
     def one_connection() -> None:

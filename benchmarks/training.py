@@ -1,4 +1,6 @@
-"""Training and whole rounds against pure Keras, and the training child's memory over many trainings."""
+"""Training and whole rounds against pure Keras, and the training child's memory over many
+trainings.
+"""
 
 from __future__ import annotations
 
@@ -32,11 +34,19 @@ def figures() -> list[Figure]:
         home, data = Path(folder), Path(folder) / "pictures"
         porch.write_default(data)
         with PureFit(data, DETECTOR) as fit:
-            return [*_rounds(home, data, fit), *_first_training(home, data), *_child(home, data, fit)]
+            return [
+                *_rounds(home, data, fit),
+                *_first_training(home, data),
+                *_child(home, data, fit),
+            ]
 
 
 def _rounds(home: Path, data: Path, fit: PureFit) -> list[Figure]:
-    variables = {"DOORBELL_DATA": str(data), "DOORBELL_ARCHITECTURE": "porch-cnn", "DOORBELL_EPOCHS": "1"}
+    variables = {
+        "DOORBELL_DATA": str(data),
+        "DOORBELL_ARCHITECTURE": "porch-cnn",
+        "DOORBELL_EPOCHS": "1",
+    }
     everybody = ("main server", "aggregator", "device 1", "device 2")
     with services(home / "rounds", variables, *everybody) as at:
         addresses = Addresses(at["main server"], at["aggregator"], (at["device 1"], at["device 2"]))
@@ -45,7 +55,9 @@ def _rounds(home: Path, data: Path, fit: PureFit) -> list[Figure]:
             lambda: _seconds(lambda: run_round(addresses, "secure", DETECTOR)),
         )
     return [
-        Figure("pure fit of both devices, 200 pictures each, 1 epoch", f"{_median(pairs, 0):.2f} s"),
+        Figure(
+            "pure fit of both devices, 200 pictures each, 1 epoch", f"{_median(pairs, 0):.2f} s"
+        ),
         _against_fit("warm round over HTTP, all seven steps, same work", pairs, 1.3, 0.3),
     ]
 
@@ -63,10 +75,14 @@ def _child(home: Path, data: Path, fit: PureFit) -> list[Figure]:
     folder = home / "child"
     folder.mkdir()
     base = folder / "base.safetensors"
-    base.write_bytes(Model(DETECTOR, 0, None, spec.name, spec.initial(np.random.default_rng(0))).to_bytes())
+    base.write_bytes(
+        Model(DETECTOR, 0, None, spec.name, spec.initial(np.random.default_rng(0))).to_bytes()
+    )
     job, trainer, resident = _job(folder, data, base), Trainer(max_mb=1 << 20), []
     try:
-        pairs = _in_turn(lambda: fit.seconds("client_1"), lambda: _seconds(lambda: trainer.run(job)))
+        pairs = _in_turn(
+            lambda: fit.seconds("client_1"), lambda: _seconds(lambda: trainer.run(job))
+        )
         for _ in range(TRAININGS - WARM - TIMES):
             trainer.run(job)
             resident.append(psutil.Process(trainer.pid).memory_info().rss / 1e6)
@@ -76,12 +92,18 @@ def _child(home: Path, data: Path, fit: PureFit) -> list[Figure]:
     growth = last / tenth - 1
     return [
         _against_fit("training again in the warm child", pairs, 1.1, 0.1),
-        Figure(f"child's memory over {TRAININGS} trainings, after the tenth",
-               f"{tenth:.0f} to {last:.0f} MB ({growth:+.1%})", "<= +5 %", growth <= 0.05),
-    ]  # fmt: skip
+        Figure(
+            f"child's memory over {TRAININGS} trainings, after the tenth",
+            f"{tenth:.0f} to {last:.0f} MB ({growth:+.1%})",
+            "<= +5 %",
+            growth <= 0.05,
+        ),
+    ]
 
 
-def _against_fit(what: str, pairs: list[tuple[float, float]], factor: float, more_s: float) -> Figure:
+def _against_fit(
+    what: str, pairs: list[tuple[float, float]], factor: float, more_s: float
+) -> Figure:
     """Compare the medians of both columns, measured in turn."""
     fit, ours = _median(pairs, 0), _median(pairs, 1)
     limit = factor * fit + more_s
@@ -104,9 +126,23 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def _job(folder: Path, data: Path, base: Path) -> dict[str, Any]:
-    work = {"epochs": 1, "batch_size": architecture("porch-cnn").work.batch_size, "learning_rate": 0.02}
+    work = {
+        "epochs": 1,
+        "batch_size": architecture("porch-cnn").work.batch_size,
+        "learning_rate": 0.02,
+    }
     return {
-        "do": "train", "detector": DETECTOR, "client": "client_1", "data": str(data), "cache": str(folder / "cache"),
-        "machine_cache": str(folder / "cache"), "model": str(base), "round": 1, "base_version": "0" * 64,
-        "work": work, "seed": 0, "local_model": str(folder / "local.safetensors"), "plot": str(folder / "plot.png"),
-    }  # fmt: skip
+        "do": "train",
+        "detector": DETECTOR,
+        "client": "client_1",
+        "data": str(data),
+        "cache": str(folder / "cache"),
+        "machine_cache": str(folder / "cache"),
+        "model": str(base),
+        "round": 1,
+        "base_version": "0" * 64,
+        "work": work,
+        "seed": 0,
+        "local_model": str(folder / "local.safetensors"),
+        "plot": str(folder / "plot.png"),
+    }

@@ -1,4 +1,6 @@
-"""What waiting for work costs and how soon work is noticed; and how soon a service that was killed answers again."""
+"""What waiting for work costs and how soon work is noticed; and how soon a service that was killed
+answers again.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +47,18 @@ def _waiting(home: Path, data: Path) -> list[Figure]:
             noticed = [_noticed(main["main server"], log) for _ in range(TIMES)]
     slowest = max(noticed)
     return [
-        Figure(f"requests of one who waits, in 25 s, over {IDLE_S:.0f} s", f"{rate:.2f}", "<= 1", rate <= 1),
-        Figure(f"new work is noticed after, slowest of {TIMES}", f"{slowest:.2f} s", "<= 1 s", slowest <= 1),
+        Figure(
+            f"requests of one who waits, in 25 s, over {IDLE_S:.0f} s",
+            f"{rate:.2f}",
+            "<= 1",
+            rate <= 1,
+        ),
+        Figure(
+            f"new work is noticed after, slowest of {TIMES}",
+            f"{slowest:.2f} s",
+            "<= 1 s",
+            slowest <= 1,
+        ),
     ]
 
 
@@ -54,8 +66,15 @@ def _noticed(main: str, log: Path) -> float:
     """Return the seconds from a run's start to the first request by which a device takes it up."""
     before = len(log.read_text().splitlines())
     begun = time.perf_counter()
-    requests.post(f"{main}/run", params={"rounds": 1, "detector": DETECTOR}, timeout=30).raise_for_status()
-    _until(lambda: any("/clientstatus" in line or "/model/" in line for line in log.read_text().splitlines()[before:]))
+    requests.post(
+        f"{main}/run", params={"rounds": 1, "detector": DETECTOR}, timeout=30
+    ).raise_for_status()
+    _until(
+        lambda: any(
+            "/clientstatus" in line or "/model/" in line
+            for line in log.read_text().splitlines()[before:]
+        )
+    )
     noticed = time.perf_counter() - begun
     _until(lambda: _state(main) != "running", 300)
     time.sleep(2)
@@ -79,12 +98,18 @@ def _recovery(home: Path, data: Path) -> list[Figure]:
         process = services.start(name, address, environment)
         seconds = time.perf_counter() - begun
         services.stop([process])
-        found.append(Figure(f"{name}: answers again after a kill", f"{seconds:.2f} s", "<= 3 s", seconds <= 3))
+        found.append(
+            Figure(
+                f"{name}: answers again after a kill", f"{seconds:.2f} s", "<= 3 s", seconds <= 3
+            )
+        )
     return found
 
 
 def _asked(log: Path) -> list[str]:
-    return [line for line in log.read_text().splitlines() if "/work" in line] if log.exists() else []
+    return (
+        [line for line in log.read_text().splitlines() if "/work" in line] if log.exists() else []
+    )
 
 
 def _until(holds: Callable[[], bool], patience_s: float = 60.0) -> None:

@@ -1,9 +1,11 @@
-"""A week of watching in minutes: a visitor a minute, by a clock of its own. What does it leave on the disk, in memory?
+"""A week of watching in minutes: a visitor a minute, by a clock of its own. What does it leave on
+the disk, in memory?
 
-The device's watch is shown drawn pictures with the times that they would have had, so it finds the motion itself, and
-what it rings for is answered by four models, kept, and forgotten as ever; every hour by that clock its owner opens the
-page and old events are tidied away. Pictures are small on some days and large on others: of the two limits, on days and
-on megabytes, each is the first to be reached at times.
+The device's watch is shown drawn pictures with the times that they would have had, so it finds the
+motion itself, and what it rings for is answered by four models, kept, and forgotten as ever; every
+hour by that clock its owner opens the page and old events are tidied away. Pictures are small on
+some days and large on others: of the two limits, on days and on megabytes, each is the first to be
+reached at times.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ from shared.web.app import make_app
 
 DAYS, A_DAY, KEEP_DAYS, KEEP_MB = 7, 1440, 2.0, 100.0
 QUALITY = (70, 70, 70, 70, 95, 95, 70)
-"""Of each day's pictures; the small ones of two days are fewer megabytes than may be kept, the large ones more."""
+"""Of each day's pictures; the small ones of two days are fewer megabytes than may be kept, the
+large ones more.
+"""
 
 GROWS = 1.05
 
@@ -55,32 +59,63 @@ def figures() -> list[Figure]:
             "DOORBELL_KEEP_MB": str(KEEP_MB),
         }
         begun = time.perf_counter()
-        done = subprocess.run([sys.executable, "-m", "benchmarks.week"], cwd=PROJECT, env=os.environ | variables,
-                              stdout=subprocess.PIPE, check=True)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.week"],
+            cwd=PROJECT,
+            env=os.environ | variables,
+            stdout=subprocess.PIPE,
+            check=True,
+        )
         return _told(json.loads(done.stdout), time.perf_counter() - begun)
 
 
 def _told(days: list[dict[str, float]], seconds: float) -> list[Figure]:
     second, last, rung, wanted = days[1], days[-1], sum(day["rung"] for day in days), DAYS * A_DAY
-    size, age, database = (max(day[what] for day in days) for what in ("folder_mb", "oldest_days", "database_mb"))
+    size, age, database = (
+        max(day[what] for day in days) for what in ("folder_mb", "oldest_days", "database_mb")
+    )
     full = sum(day["folder_mb"] > 0.99 * KEEP_MB for day in days)
     aged = sum(day["oldest_days"] > 0.99 * KEEP_DAYS for day in days)
     grown = last["rss_mb"] / second["rss_mb"]
     return [
-        Figure("visits rung for and answered", f"{rung} in {seconds:.0f} s", str(wanted), rung == wanted),
-        Figure("pictures at most; days that ended within 1 % of that", f"{size:.1f} MB; {full}",
-               f"<= {KEEP_MB:.0f} MB; >= 1", size <= KEEP_MB and full >= 1),
-        Figure("oldest event at most; days that ended within 1 % of that", f"{age:.3f} days; {aged}",
-               f"<= {KEEP_DAYS:.0f} days; >= 1", age <= KEEP_DAYS and aged >= 1),
-        Figure("database with its log: at most, at the end", f"{database:.1f} MB, {last['database_mb']:.1f} MB"),
-        Figure("resident: second day, last day", f"{second['rss_mb']:.0f}, {last['rss_mb']:.0f} MB, {grown - 1:+.1%}",
-               f"<= {GROWS - 1:+.0%}", grown <= GROWS),
-        Figure("a ring: first day, last day", f"{days[0]['ring_ms']:.1f} ms, {last['ring_ms']:.1f} ms"),
-    ]  # fmt: skip
+        Figure(
+            "visits rung for and answered",
+            f"{rung} in {seconds:.0f} s",
+            str(wanted),
+            rung == wanted,
+        ),
+        Figure(
+            "pictures at most; days that ended within 1 % of that",
+            f"{size:.1f} MB; {full}",
+            f"<= {KEEP_MB:.0f} MB; >= 1",
+            size <= KEEP_MB and full >= 1,
+        ),
+        Figure(
+            "oldest event at most; days that ended within 1 % of that",
+            f"{age:.3f} days; {aged}",
+            f"<= {KEEP_DAYS:.0f} days; >= 1",
+            age <= KEEP_DAYS and aged >= 1,
+        ),
+        Figure(
+            "database with its log: at most, at the end",
+            f"{database:.1f} MB, {last['database_mb']:.1f} MB",
+        ),
+        Figure(
+            "resident: second day, last day",
+            f"{second['rss_mb']:.0f}, {last['rss_mb']:.0f} MB, {grown - 1:+.1%}",
+            f"<= {GROWS - 1:+.0%}",
+            grown <= GROWS,
+        ),
+        Figure(
+            "a ring: first day, last day", f"{days[0]['ring_ms']:.1f} ms, {last['ring_ms']:.1f} ms"
+        ),
+    ]
 
 
 class Door:
-    """A camera's pictures of the week, each at its time: four a minute, three with a visitor; then `stop` is set."""
+    """A camera's pictures of the week, each at its time: four a minute, three with a visitor; then
+    `stop` is set.
+    """
 
     def __init__(self, stop: threading.Event) -> None:
         self.began = self.now = time.time()
@@ -105,12 +140,17 @@ class Door:
 def _pictures(quality: int) -> list[bytes]:
     """Return a picture of a porch, and three in which somebody walks across it; JPEGs of 640 x 360."""
     rng = np.random.default_rng(0)
-    quiet, pictures = cv2.resize(porch.draw("face", False, 1, "train", 0, size_px=640), (640, 360))[..., ::-1], []
+    quiet, pictures = (
+        cv2.resize(porch.draw("face", False, 1, "train", 0, size_px=640), (640, 360))[..., ::-1],
+        [],
+    )
     for step in (None, 120, 200, 280):
         picture = np.clip(quiet + rng.normal(0, 2, quiet.shape), 0, 255).astype(np.uint8)
         if step is not None:
             cv2.rectangle(picture, (step, 120), (step + 60, 330), (30, 40, 60), -1)
-        pictures.append(bytes(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]))
+        pictures.append(
+            bytes(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1])
+        )
     return pictures
 
 

@@ -1,7 +1,8 @@
-"""The main server with one architecture more, of a million parameters: the load test's large updates need one.
+"""The main server with one architecture more, of a million parameters: the load test's large
+updates need one.
 
-gunicorn serves it as `benchmarks.wide_model:main_server()`. The product has no such architecture, and the aggregator
-needs none: it knows no model.
+gunicorn serves it as `benchmarks.wide_model:main_server()`. The product has no such architecture,
+and the aggregator needs none: it knows no model.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ ARCHITECTURES: Final = MappingProxyType({**architectures.ARCHITECTURES, WIDE.nam
 
 
 def main_server() -> Flask:
-    """Make the main server's app; the architecture is added before anything else is imported that looks for one."""
+    """Make the main server's app; the architecture is added before anything else is imported that
+    looks for one.
+    """
     architectures.ARCHITECTURES = ARCHITECTURES  # type: ignore[misc]  # it is Final, but for this
     from main_server.app import create_app  # noqa: PLC0415 - after the architecture is known
 

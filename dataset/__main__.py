@@ -1,4 +1,7 @@
-"""The data set's command line: `python -m dataset draw | show | fetch | import`. A device's set-up runs it."""
+"""The data set's command line: `python -m dataset draw | show | fetch | import`.
+
+A device's set-up runs it.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,11 @@ def draw(args: argparse.Namespace) -> None:
 def show(args: argparse.Namespace) -> None:
     """Write a captioned sheet: a row for every detector, class and camera."""
     drawn = args.data is None
-    rows = list(_drawn_rows(args.clients, args.seed, args.split) if drawn else _stored_rows(args.data, args.split))
+    rows = list(
+        _drawn_rows(args.clients, args.seed, args.split)
+        if drawn
+        else _stored_rows(args.data, args.split)
+    )
     if not rows:
         raise DatasetError(
             f"{args.data} holds no pictures laid out as <detector>/client_<k>/{args.split}/<class>.",
@@ -55,12 +62,17 @@ def _drawn_rows(clients: int, seed: int, split: str) -> Iterator[Row]:
         for positive in (True, False):
             for camera in range(1, clients + 1):
                 shots = range(SHOWN_PER_ROW)
-                row = [porch.draw(detector, positive, camera, split, index, seed=seed) for index in shots]
+                row = [
+                    porch.draw(detector, positive, camera, split, index, seed=seed)
+                    for index in shots
+                ]
                 yield f"{detector if positive else 'not_' + detector}, client_{camera}", row
 
 
 def _stored_rows(data: Path, split: str) -> Iterator[Row]:
-    for folder in sorted(data.glob(f"*/client_*/{split}/*/"), key=lambda path: (path.parts[-4], path.name, path)):
+    for folder in sorted(
+        data.glob(f"*/client_*/{split}/*/"), key=lambda path: (path.parts[-4], path.name, path)
+    ):
         files = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
         row = [picture for path in files[:SHOWN_PER_ROW] if (picture := _read(path)) is not None]
         if row:
@@ -92,24 +104,36 @@ def _count(text: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m dataset", description="The pictures that doorbells learn from.")
+    parser = argparse.ArgumentParser(
+        prog="python -m dataset", description="The pictures that doorbells learn from."
+    )
     commands = parser.add_subparsers(required=True, metavar="command")
 
     drawing = commands.add_parser("draw", help="draw the default pictures")
-    drawing.add_argument("--out", type=Path, default=Path("var/pictures"), help="a new folder (%(default)s)")
+    drawing.add_argument(
+        "--out", type=Path, default=Path("var/pictures"), help="a new folder (%(default)s)"
+    )
     drawing.set_defaults(run=draw)
 
     showing = commands.add_parser("show", help="write a sheet of what each camera sees")
     showing.add_argument("--data", type=Path, help="a folder of pictures; drawn afresh if left out")
-    showing.add_argument("--split", choices=porch.SPLITS, default="train", help="which split (%(default)s)")
-    showing.add_argument("--out", type=Path, default=Path("var/montage.png"), help="the sheet (%(default)s)")
+    showing.add_argument(
+        "--split", choices=porch.SPLITS, default="train", help="which split (%(default)s)"
+    )
+    showing.add_argument(
+        "--out", type=Path, default=Path("var/montage.png"), help="the sheet (%(default)s)"
+    )
     showing.set_defaults(run=show)
 
     public.add_fetch(commands)
     frigate.add_import(commands)
     for command in (drawing, showing):
-        command.add_argument("--seed", type=_whole, default=0, help="another neighbourhood (%(default)s)")
-        command.add_argument("--clients", type=_count, default=2, help="how many devices (%(default)s)")
+        command.add_argument(
+            "--seed", type=_whole, default=0, help="another neighbourhood (%(default)s)"
+        )
+        command.add_argument(
+            "--clients", type=_count, default=2, help="how many devices (%(default)s)"
+        )
     return parser
 
 

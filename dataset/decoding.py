@@ -1,9 +1,11 @@
-"""Turn the bytes of one picture file into a small RGB square. The device runs it on files nobody has vetted.
+"""Turn the bytes of one picture file into a small RGB square. The device runs it on files nobody
+has vetted.
 
     bytes → size limit → which format → header → pixel limit → decode → upright → RGB → square
 
-The order is the defence: nothing is decompressed before the header's own dimensions have been checked, only four
-formats are ever handed to a parser, and a damaged picture is refused instead of being filled up with grey.
+The order is the defence: nothing is decompressed before the header's own dimensions have been
+checked, only four formats are ever handed to a parser, and a damaged picture is refused instead of
+being filled up with grey.
 """
 
 from __future__ import annotations
@@ -29,10 +31,12 @@ MAX_PIXELS = 50_000_000
 # Raise it whenever the same bytes would give other pixels: caches of decoded pictures depend on it.
 DECODER_VERSION = 1
 
-# What shines through a transparent picture. Mid-grey keeps a black cut-out as visible as a white one.
+# What shines through a transparent picture. Mid-grey keeps a black cut-out as visible as a white
+# one.
 BACKDROP = (128, 128, 128)
 
-# A JPEG is decoded at an eighth, a quarter or half its size while that leaves this many pixels for each one kept.
+# A JPEG is decoded at an eighth, a quarter or half its size while that leaves this many pixels for
+# each one kept.
 # A 12-megapixel picture takes 20 ms instead of 400 ms, and values move by 1 or 2 of 255 on average.
 DRAFT_OVERSAMPLING = 2
 
@@ -58,12 +62,12 @@ class UnusablePicture(DatasetError):
 def decode(data: bytes, size_px: int) -> NDArray[np.uint8]:
     """Decode one picture, whole and upright, and resize it to a square.
 
-    The picture is stretched to the square. Cropping would lose the visitor at the edge of a wide doorbell picture, and
-    bars on two sides would tell a model which camera took it. Stretching keeps everything, and one camera
-    stretches all its pictures alike.
+    The picture is stretched to the square. Cropping would lose the visitor at the edge of a wide
+    doorbell picture, and bars on two sides would tell a model which camera took it. Stretching
+    keeps everything, and one camera stretches all its pictures alike.
 
-    Transparency shows mid-grey (`BACKDROP`), 16-bit values are divided by 257, an animation gives its first frame, and
-    the EXIF orientation is applied.
+    Transparency shows mid-grey (`BACKDROP`), 16-bit values are divided by 257, an animation gives
+    its first frame, and the EXIF orientation is applied.
 
     Args:
         data: The bytes of a JPEG (MPO as well), PNG, WebP or BMP file.
@@ -73,13 +77,15 @@ def decode(data: bytes, size_px: int) -> NDArray[np.uint8]:
         RGB uint8 [size_px, size_px, 3].
 
     Raises:
-        UnusablePicture: The bytes are empty, too many, not a picture, broken, or claim more than `MAX_PIXELS`.
+        UnusablePicture: The bytes are empty, too many, not a picture, broken, or claim more than
+            `MAX_PIXELS`.
     """
     return _square(_pixels(data, DRAFT_OVERSAMPLING * size_px), size_px)
 
 
 def as_jpeg(data: bytes) -> bytes:
-    """Return a picture as a JPEG; one that begins as a JPEG does is returned as it is, without a look.
+    """Return a picture as a JPEG; one that begins as a JPEG does is returned as it is, without a
+    look.
 
     Raises:
         UnusablePicture: As `decode` does, for all others.
@@ -90,7 +96,8 @@ def as_jpeg(data: bytes) -> bytes:
 
 
 def _pixels(data: bytes, draft_px: int | None = None) -> NDArray[np.uint8]:
-    """Decode one picture, upright; a JPEG perhaps smaller, but with no side shorter than `draft_px`.
+    """Decode one picture, upright; a JPEG perhaps smaller, but with no side shorter than
+    `draft_px`.
 
     Returns:
         RGB uint8 [height, width, 3].
@@ -110,7 +117,9 @@ def _pixels(data: bytes, draft_px: int | None = None) -> NDArray[np.uint8]:
         raise UnusablePicture(f"more than the limit of {MAX_PIXELS:,} pixels") from error
     except MemoryError as error:
         raise UnusablePicture("not enough memory to decode it") from error
-    except Exception as error:  # Pillow's plugins raise a dozen kinds on hostile bytes, and promise no list
+    except (
+        Exception
+    ) as error:  # Pillow's plugins raise a dozen kinds on hostile bytes, and promise no list
         raise UnusablePicture("broken image") from error
 
 
@@ -126,19 +135,24 @@ def check_file_size(size_bytes: int) -> None:
     if size_bytes == 0:
         raise UnusablePicture("empty file")
     if size_bytes > MAX_FILE_BYTES:
-        raise UnusablePicture(f"{size_bytes:,} bytes are more than the limit of {MAX_FILE_BYTES:,} bytes")
+        raise UnusablePicture(
+            f"{size_bytes:,} bytes are more than the limit of {MAX_FILE_BYTES:,} bytes"
+        )
 
 
 def _check_pixels(width_px: int, height_px: int) -> None:
     if width_px * height_px > MAX_PIXELS:
-        raise UnusablePicture(f"{width_px:,} x {height_px:,} pixels are more than the limit of {MAX_PIXELS:,} pixels")
+        raise UnusablePicture(
+            f"{width_px:,} x {height_px:,} pixels are more than the limit of {MAX_PIXELS:,} pixels"
+        )
 
 
 def _opener(data: bytes) -> Callable[[io.BytesIO], ImageFile.ImageFile]:
     """Name the one parser for these bytes.
 
-    Image.open(formats=...) chooses alike, but warns or fails by a limit of its own, global to the process, before the
-    dimensions can be read. The file classes read the header and stop. An MPO, as phones write, opens as its first JPEG.
+    Image.open(formats=...) chooses alike, but warns or fails by a limit of its own, global to the
+    process, before the dimensions can be read. The file classes read the header and stop. An MPO,
+    as phones write, opens as its first JPEG.
     """
     if data.startswith(_JPEG):
         return JpegImageFile
@@ -173,9 +187,12 @@ def _rgb(picture: Image.Image) -> NDArray[np.uint8]:
 def _square(pixels: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
     """Shrink by averaging areas, then enlarge what is still too small.
 
-    In one step OpenCV would not average either axis as soon as one of them grows, and a wide strip would alias.
+    In one step OpenCV would not average either axis as soon as one of them grows, and a wide strip
+    would alias.
     """
     height, width = pixels.shape[:2]
-    shrunk = cv2.resize(pixels, (min(width, size_px), min(height, size_px)), interpolation=cv2.INTER_AREA)
+    shrunk = cv2.resize(
+        pixels, (min(width, size_px), min(height, size_px)), interpolation=cv2.INTER_AREA
+    )
     square = cv2.resize(shrunk, (size_px, size_px), interpolation=cv2.INTER_LINEAR)
     return np.ascontiguousarray(square, dtype=np.uint8)

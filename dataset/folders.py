@@ -1,8 +1,9 @@
-"""Read the picture folders a person has prepared. The device runs it; the pictures stay on the device.
+"""Read the picture folders a person has prepared. The device runs it; the pictures stay on the
+device.
 
-`dataset.layout` says where the files are and `dataset.decoding` what is in one of them; this module puts the two
-together. A file that cannot be learned from is left out, and the reason is reported. Links may point anywhere inside
-root; what lies outside of it was not given to us and is not read.
+`dataset.layout` says where the files are and `dataset.decoding` what is in one of them; this module
+puts the two together. A file that cannot be learned from is left out, and the reason is reported.
+Links may point anywhere inside root; what lies outside of it was not given to us and is not read.
 """
 
 from __future__ import annotations
@@ -27,7 +28,18 @@ from numpy.typing import NDArray
 from dataset.decoding import DECODER_VERSION, UnusablePicture, check_file_size, decode
 from dataset.layout import SPLITS, census, check, class_folders, detectors, entries, unfit
 
-__all__ = ["SPLITS", "LeftOut", "Split", "census", "check", "detectors", "load", "names", "repeated", "thumbnail"]
+__all__ = [
+    "SPLITS",
+    "LeftOut",
+    "Split",
+    "census",
+    "check",
+    "detectors",
+    "load",
+    "names",
+    "repeated",
+    "thumbnail",
+]
 
 _COMPARE_PX = 64
 _PASSING = ("cannot be read", "not enough memory")  # reasons that may be gone with the next load
@@ -45,7 +57,8 @@ class LeftOut:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The usable pictures of one split, the detector's object first, each class in the order of its file names.
+    """The usable pictures of one split, the detector's object first, each class in the order of its
+    file names.
 
     Attributes:
         images: RGB uint8 [n, size_px, size_px, 3].
@@ -80,7 +93,9 @@ class _Picture:
     pixels: NDArray[np.uint8]
 
 
-def load(root: Path, detector: str, client: str, split: str, size_px: int, cache: Path | None = None) -> Split:
+def load(
+    root: Path, detector: str, client: str, split: str, size_px: int, cache: Path | None = None
+) -> Split:
     """Decode the pictures of one split.
 
     Args:
@@ -111,7 +126,8 @@ def load(root: Path, detector: str, client: str, split: str, size_px: int, cache
 
 
 def repeated(root: Path, detector: str, client: str) -> tuple[tuple[Path, Path], ...]:
-    """Find test pictures that were also learned from, which would make the test results look better than they are.
+    """Find test pictures that were also learned from, which would make the test results look better
+    than they are.
 
     Two files show the same picture if their bytes are equal, or their decoded pixels at 64 px.
 
@@ -121,7 +137,8 @@ def repeated(root: Path, detector: str, client: str) -> tuple[tuple[Path, Path],
         client: The client's folder name.
 
     Returns:
-        (file in train or valid, file in test), relative to root: one pair for each test file concerned.
+        (file in train or valid, file in test), relative to root: one pair for each test file
+        concerned.
 
     Raises:
         DatasetError: A split or a class is missing.
@@ -139,12 +156,17 @@ def repeated(root: Path, detector: str, client: str) -> tuple[tuple[Path, Path],
 
 
 def names(root: Path, detector: str, client: str, split: str, positive: bool) -> tuple[str, ...]:
-    """Return the pictures of one class as paths relative to root, without opening one, in the order of `load`.
+    """Return the pictures of one class as paths relative to root, without opening one, in the order
+    of `load`.
 
     Raises:
         DatasetError: The split or the class is missing.
     """
-    return tuple(each.path for each in _candidates(root, detector, client, split, (positive,)) if not each.reason)
+    return tuple(
+        each.path
+        for each in _candidates(root, detector, client, split, (positive,))
+        if not each.reason
+    )
 
 
 def thumbnail(root: Path, path: Path, size_px: int) -> bytes:
@@ -160,7 +182,11 @@ def thumbnail(root: Path, path: Path, size_px: int) -> bytes:
     """
     status = _status(root / path, Path(os.path.realpath(root)), outside=False)
     pixels = _picture(root, _Candidate(str(path), 0, *status), size_px).pixels
-    return bytes(cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])[1])
+    return bytes(
+        cv2.imencode(
+            ".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80]
+        )[1]
+    )
 
 
 def _fingerprints(picture: _Picture) -> tuple[str, str]:
@@ -200,16 +226,26 @@ def _status(path: Path, real_root: Path, outside: bool) -> tuple[int, int, str]:
         return 0, 0, f"cannot be read: {error.strerror}"
     if outside:
         return 0, 0, "a link that leads out of the data set folder"
-    kind = "" if stat.S_ISREG(status.st_mode) else "a folder" if stat.S_ISDIR(status.st_mode) else "not a file"
+    kind = (
+        ""
+        if stat.S_ISREG(status.st_mode)
+        else "a folder"
+        if stat.S_ISDIR(status.st_mode)
+        else "not a file"
+    )
     return status.st_size, status.st_mtime_ns, kind
 
 
-def _decoded(root: Path, where: tuple[str, str, str], candidates: list[_Candidate], size_px: int) -> Split:
+def _decoded(
+    root: Path, where: tuple[str, str, str], candidates: list[_Candidate], size_px: int
+) -> Split:
     pictures, left_out = _read(root, candidates, size_px)
     for positive in (True, False):
         if not any(picture.label == positive for picture in pictures):
             folder, *_ = class_folders(root, *where, positive)
-            tried = {Path(candidate.path) for candidate in candidates if candidate.label == positive}
+            tried = {
+                Path(candidate.path) for candidate in candidates if candidate.label == positive
+            }
             reasons = Counter(file.reason for file in left_out if file.path in tried)
             why = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common(3))
             raise unfit(f"{folder} has no usable picture ({why or 'no files'})")
@@ -222,7 +258,9 @@ def _decoded(root: Path, where: tuple[str, str, str], candidates: list[_Candidat
     )
 
 
-def _read(root: Path, candidates: list[_Candidate], size_px: int) -> tuple[list[_Picture], list[LeftOut]]:
+def _read(
+    root: Path, candidates: list[_Candidate], size_px: int
+) -> tuple[list[_Picture], list[LeftOut]]:
     """Decode what can be decoded; one broken file costs one picture, never the split."""
     pictures, left_out = [], []
     for candidate in candidates:
@@ -246,7 +284,9 @@ def _picture(root: Path, candidate: _Candidate, size_px: int) -> _Picture:
 
 
 def _read_cached(path: Path, key: str, size_px: int, candidates: list[_Candidate]) -> Split | None:
-    """Return the split kept under this key, or None where there is none, a stale one, or a damaged one."""
+    """Return the split kept under this key, or None where there is none, a stale one, or a damaged
+    one.
+    """
     try:
         with np.load(path, allow_pickle=False) as kept:
             about = json.loads(kept["about"].tobytes())
@@ -257,12 +297,27 @@ def _read_cached(path: Path, key: str, size_px: int, candidates: list[_Candidate
         content_ids = tuple(about["content_ids"])
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        log.warning("The kept pictures in %s are damaged (%s); the files are decoded again.", path, error)
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        log.warning(
+            "The kept pictures in %s are damaged (%s); the files are decoded again.", path, error
+        )
         return None
-    unused, listed = {file.path for file in left_out}, (Path(candidate.path) for candidate in candidates)
+    unused, listed = (
+        {file.path for file in left_out},
+        (Path(candidate.path) for candidate in candidates),
+    )
     paths = tuple(file for file in listed if file not in unused)
-    sound = images.shape == (len(paths), size_px, size_px, 3) and labels.shape == (len(content_ids),) == (len(paths),)
+    sound = images.shape == (len(paths), size_px, size_px, 3) and labels.shape == (
+        len(content_ids),
+    ) == (len(paths),)
     return Split(images, labels, content_ids, paths, left_out) if sound else None
 
 
@@ -271,15 +326,23 @@ def _write_cached(path: Path, key: str, split: Split) -> None:
     if any(file.reason.startswith(_PASSING) for file in split.left_out):
         return
     left_out = [(str(file.path), file.reason) for file in split.left_out]
-    about = json.dumps({"key": key, "content_ids": split.content_ids, "left_out": left_out}).encode()
+    about = json.dumps(
+        {"key": key, "content_ids": split.content_ids, "left_out": left_out}
+    ).encode()
     beside = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
             beside = Path(file.name)
-            np.savez(file, images=split.images, labels=split.labels, about=np.frombuffer(about, np.uint8))
+            np.savez(
+                file, images=split.images, labels=split.labels, about=np.frombuffer(about, np.uint8)
+            )
         beside.replace(path)
     except OSError as error:
-        log.warning("Decoded pictures could not be kept in %s (%s); they are decoded again next time.", path, error)
+        log.warning(
+            "Decoded pictures could not be kept in %s (%s); they are decoded again next time.",
+            path,
+            error,
+        )
         if beside is not None:
             beside.unlink(missing_ok=True)

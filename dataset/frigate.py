@@ -1,10 +1,12 @@
-"""Take over the pictures that somebody has sorted in Frigate (0.17), for its custom classification models.
+"""Take over the pictures that somebody has sorted in Frigate (0.17), for its custom classification
+models.
 
     <clips>/<model>/dataset/<class>/*.{png,jpg,jpeg,webp}     sorted by the owner
     <clips>/<model>/train/*                                   not sorted yet: not read
 
-Each class becomes a detector, its own pictures against those of all other classes. Only `none`, where Frigate keeps
-what belongs to no class, never does. What lies outside of the named folder was not given to us and is not read.
+Each class becomes a detector, its own pictures against those of all other classes. Only `none`,
+where Frigate keeps what belongs to no class, never does. What lies outside of the named folder was
+not given to us and is not read.
 """
 
 from __future__ import annotations
@@ -30,7 +32,12 @@ from shared.storage.blobs import storage_errors, write_durably
 _NONE = "none"
 _ELSEWHERE = "a link that leads elsewhere"
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-_SUFFIX_OF = {b"\x89P": ".png", b"\xff\xd8": ".jpg", b"RI": ".webp", b"BM": ".bmp"}  # what `decode` takes
+_SUFFIX_OF = {
+    b"\x89P": ".png",
+    b"\xff\xd8": ".jpg",
+    b"RI": ".webp",
+    b"BM": ".bmp",
+}  # what `decode` takes
 _CHECKED_PX = 64
 _LONGEST_NAME = 32
 
@@ -54,7 +61,9 @@ class Imported:
 
 @dataclass(frozen=True)
 class Sorted:
-    """The usable pictures of a model: SHA-256 to (class, file), and what cannot be used: (file, reason)."""
+    """The usable pictures of a model: SHA-256 to (class, file), and what cannot be used: (file,
+    reason).
+    """
 
     pictures: dict[str, tuple[str, Path]] = field(default_factory=dict)
     left_out: list[tuple[Path, str]] = field(default_factory=list)
@@ -98,7 +107,9 @@ def read_sorted(path: Path, model: str | None = None) -> Sorted:
     return found
 
 
-def take_over(found: Sorted, root: Path, client: str, positive: str | None = None) -> dict[str, Imported]:
+def take_over(
+    found: Sorted, root: Path, client: str, positive: str | None = None
+) -> dict[str, Imported]:
     """Add pictures to a client's folders, each class as a detector; doing it again adds nothing.
 
     Args:
@@ -111,7 +122,8 @@ def take_over(found: Sorted, root: Path, client: str, positive: str | None = Non
         Detector to what was done for it.
 
     Raises:
-        DatasetError: There is nothing to tell apart, no such class, or two are called the same here.
+        DatasetError: There is nothing to tell apart, no such class, or two are called the same
+            here.
         StorageFailed: The data set's folder cannot be written.
     """
     classes = found.classes()
@@ -122,7 +134,9 @@ def take_over(found: Sorted, root: Path, client: str, positive: str | None = Non
         )
     if len(classes) < 2 or not chosen:
         have = ", ".join(sorted(classes)) or "no class"
-        raise _nothing(f"Two classes with usable pictures are needed to learn a difference, and there is {have}")
+        raise _nothing(
+            f"Two classes with usable pictures are needed to learn a difference, and there is {have}"
+        )
     detectors = {name: detector_name(name) for name in chosen}
     if len(set(detectors.values())) < len(detectors):
         raise _nothing(f"Two of the classes {', '.join(chosen)} would have the same name here")
@@ -157,7 +171,9 @@ def add_import(subparsers: Any) -> None:
     """
     parser = subparsers.add_parser("import", help="take over pictures that were sorted elsewhere")
     parser.add_argument("kind", choices=("frigate",), help="whose pictures")
-    parser.add_argument("path", type=Path, metavar="PATH", help="Frigate's clips folder, or a model's folder in it")
+    parser.add_argument(
+        "path", type=Path, metavar="PATH", help="Frigate's clips folder, or a model's folder in it"
+    )
     parser.add_argument("--client", help="for which client; that of device 1 if left out")
     parser.add_argument("--model", help="which of Frigate's models, where there are several")
     parser.add_argument("--positive", metavar="CLASS", help="make a detector of this class only")
@@ -178,8 +194,12 @@ def run_import(args: argparse.Namespace) -> None:
         sys.stdout.write(f"{detector}: {_said(count)}{_missing(settings.data, detector, client)}\n")
     if found.left_out:
         reasons = Counter(reason for _, reason in found.left_out).most_common()
-        sys.stdout.write(f"Left out: {', '.join(f'{reason}: {number}' for reason, number in reasons)}.\n")
-    sys.stdout.write(f"The pictures are in {settings.data}, for {client}; Frigate's own are unchanged.\n")
+        sys.stdout.write(
+            f"Left out: {', '.join(f'{reason}: {number}' for reason, number in reasons)}.\n"
+        )
+    sys.stdout.write(
+        f"The pictures are in {settings.data}, for {client}; Frigate's own are unchanged.\n"
+    )
 
 
 def _said(count: Imported) -> str:
@@ -190,8 +210,16 @@ def _said(count: Imported) -> str:
 
 def _missing(root: Path, detector: str, client: str) -> str:
     """Name the splits that lack a class: a device cannot do with less."""
-    missing = [split for split, counts in census(root, detector, client).items() if not all(counts.values())]
-    return f" Too few to fill {' and '.join(missing)} on both sides: sort more, and import again." if missing else ""
+    missing = [
+        split
+        for split, counts in census(root, detector, client).items()
+        if not all(counts.values())
+    ]
+    return (
+        f" Too few to fill {' and '.join(missing)} on both sides: sort more, and import again."
+        if missing
+        else ""
+    )
 
 
 def _dataset(root: Path, model: str | None) -> Path:
@@ -200,14 +228,21 @@ def _dataset(root: Path, model: str | None) -> Path:
         return root
     folders = [root] if (root / "dataset").is_dir() else entries(root)
     models = {folder.name: folder / "dataset" for folder in folders if model in (None, folder.name)}
-    models = {name: folder for name, folder in models.items() if folder.is_dir() and _is_below(root, folder)}
+    models = {
+        name: folder
+        for name, folder in models.items()
+        if folder.is_dir() and _is_below(root, folder)
+    }
     if not models:
         which = "model" if model is None else f"model {model!r}"
         raise _nothing(
-            f"{root} holds no {which} with a folder 'dataset'", "Name Frigate's clips folder, or a model's in it."
+            f"{root} holds no {which} with a folder 'dataset'",
+            "Name Frigate's clips folder, or a model's in it.",
         )
     if len(models) > 1:
-        raise _nothing(f"{root} holds several models: {', '.join(sorted(models))}", "Name one with --model.")
+        raise _nothing(
+            f"{root} holds several models: {', '.join(sorted(models))}", "Name one with --model."
+        )
     return next(iter(models.values()))
 
 
@@ -226,7 +261,9 @@ def _is_below(root: Path, path: Path) -> bool:
     return Path(os.path.realpath(path)).is_relative_to(root)
 
 
-def _add(folder: Path, detector: str, positive: bool, name: str, data: bytes, count: Imported) -> None:
+def _add(
+    folder: Path, detector: str, positive: bool, name: str, data: bytes, count: Imported
+) -> None:
     place = folder / class_names(detector, positive)[0] / name
     other = folder / class_names(detector, not positive)[0] / name
     if place.exists():
@@ -249,5 +286,6 @@ def _nothing(happened: str, todo: str = "") -> DatasetError:
     return DatasetError(
         f"{happened}.",
         kept="Nothing was imported.",
-        todo=todo or "Sort pictures into two classes or more on Frigate's Classification page, then import again.",
+        todo=todo
+        or "Sort pictures into two classes or more on Frigate's Classification page, then import again.",
     )

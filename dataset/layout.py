@@ -1,10 +1,11 @@
-"""Find one's way in a tree of picture folders by listing alone: nothing is opened here. The device runs it.
+"""Find one's way in a tree of picture folders by listing alone: nothing is opened here. The device
+runs it.
 
     <root>/<detector>/<client>/{train,valid,test}/{<detector>,not_<detector>}/*
 
-The class folders may also be called `object` and `not_object`; where both names exist, both are read. A detector is a
-folder whose name matches `[a-z0-9][a-z0-9_-]{0,31}`: no list of detectors exists anywhere. Hidden files and folders
-are passed over in silence.
+The class folders may also be called `object` and `not_object`; where both names exist, both are
+read. A detector is a folder whose name matches `[a-z0-9][a-z0-9_-]{0,31}`: no list of detectors
+exists anywhere. Hidden files and folders are passed over in silence.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from shared.names import NAME
 
 SPLITS: tuple[str, ...] = ("train", "valid", "test")
 TRAIN_PERCENT, VALID_PERCENT = 70, 15
-"""How many of a hundred pictures whose split nobody chose are learned from, and how many validate; the others test."""
+"""How many of a hundred pictures whose split nobody chose are learned from, and how many validate;
+the others test.
+"""
 
 _NAME_RULE = "1 to 32 of a-z, 0-9, _ and -, the first a letter or digit"
 _LISTED = 5
@@ -35,7 +38,9 @@ def detectors(root: Path, client: str) -> tuple[str, ...]:
         The sorted names; empty if there are none.
     """
     _check_client_name(client)
-    return tuple(name for name in _folders(root) if NAME.fullmatch(name) and (root / name / client).is_dir())
+    return tuple(
+        name for name in _folders(root) if NAME.fullmatch(name) and (root / name / client).is_dir()
+    )
 
 
 def census(root: Path, detector: str, client: str) -> dict[str, dict[bool, int]]:
@@ -47,7 +52,8 @@ def census(root: Path, detector: str, client: str) -> dict[str, dict[bool, int]]
         client: The client's folder name.
 
     Returns:
-        Split name -> {True: files of the object, False: files without it}; a missing folder counts 0.
+        Split name -> {True: files of the object, False: files without it}; a missing folder counts
+        0.
     """
     return {
         split: {
@@ -65,7 +71,8 @@ def census(root: Path, detector: str, client: str) -> dict[str, dict[bool, int]]
 def check(root: Path) -> tuple[str, ...]:
     """Look over the whole tree before anything is decoded or trained.
 
-    A folder without folders in it, and one whose name starts with a dot, is not taken for a detector.
+    A folder without folders in it, and one whose name starts with a dot, is not taken for a
+    detector.
 
     Args:
         root: The data set's folder.
@@ -74,7 +81,8 @@ def check(root: Path) -> tuple[str, ...]:
         The sorted names of all detectors.
 
     Raises:
-        DatasetError: Root is missing, empty or laid out otherwise, or a split or class is missing or has no files.
+        DatasetError: Root is missing, empty or laid out otherwise, or a split or class is missing
+            or has no files.
     """
     if not root.exists():
         raise unfit(f"The data set folder {root} does not exist")
@@ -84,12 +92,16 @@ def check(root: Path) -> tuple[str, ...]:
     laid_out = [home for home in homes if set(SPLITS) & set(_folders(root.joinpath(*home)))]
     if not laid_out:
         expected = "<detector>/<client>/train/<detector>"
-        raise unfit(f"{root} holds {_listing(root)}, but no folders like {expected} were found in it")
+        raise unfit(
+            f"{root} holds {_listing(root)}, but no folders like {expected} were found in it"
+        )
     for name, client in homes:
         if NAME.fullmatch(name):
             _check_home(root, name, client)
         elif (name, client) in laid_out:
-            raise unfit(f"{root / name} is laid out as a detector, but a detector's name is {_NAME_RULE}")
+            raise unfit(
+                f"{root / name} is laid out as a detector, but a detector's name is {_NAME_RULE}"
+            )
     return tuple(sorted({name for name, _ in homes if NAME.fullmatch(name)}))
 
 
@@ -131,7 +143,13 @@ def split_of(sha256: str) -> str:
         sha256: Of the file's bytes, as hex.
     """
     percent = int(sha256[:8], 16) % 100
-    return SPLITS[0] if percent < TRAIN_PERCENT else SPLITS[1] if percent < TRAIN_PERCENT + VALID_PERCENT else SPLITS[2]
+    return (
+        SPLITS[0]
+        if percent < TRAIN_PERCENT
+        else SPLITS[1]
+        if percent < TRAIN_PERCENT + VALID_PERCENT
+        else SPLITS[2]
+    )
 
 
 def class_names(detector: str, positive: bool) -> tuple[str, ...]:
@@ -150,7 +168,9 @@ def class_names(detector: str, positive: bool) -> tuple[str, ...]:
     return (own, "object" if positive else "not_object")
 
 
-def class_folders(root: Path, detector: str, client: str, split: str, positive: bool) -> tuple[Path, ...]:
+def class_folders(
+    root: Path, detector: str, client: str, split: str, positive: bool
+) -> tuple[Path, ...]:
     """Return the existing folders of one class.
 
     Args:
@@ -172,7 +192,9 @@ def class_folders(root: Path, detector: str, client: str, split: str, positive: 
     names = class_names(detector, positive)
     found = tuple(folder / name for name in names if (folder / name).is_dir())
     if not found:
-        raise unfit(f"{folder} has no folder {' or '.join(map(repr, names))}: it holds {_listing(folder)}")
+        raise unfit(
+            f"{folder} has no folder {' or '.join(map(repr, names))}: it holds {_listing(folder)}"
+        )
     return found
 
 
@@ -202,7 +224,9 @@ def _listed(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def unfit(happened: str) -> DatasetError:
-    """Say what is wrong with a data set, in one sentence that names the folder and has no full stop."""
+    """Say what is wrong with a data set, in one sentence that names the folder and has no full
+    stop.
+    """
     return DatasetError(
         f"{happened}.",
         kept="No picture was changed.",

@@ -1,20 +1,25 @@
-"""Lay out public photos as the folders of two unlike clients, for anybody who has no doorbell pictures yet.
+"""Lay out public photos as the folders of two unlike clients, for anybody who has no doorbell
+pictures yet.
 
 Run by hand, on one machine, before anything federated starts.
 
-CIFAR-10 (Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009), 32×32, two detectors:
+CIFAR-10 (Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009), 32×32, two
+detectors:
 
-    animal   client_1: cats, dogs against cars, lorries   client_2: birds, deer, frogs, horses against aeroplanes, ships
-    vehicle  client_1: lorries against cars, dogs         client_2: lorries against ships, horses
+    animal   client_1: cats, dogs against cars, lorries   client_2: birds, deer, frogs, horses
+    against aeroplanes, ships vehicle  client_1: lorries against cars, dogs         client_2:
+    lorries against ships, horses
 
 LFW (Huang et al., "Labeled Faces in the Wild", 2007), one detector:
 
-    face     client_1: people with many photos (a household)      client_2: people with a single photo (strangers)
+    face     client_1: people with many photos (a household)      client_2: people with a single
+    photo (strangers)
 
-LFW has no pictures without a face, and pictures from elsewhere would be told apart by their sharpness instead of by
-the face. So `not_face` shows the upper left corner of the same photos: same camera, same light, same scene. It is
-background, sometimes with a hat, hair, or part of a bystander: a detector that does well here has learned "a face
-fills the picture", not "a person is somewhere in it". No person appears in two splits, nor with both clients.
+LFW has no pictures without a face, and pictures from elsewhere would be told apart by their
+sharpness instead of by the face. So `not_face` shows the upper left corner of the same photos: same
+camera, same light, same scene. It is background, sometimes with a hat, hair, or part of a
+bystander: a detector that does well here has learned "a face fills the picture", not "a person is
+    somewhere in it". No person appears in two splits, nor with both clients.
 """
 
 from __future__ import annotations
@@ -41,7 +46,8 @@ CIFAR10_WORLDS: Mapping[str, Mapping[str, tuple[tuple[int, ...], tuple[int, ...]
     "vehicle": {"client_1": ((9,), (1, 5)), "client_2": ((9,), (8, 7))},
 }
 
-# LFW photos are 250×250 with the face in the middle; both crops have its shape, and they do not overlap.
+# LFW photos are 250×250 with the face in the middle; both crops have its shape, and they do not
+# overlap.
 LFW_FACE = (slice(70, 195), slice(78, 172))
 LFW_CORNER = (slice(0, 70), slice(0, 52))
 _HOUSEHOLD_PHOTOS = 5
@@ -63,8 +69,8 @@ def lay_out_cifar10(
 ) -> tuple[str, ...]:
     """Lay out CIFAR-10 as the detectors `animal` and `vehicle`.
 
-    Train and valid come from the data set's training part, test from its test part. Within a detector no picture
-    is used twice.
+    Train and valid come from the data set's training part, test from its test part. Within a
+    detector no picture is used twice.
 
     Args:
         images: The training part, RGB uint8 [n, 32, 32, 3].
@@ -79,7 +85,8 @@ def lay_out_cifar10(
         The detectors laid out.
 
     Raises:
-        DatasetError: A detector's folder exists already, there are too few pictures, or they cannot be written.
+        DatasetError: A detector's folder exists already, there are too few pictures, or they cannot
+            be written.
     """
 
     def placed() -> Iterator[_Placed]:
@@ -91,7 +98,9 @@ def lay_out_cifar10(
             for client, classes in worlds.items():
                 for split, count in counts.items():
                     supply = held_back if split == "test" else own
-                    for (folder, half), among in zip(_halves(detector, count), classes, strict=True):
+                    for (folder, half), among in zip(
+                        _halves(detector, count), classes, strict=True
+                    ):
                         for index in range(half):
                             path = Path(detector, client, split, folder, f"{index:04}.png")
                             yield path, supply.take(among[index % len(among)])
@@ -122,7 +131,8 @@ def lay_out_lfw(
         The detectors laid out.
 
     Raises:
-        DatasetError: The detector's folder exists already, there are too few people, or pictures cannot be written.
+        DatasetError: The detector's folder exists already, there are too few people, or pictures
+            cannot be written.
     """
 
     def placed() -> Iterator[_Placed]:
@@ -132,9 +142,15 @@ def lay_out_lfw(
                 (face, half), (not_face, rest) = _halves("face", count)
                 chosen = _take_people(photos, max(half, rest))
                 for index, photo in enumerate(chosen[:half]):
-                    yield Path("face", client, split, face, f"{index:04}.png"), _as_uint8(faces[photo])
+                    yield (
+                        Path("face", client, split, face, f"{index:04}.png"),
+                        _as_uint8(faces[photo]),
+                    )
                 for index, photo in enumerate(chosen[:rest]):
-                    yield Path("face", client, split, not_face, f"{index:04}.png"), _as_uint8(corners[photo])
+                    yield (
+                        Path("face", client, split, not_face, f"{index:04}.png"),
+                        _as_uint8(corners[photo]),
+                    )
 
     return _write(root, ("face",), placed())
 
@@ -178,7 +194,10 @@ def fetch_lfw(root: Path) -> tuple[str, ...]:
         from sklearn.datasets import fetch_lfw_people  # noqa: PLC0415 - slow to import, and only this command needs it
 
         # Not the funneled photos: their black rims from turning would give the corners away.
-        crops = [fetch_lfw_people(color=True, funneled=False, slice_=part) for part in (LFW_FACE, LFW_CORNER)]
+        crops = [
+            fetch_lfw_people(color=True, funneled=False, slice_=part)
+            for part in (LFW_FACE, LFW_CORNER)
+        ]
     except Exception as error:
         raise _not_fetched("LFW", root, error) from error
     faces, corners = crops
@@ -191,9 +210,13 @@ def add_fetch(subparsers: Any) -> None:
     Args:
         subparsers: What `ArgumentParser.add_subparsers()` returned.
     """
-    parser = subparsers.add_parser("fetch", help="download public photos and lay them out for two clients")
+    parser = subparsers.add_parser(
+        "fetch", help="download public photos and lay them out for two clients"
+    )
     parser.add_argument("name", choices=("cifar10", "lfw"), help="which photos")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the data set folder to lay out in")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="the data set folder to lay out in"
+    )
     parser.set_defaults(run=run_fetch)
 
 
@@ -208,7 +231,9 @@ def run_fetch(args: argparse.Namespace) -> None:
 
 
 class _Supply:
-    """The pictures of each class in random order, each given away once; equal pictures count as one."""
+    """The pictures of each class in random order, each given away once; equal pictures count as
+    one.
+    """
 
     def __init__(
         self,
@@ -219,7 +244,10 @@ class _Supply:
     ) -> None:
         flat = np.asarray(labels).reshape(-1)
         self._images, self._given = images, given
-        self._left = {int(label): iter(rng.permutation(np.flatnonzero(flat == label))) for label in np.unique(flat)}
+        self._left = {
+            int(label): iter(rng.permutation(np.flatnonzero(flat == label)))
+            for label in np.unique(flat)
+        }
 
     def take(self, label: int) -> NDArray[np.uint8]:
         for index in self._left.get(label, iter(())):
@@ -238,13 +266,20 @@ def _households_and_strangers(
     people: NDArray[np.integer[Any]], rng: np.random.Generator
 ) -> dict[str, Iterator[list[int]]]:
     """Give each client its people in random order, each as the list of their photos."""
-    photos = [np.flatnonzero(people == person).tolist() for person in rng.permutation(np.unique(people))]
+    photos = [
+        np.flatnonzero(people == person).tolist() for person in rng.permutation(np.unique(people))
+    ]
     households = [some[:_MOST_PHOTOS_OF_ONE] for some in photos if len(some) >= _HOUSEHOLD_PHOTOS]
-    return {"client_1": iter(households), "client_2": iter([some for some in photos if len(some) == 1])}
+    return {
+        "client_1": iter(households),
+        "client_2": iter([some for some in photos if len(some) == 1]),
+    }
 
 
 def _take_people(photos: Iterator[list[int]], count: int) -> list[int]:
-    """Take whole people, so that the last one's spare photos go nowhere, and nobody is in two splits."""
+    """Take whole people, so that the last one's spare photos go nowhere, and nobody is in two
+    splits.
+    """
     taken: list[int] = []
     while len(taken) < count:
         person = next(photos, None)

@@ -1,4 +1,5 @@
-"""`python -m device --id 1`: one device under gunicorn, device 1 on port 8001, device 2 on 8002, 3 on 8004, ...
+"""`python -m device --id 1`: one device under gunicorn, device 1 on port 8001, device 2 on 8002, 3
+on 8004, ...
 
 `python -m device export frigate | keras | onnx`: its models in force, as files for others.
 """
@@ -19,35 +20,57 @@ from shared.web.serve import parser, serve
 def _serve() -> None:
     command_line = parser()
     command_line.epilog = "python -m device export --help: models in force, as files for others"
-    command_line.add_argument("--id", type=int, default=1, metavar="N", help="number of the device, from 1")
-    command_line.add_argument("--new-key", action="store_true", help="replace the device's key, then end")
+    command_line.add_argument(
+        "--id", type=int, default=1, metavar="N", help="number of the device, from 1"
+    )
+    command_line.add_argument(
+        "--new-key", action="store_true", help="replace the device's key, then end"
+    )
     arguments = command_line.parse_args()
     if arguments.new_key:
         settings = DeviceSettings.read(arguments.id)
         change_key_from_command_line(open_standing(settings), identity_path(settings))
     else:
-        serve(f"device.app:create_app({max(arguments.id, 1)})", port_of(max(arguments.id, 1)), arguments, workers=1)
+        serve(
+            f"device.app:create_app({max(arguments.id, 1)})",
+            port_of(max(arguments.id, 1)),
+            arguments,
+            workers=1,
+        )
 
 
 def _export(words: list[str]) -> int:
     from device.vision.export import TOLERANCES, export  # noqa: PLC0415 - serving needs none of it
 
-    command_line = argparse.ArgumentParser(prog="python -m device export", description="Models in force, as files.")
+    command_line = argparse.ArgumentParser(
+        prog="python -m device export", description="Models in force, as files."
+    )
     command_line.add_argument("form", choices=tuple(TOLERANCES), help="what is to load them")
-    command_line.add_argument("--id", type=int, default=1, metavar="N", help="number of the device, from 1")
-    command_line.add_argument("--detector", action="append", help="which one; may be repeated; all if left out")
-    command_line.add_argument("--to", type=Path, help="a folder; exports/FORM in the device's own if left out")
+    command_line.add_argument(
+        "--id", type=int, default=1, metavar="N", help="number of the device, from 1"
+    )
+    command_line.add_argument(
+        "--detector", action="append", help="which one; may be repeated; all if left out"
+    )
+    command_line.add_argument(
+        "--to", type=Path, help="a folder; exports/FORM in the device's own if left out"
+    )
     chosen = command_line.parse_args(words)
     device = None
     try:
         settings = DeviceSettings.read(max(chosen.id, 1))
         if not identity_path(settings).exists():
-            raise NotFound(f"There is no device in {settings.folder}.", todo="Start it first, or see DOORBELL_HOME.")
+            raise NotFound(
+                f"There is no device in {settings.folder}.",
+                todo="Start it first, or see DOORBELL_HOME.",
+            )
         device = Device.open(settings)
         to = chosen.to or settings.folder / "exports" / chosen.form
         wanted = chosen.detector or sorted(held.detector for held in device.store.in_force())
         if not wanted:
-            raise NotFound("No model is in force on this device.", todo="Train and share one first.")
+            raise NotFound(
+                "No model is in force on this device.", todo="Train and share one first."
+            )
         for detector in wanted:
             print(f"{detector}: exporting and checking ...", file=sys.stderr, flush=True)
             done = export(device, chosen.form, detector, to)
@@ -59,7 +82,9 @@ def _export(words: list[str]) -> int:
                 f"  The doorbell says yes from {done.threshold:.2f} on."
             )
         if chosen.form == "frigate":
-            print("Copy each folder to /config/model_cache/ of Frigate: docs/frigate.md says how it uses them.")
+            print(
+                "Copy each folder to /config/model_cache/ of Frigate: docs/frigate.md says how it uses them."
+            )
     except DoorbellError as error:
         print(error, file=sys.stderr)
         return 1

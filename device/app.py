@@ -1,4 +1,7 @@
-"""A device's web app. Importing it imports no machine-learning framework: training runs in a child process."""
+"""A device's web app.
+
+Importing it imports no machine-learning framework: training runs in a child process.
+"""
 
 from __future__ import annotations
 
@@ -25,20 +28,25 @@ from shared.web.app import make_app
 from shared.web.background import add_background
 from shared.web.live import Live, add_live
 
-_MAX_BODY_BYTES = MAX_HEADER_BYTES + 4 * max(known.size for known in ARCHITECTURES.values())  # the largest model
+_MAX_BODY_BYTES = MAX_HEADER_BYTES + 4 * max(
+    known.size for known in ARCHITECTURES.values()
+)  # the largest model
 
 
-def create_app(number: int, settings: DeviceSettings | None = None, http: HttpClient | None = None) -> Flask:
+def create_app(
+    number: int, settings: DeviceSettings | None = None, http: HttpClient | None = None
+) -> Flask:
     """Make the app of device `number`, from 1.
 
     Args:
         number: Of the device.
-        settings: None for those of the environment: then this process is the device, alone with its folder. Whoever
-            gives settings, as tests do, only has the app.
+        settings: None for those of the environment: then this process is the device, alone with its
+            folder. Whoever gives settings, as tests do, only has the app.
         http: How to reach the other services; tests may replace it.
 
     Raises:
-        SettingsError: Another process is this device; or the settings or the folder's contents cannot be used.
+        SettingsError: Another process is this device; or the settings or the folder's contents
+            cannot be used.
         StorageFailed: The folder cannot.
     """
     if settings is not None:
@@ -49,7 +57,8 @@ def create_app(number: int, settings: DeviceSettings | None = None, http: HttpCl
 
     def one_copy(stop: threading.Event) -> None:
         stop.wait()
-        give_back()  # a worker that is told to end may take its time; the next one is the device now
+        # a worker that is told to end may take its time; the next one is the device now
+        give_back()
 
     add_background(app, "one copy", one_copy)
     return app
@@ -63,12 +72,20 @@ def _make_app(settings: DeviceSettings, http: HttpClient | None) -> Flask:
         return page(device, request.values.getlist("detector"))
 
     def health() -> dict[str, object]:
-        return {"device": device.name, "doing": describe(device.trainer.progress), "trainer_pid": device.trainer.pid}
+        return {
+            "device": device.name,
+            "doing": describe(device.trainer.progress),
+            "trainer_pid": device.trainer.pid,
+        }
 
     app = make_app(
-        f"Doorbell {settings.name}", Path(__file__).parent / "templates", show, health, _MAX_BODY_BYTES,
+        f"Doorbell {settings.name}",
+        Path(__file__).parent / "templates",
+        show,
+        health,
+        _MAX_BODY_BYTES,
         gauges=partial(gauges, device, camera),
-    )  # fmt: skip
+    )
     add_routes(app, device)
     bell = add_doorbell(app, device, camera)
 

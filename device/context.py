@@ -1,4 +1,7 @@
-"""What a device works with: its settings, pictures, memory, trainer and clock. Made once, by `app.py`."""
+"""What a device works with: its settings, pictures, memory, trainer and clock.
+
+Made once, by `app.py`.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,8 @@ class Device:
         blobs: Models, updates and plots.
         trainer: The training child.
         http: How to reach the other services.
-        poll: The same for waiting for work, which notices a main server that vanished before the next try is due.
+        poll: The same for waiting for work, which notices a main server that vanished before the
+            next try is due.
         standing: Its place in the federation.
         clock: Seconds since the epoch.
         settling: Held by whoever asks a candidate, so that no version is asked twice.

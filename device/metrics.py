@@ -1,4 +1,6 @@
-"""What a device tells `/metrics`: its trainings as they end, how its camera is, and from its database what it holds."""
+"""What a device tells `/metrics`: its trainings as they end, how its camera is, and from its
+database what it holds.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,10 @@ from shared.errors import DoorbellError
 from shared.telemetry.metrics import REGISTRY
 
 _trainings = Counter(
-    "doorbell_trainings", "Trainings: done, or what they failed with.", ["detector", "outcome"], registry=REGISTRY
+    "doorbell_trainings",
+    "Trainings: done, or what they failed with.",
+    ["detector", "outcome"],
+    registry=REGISTRY,
 )
 _seconds = Histogram(
     "doorbell_training_seconds",
@@ -29,7 +34,9 @@ _seconds = Histogram(
 
 @contextmanager
 def counted_training(detector: str) -> Iterator[None]:
-    """Count the training that is done in the block, and how long it takes; one that has to wait is none."""
+    """Count the training that is done in the block, and how long it takes; one that has to wait is
+    none.
+    """
     begun = time.monotonic()
     try:
         yield
@@ -43,16 +50,22 @@ def counted_training(detector: str) -> Iterator[None]:
 
 
 def gauges(device: Device, camera: Camera | None = None) -> Iterator[Metric]:
-    """Return whether the camera gives pictures, which models are held, since when, and which updates wait to be sent.
+    """Return whether the camera gives pictures, which models are held, since when, and which
+    updates wait to be sent.
 
-    Of the camera nothing is told where there is none, while it is not in use, and until it has answered.
+    Of the camera nothing is told where there is none, while it is not in use, and until it has
+    answered.
     """
     up = GaugeMetricFamily("doorbell_camera_up", "Whether the camera gives pictures.", labels=[])
     if camera is not None and (gives := camera.gives_pictures()) is not None:
         up.add_metric([], int(gives))
     yield up  # first: it is told although the database does not answer
-    held = GaugeMetricFamily("doorbell_held_model_round", "Round of the model in force here.", labels=["detector"])
-    age = GaugeMetricFamily("doorbell_held_model_age_seconds", "How long ago it came.", labels=["detector"])
+    held = GaugeMetricFamily(
+        "doorbell_held_model_round", "Round of the model in force here.", labels=["detector"]
+    )
+    age = GaugeMetricFamily(
+        "doorbell_held_model_age_seconds", "How long ago it came.", labels=["detector"]
+    )
     unsent = GaugeMetricFamily(
         "doorbell_unsent_updates", "Trainings whose update is not sent yet.", labels=["detector"]
     )

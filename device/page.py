@@ -19,11 +19,17 @@ _HISTORY = 20
 
 
 def page(device: Device, wanted: Sequence[str]) -> dict[str, object]:
-    """Return what `page.html` is to show now; `wanted` may name the detector that is shown in detail."""
+    """Return what `page.html` is to show now; `wanted` may name the detector that is shown in
+    detail.
+    """
     names = device.detectors()
     picked = [name for name in wanted if name in names]
     overview = [_overview(device, name) for name in names]
-    trained = max(overview, key=lambda each: each["training"].finished_at if each["training"] else 0.0, default=None)
+    trained = max(
+        overview,
+        key=lambda each: each["training"].finished_at if each["training"] else 0.0,
+        default=None,
+    )
     shown = picked[0] if picked else trained["name"] if trained else None
     progress = device.trainer.progress
     return {
@@ -37,14 +43,21 @@ def page(device: Device, wanted: Sequence[str]) -> dict[str, object]:
 
 
 def fingerprint(device: Device) -> str:
-    """Return text that is another one when the page should show something else; batches go another way."""
+    """Return text that is another one when the page should show something else; batches go another
+    way.
+    """
     progress = device.trainer.progress
-    doing = (progress["do"], progress["detector"], len(progress.get("history", ()))) if progress else None
+    doing = (
+        (progress["do"], progress["detector"], len(progress.get("history", ())))
+        if progress
+        else None
+    )
     return f"{device.name} {doing} {device.store.fingerprint()}"
 
 
 def thumbnail(device: Device, detector: str, split: str, kind: str, number: int) -> bytes:
-    """Return one of this device's own pictures, small, as a JPEG; `kind` is "object" or "not_object".
+    """Return one of this device's own pictures, small, as a JPEG; `kind` is "object" or
+    "not_object".
 
     Raises:
         NotFound: There is no such picture.
@@ -52,7 +65,9 @@ def thumbnail(device: Device, detector: str, split: str, kind: str, number: int)
     """
     device.require_pictures(checked_name(detector, "detector"))
     if split in folders.SPLITS and kind in ("object", "not_object"):
-        listed = folders.names(device.settings.data, detector, device.settings.client, split, kind == "object")
+        listed = folders.names(
+            device.settings.data, detector, device.settings.client, split, kind == "object"
+        )
         if number < len(listed):
             return folders.thumbnail(device.settings.data, Path(listed[number]), THUMBNAIL_PX)
     raise NotFound("There is no such picture here.", todo="Open this device's page again.")
@@ -91,18 +106,26 @@ def _spread(count: int) -> list[int]:
     return [each * count // shown for each in range(shown)]
 
 
-def _next_of(training: Training | None, candidate: Held | None, known: int | None) -> tuple[str, str]:
+def _next_of(
+    training: Training | None, candidate: Held | None, known: int | None
+) -> tuple[str, str]:
     """Return where a device is in a round, in a few words, and what happens next, in a sentence."""
     if candidate is not None:
         said = f"The model of round {candidate.round} has still to answer the validation pictures here."
         return "a model on trial", said
     if training is None or (known is not None and training.round < known):
-        press = "Press “Model Training (Locally)”" if training is None else "Press “Re Model Training (Locally)”"
+        press = (
+            "Press “Model Training (Locally)”"
+            if training is None
+            else "Press “Re Model Training (Locally)”"
+        )
         number = "the open round" if known is None else f"round {known}"
         said = f"{press} to take part in {number}. In a run of rounds this device is asked to, and does it by itself."
         return ("not trained yet" if training is None else f"not trained for {number}"), said
     if not training.sent:
-        said = f"The update of round {training.round} waits: press “Send Model to Federated Server”."
+        said = (
+            f"The update of round {training.round} waits: press “Send Model to Federated Server”."
+        )
         return f"trained for round {training.round}, not sent", said
     said = f"The update of round {training.round} is sent; the next model comes when the servers have added them up."
     return f"sent for round {training.round}", said

@@ -40,29 +40,48 @@ def add_routes(app: Flask, device: Device) -> None:
         rounds = participation.announce(device)
         return step(lambda name: participation.send(device, name, rounds))(picked)
 
-    modeltrain, performance = (step(partial(verb, device)) for verb in (participation.train, participation.performance))
+    modeltrain, performance = (
+        step(partial(verb, device)) for verb in (participation.train, participation.performance)
+    )
     add_step(app, "/modeltrain", modeltrain, "Train on the pictures here.", (404, 422, 503))
     add_step(app, "/sendstatus", sendstatus, "Announce this device to the main server.", (404, 503))
     add_step(app, "/sendmodel", sendmodel, "Send the update of the last training.", (404, 503))
-    add_step(app, "/performance", performance, "Measure the local and the global model.", (404, 422))
+    add_step(
+        app, "/performance", performance, "Measure the local and the global model.", (404, 422)
+    )
     add_report(app, device)
-    add_step(app, "/cancel", lambda _: cancel(device), "End the training that is going on.", (), (), SENTENCE)
+    add_step(
+        app,
+        "/cancel",
+        lambda _: cancel(device),
+        "End the training that is going on.",
+        (),
+        (),
+        SENTENCE,
+    )
 
     def aggmodel(caller: Caller) -> Response:
         done = participation.install(device, caller.verified.body, request.headers.get(HEADER))
         return jsonify({"said": done.said})
 
     gate = Gate(
-        device.standing.identity, lambda: device.name, device.standing.main_member, Nonces(device.settings.folder)
+        device.standing.identity,
+        lambda: device.name,
+        device.standing.main_member,
+        Nonces(device.settings.folder),
     )
-    install = Operation("Install a global model.", CONTAINER, fails=(404, 409), parameters=(MANIFEST,))
+    install = Operation(
+        "Install a global model.", CONTAINER, fails=(404, 409), parameters=(MANIFEST,)
+    )
     add_signed_message(app, gate, "/aggmodel", aggmodel, ("main-server",), install)
 
     @app.get("/plot/<detector>.png")
     def plot(detector: str) -> Response:
         training = device.store.newest_training(checked_name(detector, "detector"))
         if training is None:
-            raise NotFound(f"No {detector} training has been done here yet.", todo="Open /modeltrain first.")
+            raise NotFound(
+                f"No {detector} training has been done here yet.", todo="Open /modeltrain first."
+            )
         return Response(device.blobs.get(training.plot), mimetype="image/png")
 
     @app.get("/picture/<detector>/<split>/<kind>/<int:number>.jpg")
@@ -71,9 +90,15 @@ def add_routes(app: Flask, device: Device) -> None:
 
     shown = Operation("Show one of the pictures here.", {}, JPEG, (400, 404, 422), "operator")
     declare(app.extensions, "picture", GET=shown)
-    declare(app.extensions, "plot", GET=Operation("Show the last training.", {}, PNG, (400, 404), "operator"))
+    declare(
+        app.extensions,
+        "plot",
+        GET=Operation("Show the last training.", {}, PNG, (400, 404), "operator"),
+    )
 
 
 def cancel(device: Device) -> Answer:
     """End what the training child is doing."""
-    return Answer(200, f"Cancelled: {device.trainer.cancel()}. The models and earlier trainings are kept.")
+    return Answer(
+        200, f"Cancelled: {device.trainer.cancel()}. The models and earlier trainings are kept."
+    )

@@ -1,6 +1,7 @@
 """One device, one process: a second one with the same folder is refused at start.
 
-The lock is the kernel's (flock), held as long as the process lives, however it ends. The file stays.
+The lock is the kernel's (flock), held as long as the process lives, however it ends. The file
+stays.
 """
 
 from __future__ import annotations

@@ -39,15 +39,21 @@ def main(arguments: list[str] | None = None) -> int:
 def _command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m federation", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    commands.add_parser("up", help="start the four services and stay until Ctrl-C").set_defaults(run=_up)
+    commands.add_parser("up", help="start the four services and stay until Ctrl-C").set_defaults(
+        run=_up
+    )
     one_round = commands.add_parser("round", help="run one round on services that are up")
     one_round.add_argument("--detector", help="one detector; all without it")
     one_round.set_defaults(run=_round)
-    show = commands.add_parser("demo", help="draw pictures, start the services, run some rounds, show what was learned")
+    show = commands.add_parser(
+        "demo", help="draw pictures, start the services, run some rounds, show what was learned"
+    )
     show.add_argument("--data", type=Path, help="picture folders to use instead of the drawn ones")
     show.add_argument("--rounds", type=_rounds, default=3, help="how many rounds (3)")
     show.add_argument("--architecture", help="name of the model's architecture")
-    show.add_argument("--exit", action="store_true", help="end when it is done, instead of staying up")
+    show.add_argument(
+        "--exit", action="store_true", help="end when it is done, instead of staying up"
+    )
     show.set_defaults(run=_demo)
     membership.add_commands(commands)
     backup.add_commands(commands)
@@ -55,7 +61,9 @@ def _command_line() -> argparse.ArgumentParser:
     controls.add_commands(commands)
     doctor.add_command(commands)
     for command_with_topology in (one_round, show):
-        command_with_topology.add_argument("--topology", choices=("secure", "direct"), default="secure")
+        command_with_topology.add_argument(
+            "--topology", choices=("secure", "direct"), default="secure"
+        )
     return parser
 
 
@@ -77,7 +85,9 @@ def _round(chosen: argparse.Namespace) -> int:
     def tell(step: Step) -> None:
         print(f"{step.server}{step.path}\n  " + step.said.replace("\n", "\n  "), flush=True)
 
-    run_round(Addresses(token=OperatorSettings.read().token), chosen.topology, chosen.detector, tell)
+    run_round(
+        Addresses(token=OperatorSettings.read().token), chosen.topology, chosen.detector, tell
+    )
     return 0
 
 

@@ -1,7 +1,9 @@
-"""`python -m federation run | stop | resume | status | models | rollback | pin | unpin`: rounds that run by themselves.
+"""`python -m federation run | stop | resume | status | models | rollback | pin | unpin`: rounds
+that run by themselves.
 
-They speak to the main server over HTTP, by the addresses that its page's buttons use, so they work from any machine
-from which its operator may press those buttons (`--main`, and `DOORBELL_OPERATOR_TOKEN` where it asks for one).
+They speak to the main server over HTTP, by the addresses that its page's buttons use, so they work
+from any machine from which its operator may press those buttons (`--main`, and
+`DOORBELL_OPERATOR_TOKEN` where it asks for one).
 """
 
 from __future__ import annotations
@@ -42,10 +44,14 @@ def add_commands(commands: Commands) -> None:
     unpin.add_argument("detector")
     for command in (run, stop, resume):
         command.add_argument("--detector", help="one detector; all without it")
-    status = commands.add_parser("status", help="show who is there, late or failing, and how far the rounds are")
+    status = commands.add_parser(
+        "status", help="show who is there, late or failing, and how far the rounds are"
+    )
     status.add_argument("--json", action="store_true", help="for scripts")
     status.set_defaults(run=_status)
-    models = commands.add_parser("models", help="list the versions of the models, and what devices said of them")
+    models = commands.add_parser(
+        "models", help="list the versions of the models, and what devices said of them"
+    )
     models.set_defaults(run=_models)
     for name, does in (
         ("rollback", "put an earlier version in force again"),
@@ -53,8 +59,19 @@ def add_commands(commands: Commands) -> None:
     ):
         command = commands.add_parser(name, help=does)
         command.add_argument("version", help=f"as models lists it; the first {_DIGITS} digits do")
-        command.set_defaults(run=lambda chosen, path=f"/{name}": _say(chosen, f"{path}?version={chosen.version}"))
-    for command in (run, stop, resume, unpin, status, models, commands.choices["rollback"], commands.choices["pin"]):
+        command.set_defaults(
+            run=lambda chosen, path=f"/{name}": _say(chosen, f"{path}?version={chosen.version}")
+        )
+    for command in (
+        run,
+        stop,
+        resume,
+        unpin,
+        status,
+        models,
+        commands.choices["rollback"],
+        commands.choices["pin"],
+    ):
         command.add_argument("--main", default=None, metavar="URL", help="where the main server is")
 
 
@@ -68,7 +85,9 @@ def status_of(main: str) -> dict[str, Any]:
     try:
         return ask("GET", main, "/status", OperatorSettings.read().token)
     except PeerUnreachable as error:
-        raise PeerUnreachable(f"{main} did not answer.", todo="Is the main server running there?") from error
+        raise PeerUnreachable(
+            f"{main} did not answer.", todo="Is the main server running there?"
+        ) from error
 
 
 def _main(chosen: argparse.Namespace) -> str:
@@ -76,7 +95,9 @@ def _main(chosen: argparse.Namespace) -> str:
 
 
 def _do(chosen: argparse.Namespace, path: str) -> str:
-    return do_step(_main(chosen), path, getattr(chosen, "detector", None), OperatorSettings.read().token).said
+    return do_step(
+        _main(chosen), path, getattr(chosen, "detector", None), OperatorSettings.read().token
+    ).said
 
 
 def _say(chosen: argparse.Namespace, path: str) -> int:
@@ -100,12 +121,16 @@ def _start(chosen: argparse.Namespace, path: str) -> int:
 
 
 def _watch(main: str, seen: int, only: str | None, console: Console) -> int:
-    """Show what happens until no run is going on; return 0 if all that were watched came to their end."""
+    """Show what happens until no run is going on; return 0 if all that were watched came to their
+    end.
+    """
     with console.status("") as line:
         while True:
             try:
                 now = status_of(main)
-            except PeerUnreachable as error:  # it may be restarting: the run goes on when it is there again
+            except (
+                PeerUnreachable
+            ) as error:  # it may be restarting: the run goes on when it is there again
                 line.update(str(error))
                 time.sleep(_LOOK_EVERY_S)
                 continue
@@ -119,12 +144,16 @@ def _watch(main: str, seen: int, only: str | None, console: Console) -> int:
             watched = [runs[only]] if only else list(runs.values())
             if all(run["state"] != "running" for run in watched):
                 return 0 if all(run["state"] == "finished" for run in watched) else 1
-            line.update("; ".join(_progress(each) for each in now["detectors"] if each["run"] in watched))
+            line.update(
+                "; ".join(_progress(each) for each in now["detectors"] if each["run"] in watched)
+            )
             try:
                 time.sleep(_LOOK_EVERY_S)
             except KeyboardInterrupt:
                 break
-    print("The run goes on without this terminal: status shows it, stop ends it (python -m federation ...).")
+    print(
+        "The run goes on without this terminal: status shows it, stop ends it (python -m federation ...)."
+    )
     return 130
 
 
@@ -154,17 +183,24 @@ def _status(chosen: argparse.Namespace) -> int:
         current, run, newest = each["round"] or {}, each["run"], (each["versions"] or [{}])[0]
         detectors.add_row(
             each["detector"] + (" (pinned)" if each["pinned"] else ""),
-            f"{current['round']} {current['state']}" if current else "", str(len(current.get("sent", ()))),
+            f"{current['round']} {current['state']}" if current else "",
+            str(len(current.get("sent", ()))),
             f"{run['done']}/{run['rounds']} {run['state']}" if run else "none",
-            str(newest.get("round", "")), _accuracy(newest), newest.get("gate", ""),
-        )  # fmt: skip
+            str(newest.get("round", "")),
+            _accuracy(newest),
+            newest.get("gate", ""),
+        )
     if now["detectors"]:
         console.print(detectors)
     for each in now["detectors"]:
         console.print(f"{each['detector']}: {each['next']}", highlight=False)
     if now["refusals"]:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(now["refusals"].items()))
-        console.print(f"Requests refused since the main server was started: {reasons}.", highlight=False)
+        reasons = ", ".join(
+            f"{reason} {count}" for reason, count in sorted(now["refusals"].items())
+        )
+        console.print(
+            f"Requests refused since the main server was started: {reasons}.", highlight=False
+        )
     return 0
 
 
@@ -175,9 +211,13 @@ def _models(chosen: argparse.Namespace) -> int:
             mark = " (pinned)" if each["pinned"] == version["version"] else ""
             gone = "not kept any more" if version["forgotten"] else version["gate"]
             versions.add_row(
-                each["detector"] + mark, str(version["round"]), version["version"][:_DIGITS],
-                _accuracy(version), gone, version["said"],
-            )  # fmt: skip
+                each["detector"] + mark,
+                str(version["round"]),
+                version["version"][:_DIGITS],
+                _accuracy(version),
+                gone,
+                version["said"],
+            )
     Console().print(versions)
     return 0
 

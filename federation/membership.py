@@ -25,13 +25,17 @@ def add_commands(commands: Commands) -> None:
     invite = commands.add_parser("invite", help="print a join code for a new device")
     invite.add_argument("--uses", type=_positive, default=1, help="how many may join by it (1)")
     invite.add_argument("--hours", type=_positive, default=24, help="for how long it is good (24)")
-    invite.add_argument("--aggregator", action="store_true", help="for a secure aggregator, not a device")
+    invite.add_argument(
+        "--aggregator", action="store_true", help="for a secure aggregator, not a device"
+    )
     invite.set_defaults(run=_invite)
     listing = commands.add_parser("devices", help="list who has joined")
     listing.set_defaults(run=_devices)
     revoke = commands.add_parser("revoke", help="shut a member out")
     revoke.add_argument("name")
-    revoke.add_argument("--reason", default="by the main server's operator.", help="what it is told")
+    revoke.add_argument(
+        "--reason", default="by the main server's operator.", help="what it is told"
+    )
     revoke.set_defaults(run=_revoke)
     rename = commands.add_parser("rename", help="call a device otherwise")
     rename.add_argument("name")
@@ -65,9 +69,13 @@ def _devices(_: argparse.Namespace) -> int:
     for member in server.store.members():
         device = announced.get(member.name) if member.revoked is None else None
         mine = [part for part in parts if device and part.device == member.name]
-        rounds = ", ".join(f"{part.detector} {part.trained_round}" for part in mine if part.trained_round)
+        rounds = ", ".join(
+            f"{part.detector} {part.trained_round}" for part in mine if part.trained_round
+        )
         held = ", ".join(f"{part.detector} {part.delivered[:8]}" for part in mine if part.delivered)
-        name = member.name if member.revoked is None else f"{member.name} (revoked: {member.revoked})"
+        name = (
+            member.name if member.revoked is None else f"{member.name} (revoked: {member.revoked})"
+        )
         seen = clock(device.last_seen) if device else ""
         table.add_row(name, member.key_id, device.address if device else "", seen, rounds, held)
     Console().print(table)
@@ -76,11 +84,15 @@ def _devices(_: argparse.Namespace) -> int:
 
 def _revoke(chosen: argparse.Namespace) -> int:
     members.revoke(_main_server(), chosen.name, chosen.reason)
-    print(f"{chosen.name} is revoked: its messages are refused, and its update is in no sum from now on.")
+    print(
+        f"{chosen.name} is revoked: its messages are refused, and its update is in no sum from now on."
+    )
     return 0
 
 
 def _rename(chosen: argparse.Namespace) -> int:
     members.rename(_main_server(), chosen.name, chosen.new_name)
-    print(f"{chosen.name} is called {chosen.new_name} from now on; it hears of it when it next trains or sends.")
+    print(
+        f"{chosen.name} is called {chosen.new_name} from now on; it hears of it when it next trains or sends."
+    )
     return 0

@@ -54,7 +54,9 @@ def check_disk(folder: Path, needed_bytes: int = NEEDED_BYTES) -> None:
         probe.write_bytes(b"x" * 4096)
         probe.unlink()
     except OSError as error:
-        raise NotReady(f"{folder} cannot be written: {error.strerror}.", "Free or mend it, then try again.") from error
+        raise NotReady(
+            f"{folder} cannot be written: {error.strerror}.", "Free or mend it, then try again."
+        ) from error
     free = shutil.disk_usage(folder).free
     if free < needed_bytes:
         raise NotReady(

@@ -21,15 +21,34 @@ _START_S, _STOP_S = 30.0, 15.0
 
 
 def command() -> list[str]:
-    """Return the command that runs the Procfile: honcho, with the interpreter's own programs on its path."""
-    return [sys.executable, "-m", "honcho", "-f", str(PROJECT / "Procfile"), "-d", str(PROJECT), "start"]
+    """Return the command that runs the Procfile: honcho, with the interpreter's own programs on its
+    path.
+    """
+    return [
+        sys.executable,
+        "-m",
+        "honcho",
+        "-f",
+        str(PROJECT / "Procfile"),
+        "-d",
+        str(PROJECT),
+        "start",
+    ]
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment for the services: this one's, the interpreter's programs first, and `variables`."""
+    """Return the environment for the services: this one's, the interpreter's programs first, and
+    `variables`.
+    """
     programs = str(Path(sys.executable).parent)
     path = f"{programs}{os.pathsep}{os.environ.get('PATH', '')}"
-    return {**os.environ, "PATH": path, "PORT": str(PORTS["main server"]), "PYTHONUNBUFFERED": "1", **variables}
+    return {
+        **os.environ,
+        "PATH": path,
+        "PORT": str(PORTS["main server"]),
+        "PYTHONUNBUFFERED": "1",
+        **variables,
+    }
 
 
 @contextmanager
@@ -42,9 +61,13 @@ def running(variables: Mapping[str, str], log: Path) -> Iterator[None]:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
         honcho = subprocess.Popen(  # nosec B603 # a fixed command, no shell
-            command(), env=environment(variables), stdout=file, stderr=file, stdin=subprocess.DEVNULL,
+            command(),
+            env=environment(variables),
+            stdout=file,
+            stderr=file,
+            stdin=subprocess.DEVNULL,
             start_new_session=True,
-        )  # fmt: skip
+        )
     try:
         for service, port in PORTS.items():
             _wait_until_healthy(service, f"http://localhost:{port}/healthz", honcho, log)

@@ -1,7 +1,8 @@
 """One federated round, from the first picture to the better global model. Read this first.
 
-Everything is done by the same HTTP steps that a person would do with curl or the buttons on the pages; this module
-only says in which order, and on which server. docs/protocol.md has the same steps with the messages behind them.
+Everything is done by the same HTTP steps that a person would do with curl or the buttons on the
+pages; this module only says in which order, and on which server. docs/protocol.md has the same
+steps with the messages behind them.
 """
 
 from __future__ import annotations
@@ -47,13 +48,17 @@ class StepRefused(DoorbellError):
 
 
 def run_round(
-    at: Addresses, topology: Topology, detector: str | None = None, on_step: Callable[[Step], None] = lambda _: None
+    at: Addresses,
+    topology: Topology,
+    detector: str | None = None,
+    on_step: Callable[[Step], None] = lambda _: None,
 ) -> list[Step]:
     """Run one round and return its steps in order.
 
     Args:
         at: Where the services are.
-        topology: "secure": masked updates to the aggregator. "direct": plain updates to the main server.
+        topology: "secure": masked updates to the aggregator. "direct": plain updates to the main
+            server.
         detector: One detector, or None for all.
         on_step: Told of every step as it is done.
 
@@ -80,7 +85,7 @@ def run_round(
     on(at.devices, "/modeltrain")
     # 2  It tells the main server that it is ready,
     on(at.devices, "/sendstatus")
-    # 3  and sends what it learned: params trained minus params given, masked in the secure topology.
+    # 3 and sends what it learned: params trained minus params given, masked in the secure topology.
     on(at.devices, "/sendmodel")
     if topology == "secure":
         # 4  The aggregator adds up what it cannot read,
@@ -88,7 +93,8 @@ def run_round(
         # 5  and hands the sum to the main server, which unmasks it and steps the global model.
         on((at.aggregator,), "/send_model_secagg")
     else:
-        # 4  Without an aggregator, the main server averages the plain updates and steps the global model.
+        # 4 Without an aggregator, the main server averages the plain updates and steps the global
+        # model.
         on((at.main,), "/aggregate_models")
     # 6  The new global model goes to every device,
     on((at.main,), "/send_model_clients")
@@ -110,12 +116,22 @@ def do_step(server: str, path: str, detector: str | None = None, token: str | No
 
 
 def ask(
-    method: str, server: str, path: str, token: str | None = None, params: Mapping[str, str] | None = None
+    method: str,
+    server: str,
+    path: str,
+    token: str | None = None,
+    params: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Ask a server what its operator may ask, and return its JSON; raises as `do_step` does."""
-    headers = id_header() | {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    headers = (
+        id_header()
+        | {"Accept": "application/json"}
+        | ({"Authorization": f"Bearer {token}"} if token else {})
+    )
     try:
-        response = requests.request(method, server + path, params=params, headers=headers, timeout=(5, 3600))
+        response = requests.request(
+            method, server + path, params=params, headers=headers, timeout=(5, 3600)
+        )
         answer = response.json()
     except requests.RequestException as error:
         raise PeerUnreachable(f"{server} did not answer {path}.", todo="Is it running?") from error

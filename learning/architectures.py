@@ -1,12 +1,13 @@
 """Architectures: what every party must agree on about a model, as plain data and numpy alone.
 
-An architecture is a name that resolves to an ordered list of parameter specs. The main server makes version 0
-from the specs, every party flattens params in their order, and `device/training/models.py` builds the same parameters in
-Keras; a test pins that the two agree name by name and shape by shape. No framework is imported here.
+An architecture is a name that resolves to an ordered list of parameter specs. The main server makes
+version 0 from the specs, every party flattens params in their order, and
+`device/training/models.py` builds the same parameters in Keras; a test pins that the two agree name
+by name and shape by shape. No framework is imported here.
 
-Neither architecture has batch-norm statistics to exchange: `efficientnet-lite0-head` trains a head on a frozen
-body (Tan and Le, EfficientNet, 2019), `porch-cnn` uses group norm (Wu and He, 2018), which behaves the same for a
-device with few pictures as for one with many.
+Neither architecture has batch-norm statistics to exchange: `efficientnet-lite0-head` trains a head
+on a frozen body (Tan and Le, EfficientNet, 2019), `porch-cnn` uses group norm (Wu and He, 2018),
+which behaves the same for a device with few pictures as for one with many.
 """
 
 from __future__ import annotations
@@ -113,7 +114,9 @@ class Architecture:
         shapes = {name: value.shape for name, value in params.items()}
         expected = {spec.name: spec.shape for spec in self.specs}
         if shapes != expected:
-            wrong = sorted(n for n in shapes.keys() | expected.keys() if shapes.get(n) != expected.get(n))
+            wrong = sorted(
+                n for n in shapes.keys() | expected.keys() if shapes.get(n) != expected.get(n)
+            )
             raise ValueError(f"These are not the parameters of {self.name}: {', '.join(wrong)}.")
         return np.concatenate([params[spec.name].ravel() for spec in self.specs], dtype=np.float32)
 
@@ -130,10 +133,15 @@ class Architecture:
             ValueError: The vector is not of length d.
         """
         if vector.shape != (self.size,):
-            raise ValueError(f"{self.name} has {self.size} parameters; the vector's shape is {vector.shape}.")
+            raise ValueError(
+                f"{self.name} has {self.size} parameters; the vector's shape is {vector.shape}."
+            )
         ends = np.cumsum([spec.size for spec in self.specs])[:-1]
         parts = np.split(vector.astype(np.float32), ends)
-        return {spec.name: part.reshape(spec.shape) for spec, part in zip(self.specs, parts, strict=True)}
+        return {
+            spec.name: part.reshape(spec.shape)
+            for spec, part in zip(self.specs, parts, strict=True)
+        }
 
 
 def _dense(name: str, fan_in: int, fan_out: int, initialiser: Initialiser) -> tuple[ParamSpec, ...]:

@@ -1,7 +1,7 @@
 """From a trained model to what leaves the device: delta, clip, encode, mask, seal. Pure functions.
 
-`delta = trained_params - global_params`. In the secure topology nothing else than the masked vector and the sealed
-seed ever leaves; the seed itself is forgotten when `masked_update` returns.
+`delta = trained_params - global_params`. In the secure topology nothing else than the masked vector
+and the sealed seed ever leaves; the seed itself is forgotten when `masked_update` returns.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ def delta_of(architecture: Architecture, trained: Params, base: Params) -> NDArr
 
 
 def clip(delta: NDArray[np.float32], clipping_norm: float | None) -> NDArray[np.float32]:
-    """Return `delta` scaled down to an L2 norm of at most `clipping_norm`; unchanged if it is shorter, or no norm.
+    """Return `delta` scaled down to an L2 norm of at most `clipping_norm`; unchanged if it is
+    shorter, or no norm.
 
     McMahan et al., "Learning differentially private recurrent language models" (2018), section 3.
     """
@@ -33,7 +34,11 @@ def clip(delta: NDArray[np.float32], clipping_norm: float | None) -> NDArray[np.
 
 
 def masked_update(
-    delta: NDArray[np.float32], weight: int, settings: RoundSettings, device: str, rng: np.random.Generator
+    delta: NDArray[np.float32],
+    weight: int,
+    settings: RoundSettings,
+    device: str,
+    rng: np.random.Generator,
 ) -> MaskedUpdate:
     """Return the masked update of one device; each call masks afresh.
 
@@ -48,12 +53,21 @@ def masked_update(
     seed, context = new_seed(), settings.context(device)
     sealed = seal(seed, settings.sealing_key_bytes, context)
     masked = mask(encoded, seed, context)
-    return MaskedUpdate(settings.detector, settings.round, settings.base_version, device, sealed, masked)
+    return MaskedUpdate(
+        settings.detector, settings.round, settings.base_version, device, sealed, masked
+    )
 
 
-def plain_update(delta: NDArray[np.float32], weight: int, settings: RoundSettings, device: str) -> PlainUpdate:
+def plain_update(
+    delta: NDArray[np.float32], weight: int, settings: RoundSettings, device: str
+) -> PlainUpdate:
     """Return the plain update of one device, clipped; only the direct topology sends it."""
     clipped = clip(delta, settings.clipping_norm)
     return PlainUpdate(
-        settings.detector, settings.round, settings.base_version, device, min(weight, settings.weight_cap), clipped
+        settings.detector,
+        settings.round,
+        settings.base_version,
+        device,
+        min(weight, settings.weight_cap),
+        clipped,
     )

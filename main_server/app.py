@@ -22,15 +22,21 @@ from shared.web.live import Live, add_live, remembered
 
 
 def create_app(settings: MainSettings | None = None, http: HttpClient | None = None) -> Flask:
-    """Make the main server's app from its settings, or from the environment; tests may replace `http`."""
+    """Make the main server's app from its settings, or from the environment; tests may replace
+    `http`.
+    """
     settings = settings or MainSettings.read()
     server = MainServer.open(settings, http)
     leave_local_codes(server)
     live = Live(partial(fingerprint, server))
     app = make_app(
-        "Main server", Path(__file__).parent / "templates", remembered(partial(page, server), live.seen),
-        lambda: {"topology": settings.topology}, settings.max_body_mb << 20, gauges=partial(gauges, server),
-    )  # fmt: skip
+        "Main server",
+        Path(__file__).parent / "templates",
+        remembered(partial(page, server), live.seen),
+        lambda: {"topology": settings.topology},
+        settings.max_body_mb << 20,
+        gauges=partial(gauges, server),
+    )
     add_live(app, live)
     news = News(server)
     add_background(app, "news", lambda stop: news.watch(stop, threads_of(app)))

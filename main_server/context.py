@@ -1,4 +1,7 @@
-"""What the main server works with: its settings, memory, models, keys and clock. Made once, by `app.py`."""
+"""What the main server works with: its settings, memory, models, keys and clock.
+
+Made once, by `app.py`.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,12 @@ class MainServer:
         return cls(
             settings=settings,
             store=Store(settings.folder, settings.database_url),
-            blobs=open_blobs(settings.folder / "blobs", settings.blobs, settings.folder.name, settings.s3_endpoint),
+            blobs=open_blobs(
+                settings.folder / "blobs",
+                settings.blobs,
+                settings.folder.name,
+                settings.s3_endpoint,
+            ),
             identity=identity,
             key=SealingKey.from_private(
                 private_bytes(settings.folder / "sealing.key", PRIVATE_KEY_BYTES, settings.secret)

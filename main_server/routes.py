@@ -59,8 +59,16 @@ def add_routes(app: Flask, server: MainServer, news: News) -> None:
 
     aggregate_models = each(server.store.detectors, partial(aggregate_plain, server), _NOTHING)
     send_model_clients = each(server.store.detectors, partial(deliver, server), _NOTHING)
-    add_step(app, "/aggregate_models", aggregate_models, "Average the plain updates (direct topology).", (404,))
-    add_step(app, "/send_model_clients", send_model_clients, "Send the newest model to the devices.")
+    add_step(
+        app,
+        "/aggregate_models",
+        aggregate_models,
+        "Average the plain updates (direct topology).",
+        (404,),
+    )
+    add_step(
+        app, "/send_model_clients", send_model_clients, "Send the newest model to the devices."
+    )
 
 
 def _add_messages(app: Flask, server: MainServer, news: News) -> None:
@@ -90,7 +98,11 @@ def _add_messages(app: Flask, server: MainServer, news: News) -> None:
     def work(caller: Caller) -> Response:
         is_device = caller.member.role == "device"
         said = json_body()
-        answer = for_device(server, news, caller, said) if is_device else for_aggregator(server, news, said)
+        answer = (
+            for_device(server, news, caller, said)
+            if is_device
+            else for_aggregator(server, news, said)
+        )
         g.quiet = not answer["tasks"]
         return jsonify(answer)
 
@@ -106,8 +118,12 @@ def _add_messages(app: Flask, server: MainServer, news: News) -> None:
         return jsonify({"members": roster(server)})
 
     def show_round(_: Caller, detector: str) -> Response:
-        first = request.args.get("first") == "1"  # whoever asks knows of no round: it may have lost what it knew
-        settings, devices = current_round(server, checked_name(detector, "detector"), untouched=first)
+        first = (
+            request.args.get("first") == "1"
+        )  # whoever asks knows of no round: it may have lost what it knew
+        settings, devices = current_round(
+            server, checked_name(detector, "detector"), untouched=first
+        )
         return jsonify({"round": settings.to_json(), "devices": devices})
 
     def show_model(_: Caller, version: str) -> Response:
@@ -125,20 +141,55 @@ def _add_messages(app: Flask, server: MainServer, news: News) -> None:
 
     device: tuple[AnyRole, ...] = ("device",)
     aggregator: tuple[AnyRole, ...] = ("secure-aggregator",)
-    model = Operation("Fetch a version of a model.", answer=CONTAINER, fails=(404,), headers=(HEADER,))
+    model = Operation(
+        "Fetch a version of a model.", answer=CONTAINER, fails=(404,), headers=(HEADER,)
+    )
     message = partial(add_signed_message, app, gate)
-    add_message(app, "/join", join, operation=Operation("Join the federation.", JOINING, ADMISSION, (403, 429)))
+    add_message(
+        app,
+        "/join",
+        join,
+        operation=Operation("Join the federation.", JOINING, ADMISSION, (403, 429)),
+    )
     message("/clientstatus", clientstatus, device, Operation("Announce a device.", STATUS, ROUNDS))
     message("/work", work, device + aggregator, Operation("Wait for work.", ASKING, WORK))
     measured = Operation("Keep what a device measured.", PERFORMANCE, fails=(404,))
     message("/performance", performance, device, measured)
-    message("/new_key", new_key, device + aggregator, Operation("Change one's key.", NEW_KEY, fails=(409,)))
-    message("/roster", show_roster, aggregator, Operation("List the members.", answer=ROSTER), ["GET"])
-    message("/round/<detector>", show_round, aggregator, Operation("Show the open round.", {}, ROUND, (404,)), ["GET"])
+    message(
+        "/new_key",
+        new_key,
+        device + aggregator,
+        Operation("Change one's key.", NEW_KEY, fails=(409,)),
+    )
+    message(
+        "/roster", show_roster, aggregator, Operation("List the members.", answer=ROSTER), ["GET"]
+    )
+    message(
+        "/round/<detector>",
+        show_round,
+        aggregator,
+        Operation("Show the open round.", {}, ROUND, (404,)),
+        ["GET"],
+    )
     message("/model/<version>", show_model, device, model, ["GET"])
-    message("/check_seeds", seeds, aggregator, Operation("Say which seeds do not open.", SEEDS, REFUSED, (409,)))
-    message("/secagg_model", secagg_model, aggregator, Operation("Take a round's sum.", CONTAINER, FINISHED, (409,)))
-    message("/cmodel", cmodel, device, Operation("Keep a plain update (direct topology).", CONTAINER, fails=(409,)))
+    message(
+        "/check_seeds",
+        seeds,
+        aggregator,
+        Operation("Say which seeds do not open.", SEEDS, REFUSED, (409,)),
+    )
+    message(
+        "/secagg_model",
+        secagg_model,
+        aggregator,
+        Operation("Take a round's sum.", CONTAINER, FINISHED, (409,)),
+    )
+    message(
+        "/cmodel",
+        cmodel,
+        device,
+        Operation("Keep a plain update (direct topology).", CONTAINER, fails=(409,)),
+    )
 
 
 def _said(done: Done) -> Response:

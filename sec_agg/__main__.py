@@ -6,7 +6,9 @@ from shared.settings import AggregatorSettings
 from shared.web.serve import parser, serve
 
 command_line = parser()
-command_line.add_argument("--new-key", action="store_true", help="replace the aggregator's key, then end")
+command_line.add_argument(
+    "--new-key", action="store_true", help="replace the aggregator's key, then end"
+)
 arguments = command_line.parse_args()
 if arguments.new_key:
     settings = AggregatorSettings.read()

@@ -1,4 +1,5 @@
-"""The secure aggregator's half of a round: accept, freeze, sum, hand over. Integers only; it knows no model.
+"""The secure aggregator's half of a round: accept, freeze, sum, hand over. Integers only; it knows
+no model.
 
 The steps of docs/protocol.md that happen here, in their order:
 
@@ -6,7 +7,8 @@ The steps of docs/protocol.md that happen here, in their order:
     6  aggregate      ask main which seeds open, freeze the cohort, add it up once
        hand_over      send the sum, still masked, to the main server
 
-One sum per round and detector, ever: two sums over cohorts that differ by one device would give that device away.
+One sum per round and detector, ever: two sums over cohorts that differ by one device would give
+that device away.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ _NOT_IN_FORCE = "the key that it signed with is not in force any more."
 
 @dataclass(frozen=True)
 class Aggregator:
-    """What the aggregator works with: its memory, its place in the federation, and the way to the main server.
+    """What the aggregator works with: its memory, its place in the federation, and the way to the
+    main server.
 
     `clock` gives seconds since the epoch.
     """
@@ -70,7 +73,9 @@ def accept(aggregator: Aggregator, caller: Caller) -> Done:
     current, before = _round_for(aggregator, update)
     if update.masked.size != current.size + EXTRA_COORDINATES:
         raise InvalidMessage("This update has another length than the round's model.")
-    kept = Stored(update.device, caller.verified.body_sha256.hex(), update.sealed_seed, caller.verified.key_id)
+    kept = Stored(
+        update.device, caller.verified.body_sha256.hex(), update.sealed_seed, caller.verified.key_id
+    )
     if kept == before:
         return Done(f"The update for round {update.round} is kept; this was the same once more.")
     if current.state != "open":  # before the disk is touched: whoever comes too late cannot fill it
@@ -83,7 +88,8 @@ def accept(aggregator: Aggregator, caller: Caller) -> Done:
 
 
 def aggregate(aggregator: Aggregator, detector: str, number: int | None = None) -> Done:
-    """Freeze the cohort of a round and add it up; repeated, by whomever, it answers with the same sum.
+    """Freeze the cohort of a round and add it up; repeated, by whomever, it answers with the same
+    sum.
 
     Args:
         aggregator: The aggregator.
@@ -91,8 +97,8 @@ def aggregate(aggregator: Aggregator, detector: str, number: int | None = None) 
         number: Which round; None for the newest that is known here.
 
     Raises:
-        OutOfOrder: Fewer than `min_cohort` usable updates are there; says who is missing. Or the round is not the
-            newest one.
+        OutOfOrder: Fewer than `min_cohort` usable updates are there; says who is missing. Or the
+            round is not the newest one.
         StorageFailed: The bytes of an update are lost.
     """
     current = _round_to_add_up(aggregator, detector, number)
@@ -109,7 +115,9 @@ def aggregate(aggregator: Aggregator, detector: str, number: int | None = None) 
     kept = aggregator.store.updates(detector, current.round)
     left_out = [stored.device for stored in kept if stored.device not in devices]
     if left_out:
-        said += f" Left out, because their sealed seeds or keys are not taken: {', '.join(left_out)}."
+        said += (
+            f" Left out, because their sealed seeds or keys are not taken: {', '.join(left_out)}."
+        )
     return Done(said, {"round": current.round, "devices": devices, "left_out": left_out})
 
 
@@ -122,13 +130,21 @@ def hand_over(aggregator: Aggregator, detector: str) -> Done:
     current = aggregator.store.newest_round(detector)
     if current is None or current.aggregate is None:
         raise OutOfOrder(
-            "No sum is here to send." if current is None else f"Round {current.round} is not added up yet.",
+            "No sum is here to send."
+            if current is None
+            else f"Round {current.round} is not added up yet.",
             todo="Open /aggregate_models on this aggregator first.",
         )
     main = aggregator.standing.main()
-    reply = aggregator.http.post(f"{main.url}/secagg_model", aggregator.blobs.get(current.aggregate), main)
+    reply = aggregator.http.post(
+        f"{main.url}/secagg_model", aggregator.blobs.get(current.aggregate), main
+    )
     aggregator.store.note_delivery(detector, current.round)
-    said = reply.json["said"] if isinstance(reply.json, dict) and "said" in reply.json else "The main server has it."
+    said = (
+        reply.json["said"]
+        if isinstance(reply.json, dict) and "said" in reply.json
+        else "The main server has it."
+    )
     return Done(f"The sum of round {current.round} is sent. {said}", {"bytes_up": reply.bytes_up})
 
 
@@ -155,7 +171,8 @@ def add_up(updates: Iterable[Path], size: int) -> NDArray[np.uint32]:
 
 
 def _round_for(aggregator: Aggregator, update: MaskedUpdate) -> tuple[Round, Stored | None]:
-    """Return the round that an update is for, if it is the newest, and what is kept of its device for it.
+    """Return the round that an update is for, if it is the newest, and what is kept of its device
+    for it.
 
     The main server is asked about a round that is newer than what is known here.
     """
@@ -190,15 +207,17 @@ def _learn_round(aggregator: Aggregator, detector: str) -> Round:
 def _ask_for_round(aggregator: Aggregator, detector: str) -> tuple[RoundSettings, tuple[str, ...]]:
     """Return the main server's open round of a detector, and the devices that take part in it.
 
-    Whoever knows of no round may have lost what it knew, and have added up the open one in an earlier life. It asks for
-    a round in which no seed was ever vouched for, so that no second sum comes of it.
+    Whoever knows of no round may have lost what it knew, and have added up the open one in an
+    earlier life. It asks for a round in which no seed was ever vouched for, so that no second sum
+    comes of it.
     """
     main = aggregator.standing.main()
     first = "" if aggregator.store.newest_round(detector) else "?first=1"
     reply = aggregator.http.get(f"{main.url}/round/{detector}{first}", main).json
     if not isinstance(reply, dict) or not isinstance(devices := reply.get("devices"), list):
         raise PeerUnreachable(
-            "The main server did not describe the round.", todo="Run the same version of every service."
+            "The main server did not describe the round.",
+            todo="Run the same version of every service.",
         )
     settings = parse_round_settings(reply.get("round"))
     if settings.topology == "direct":
@@ -210,11 +229,15 @@ def _ask_for_round(aggregator: Aggregator, detector: str) -> tuple[RoundSettings
 
 
 def _freeze(aggregator: Aggregator, current: Round) -> None:
-    """Fix the cohort to the updates of members whose seeds open; leaves the round open if one came meanwhile."""
+    """Fix the cohort to the updates of members whose seeds open; leaves the round open if one came
+    meanwhile.
+    """
     seen = aggregator.store.updates(current.detector, current.round)
     aggregator.roster.refresh()
     strangers = {
-        stored.device: _NOT_IN_FORCE for stored in seen if not aggregator.roster.owns(stored.device, stored.key_id)
+        stored.device: _NOT_IN_FORCE
+        for stored in seen
+        if not aggregator.roster.owns(stored.device, stored.key_id)
     }
     usable = [stored for stored in seen if stored.device not in strangers]
     if len(usable) < current.min_cohort:
@@ -225,7 +248,8 @@ def _freeze(aggregator: Aggregator, current: Round) -> None:
     reply = aggregator.http.post_json(f"{main.url}/check_seeds", message, main).json
     if not isinstance(reply, dict) or not isinstance(refused := reply.get("refused"), dict):
         raise PeerUnreachable(
-            "The main server did not say which seeds open.", todo="Run the same version of every service."
+            "The main server did not say which seeds open.",
+            todo="Run the same version of every service.",
         )
     cohort = {stored.device: stored.digest for stored in usable if stored.device not in refused}
     if len(cohort) < current.min_cohort:
@@ -234,14 +258,20 @@ def _freeze(aggregator: Aggregator, current: Round) -> None:
 
 
 def _keep_sum(aggregator: Aggregator, current: Round, cohort: tuple[Stored, ...]) -> None:
-    """Add a frozen cohort up, and keep the sum; leaves it at that where somebody else has done so meanwhile."""
+    """Add a frozen cohort up, and keep the sum; leaves it at that where somebody else has done so
+    meanwhile.
+    """
     if all(stored.digest for stored in cohort):
         with suppress(FileNotFoundError):
             files = [aggregator.blobs.path(stored.digest) for stored in cohort]
             total = add_up(files, current.size + EXTRA_COORDINATES)
             seeds = {stored.device: stored.sealed_seed for stored in cohort}
-            container = Aggregate(current.detector, current.round, current.base_version, seeds, total).to_bytes()
-            aggregator.store.keep_sum(current.detector, current.round, aggregator.blobs.put(container))
+            container = Aggregate(
+                current.detector, current.round, current.base_version, seeds, total
+            ).to_bytes()
+            aggregator.store.keep_sum(
+                current.detector, current.round, aggregator.blobs.put(container)
+            )
             return
     latest = aggregator.store.round(current.detector, current.round)
     if latest is None or latest.aggregate is None:
@@ -260,11 +290,15 @@ def _closed(number: int) -> OutOfOrder:
     )
 
 
-def _too_few(aggregator: Aggregator, current: Round, there: set[str], refused: dict[str, str]) -> OutOfOrder:
+def _too_few(
+    aggregator: Aggregator, current: Round, there: set[str], refused: dict[str, str]
+) -> OutOfOrder:
     _, devices = _ask_for_round(aggregator, current.detector)
     missing = [device for device in devices if device not in there]
     names = f" Still missing: {', '.join(missing)}." if missing else ""
-    left_out = "".join(f" {device} is left out: {reason}" for device, reason in sorted(refused.items()))
+    left_out = "".join(
+        f" {device} is left out: {reason}" for device, reason in sorted(refused.items())
+    )
     return OutOfOrder(
         f"Round {current.round} has {len(there)} of the {current.min_cohort} updates it needs.{names}{left_out}",
         kept="What was sent is kept.",

@@ -31,17 +31,25 @@ IDENTITY: Final = "identity.key"
 
 
 def create_app(settings: AggregatorSettings | None = None, http: HttpClient | None = None) -> Flask:
-    """Make the aggregator's app from its settings, or from the environment; tests may replace `http`."""
+    """Make the aggregator's app from its settings, or from the environment; tests may replace
+    `http`.
+    """
     settings = settings or AggregatorSettings.read()
     store, standing = Store(settings.folder, settings.database_url), open_standing(settings, http)
     roster = Roster(standing, standing.http)
-    blobs = open_blobs(settings.folder / "blobs", settings.blobs, settings.folder.name, settings.s3_endpoint)
+    blobs = open_blobs(
+        settings.folder / "blobs", settings.blobs, settings.folder.name, settings.s3_endpoint
+    )
     gate = Gate(standing.identity, lambda: ROLE, roster.member, open_nonces(store.database))
     aggregator = Aggregator(store, blobs, standing.http, standing, roster)
     app = make_app(
-        "Secure aggregator", Path(__file__).parent / "templates", partial(page, aggregator), lambda: {},
-        settings.max_body_mb << 20, gauges=partial(gauges, aggregator),
-    )  # fmt: skip
+        "Secure aggregator",
+        Path(__file__).parent / "templates",
+        partial(page, aggregator),
+        lambda: {},
+        settings.max_body_mb << 20,
+        gauges=partial(gauges, aggregator),
+    )
     add_live(app, Live(store.fingerprint))
     pruner = Pruner(store, blobs)
     add_routes(app, aggregator, gate, pruner)

@@ -28,7 +28,9 @@ _MARKS: Final = ("0", "1,073,741,824", "2,147,483,648", "3,221,225,472", "4,294,
 
 @dataclass(frozen=True)
 class Noise:
-    """The beginning of one masked update: its first numbers, and how many of the first `count` are in each bin."""
+    """The beginning of one masked update: its first numbers, and how many of the first `count` are
+    in each bin.
+    """
 
     numbers: tuple[int, ...]
     counts: tuple[int, ...]
@@ -45,7 +47,9 @@ class Noise:
             f"How many of {self.count:,} numbers of one masked update fall into each sixteenth of all values: from "
             f"{min(self.counts):,} to {max(self.counts):,}, where {self.expected:,.0f} would be exactly even."
         )
-        return histogram("Numbers of one masked update by value", self.counts, told, _MARKS, self.expected)
+        return histogram(
+            "Numbers of one masked update by value", self.counts, told, _MARKS, self.expected
+        )
 
 
 def page(aggregator: Aggregator) -> dict[str, object]:

@@ -1,9 +1,11 @@
-"""Waiting for work: the main server says when a round is to be added up, and nobody presses a button here.
+"""Waiting for work: the main server says when a round is to be added up, and nobody presses a
+button here.
 
-The aggregator asks, and the main server keeps the request until there is something to do. The same task comes until its
-round is over, so nothing is lost whoever dies. Of the workers of one folder one attends at a time, and another takes
-over within seconds when it is killed. On several machines with one database each attends: every step may be done twice,
-at once or later, and comes to the same.
+The aggregator asks, and the main server keeps the request until there is something to do. The same
+task comes until its round is over, so nothing is lost whoever dies. Of the workers of one folder
+one attends at a time, and another takes over within seconds when it is killed. On several machines
+with one database each attends: every step may be done twice, at once or later, and comes to the
+same.
 """
 
 from __future__ import annotations
@@ -78,7 +80,8 @@ class Attendant:
         self._done: dict[str, int] = {}
 
     def attend_once(self) -> float:
-        """Ask for work, wait until there is some, and do it; return after how many seconds to ask again.
+        """Ask for work, wait until there is some, and do it; return after how many seconds to ask
+        again.
 
         Raises:
             DoorbellError: The main server cannot be asked, or cannot be told.
@@ -111,10 +114,14 @@ class Attendant:
 
     def _ask(self) -> tuple[list[Task], float]:
         main = self._aggregator.standing.main()
-        return _parse(self._aggregator.http.post_json(f"{main.url}/work", {"wait_s": WAIT_S}, main).json)
+        return _parse(
+            self._aggregator.http.post_json(f"{main.url}/work", {"wait_s": WAIT_S}, main).json
+        )
 
     def _do(self, task: Task) -> bool:
-        """Add up and hand over; False if that did not work, or not for the first time: it is not to be hurried then."""
+        """Add up and hand over; False if that did not work, or not for the first time: it is not to
+        be hurried then.
+        """
         try:
             aggregate(self._aggregator, task.detector, task.round)
             done = hand_over(self._aggregator, task.detector)
@@ -131,26 +138,35 @@ class Attendant:
 
 
 def _parse(reply: object) -> tuple[list[Task], float]:
-    """Return the tasks in an answer, and after how long to come back; tasks of another kind are left out.
+    """Return the tasks in an answer, and after how long to come back; tasks of another kind are
+    left out.
 
     Raises:
         PeerUnreachable: It is not what the protocol says.
     """
     try:
-        if not isinstance(reply, dict) or not 0 <= (again_s := float(reply["again_s"])) <= LONGEST_AGAIN_S:
+        if (
+            not isinstance(reply, dict)
+            or not 0 <= (again_s := float(reply["again_s"])) <= LONGEST_AGAIN_S
+        ):
             raise InvalidMessage("This is no list of tasks.")
         wanted = [task for task in reply["tasks"] if task["do"] == "aggregate"]
-        tasks = [Task(checked_name(task["detector"], "detector"), int(task["round"])) for task in wanted]
+        tasks = [
+            Task(checked_name(task["detector"], "detector"), int(task["round"])) for task in wanted
+        ]
     except (InvalidMessage, KeyError, TypeError, ValueError) as error:
         raise PeerUnreachable(
-            "The main server did not say what is to be done.", todo="Run the same version of every service."
+            "The main server did not say what is to be done.",
+            todo="Run the same version of every service.",
         ) from error
     return tasks, again_s
 
 
 @contextmanager
 def _turn(path: Path, stop: threading.Event) -> Iterator[None]:
-    """Wait until no other worker holds the file's lock, or `stop` is set; the kernel frees it when its holder dies."""
+    """Wait until no other worker holds the file's lock, or `stop` is set; the kernel frees it when
+    its holder dies.
+    """
     with storage_errors(f"The file {path.name}"), path.open("a") as file:
         while not stop.is_set():
             try:

@@ -1,14 +1,16 @@
-"""Letting go of what nobody can need any more, so that the aggregator's folder stays as large as a few rounds.
+"""Letting go of what nobody can need any more, so that the aggregator's folder stays as large as a
+few rounds.
 
-    a masked update          goes when its sum is handed over and a newer round is known, or after three newer rounds
-    who sent one             is listed for twenty rounds
+    a masked update          goes when its sum is handed over and a newer round is known, or after
+    three newer rounds who sent one             is listed for twenty rounds
     a sum                    is kept for three rounds, so that it can be handed over again
     the row of a round       stays for ever, so that no second sum can be made of it
-    a blob that no row names goes after an hour: an update that another replaced, or what a killed process left
+    a blob that no row names goes after an hour: an update that another replaced, or what a killed
+    process left
 
-Any number of workers and machines may do this at once. Rows are let go of in one transaction, and their blobs after it;
-a blob that is left because somebody was killed in between is one that no row names. Who is adding up an old round when
-its updates go finds the sum there (`aggregation.py`).
+Any number of workers and machines may do this at once. Rows are let go of in one transaction, and
+their blobs after it; a blob that is left because somebody was killed in between is one that no row
+names. Who is adding up an old round when its updates go finds the sum there (`aggregation.py`).
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ def prune(store: Store, blobs: BlobStore, grace_s: float = GRACE_S) -> None:
     Args:
         store: The aggregator's rows.
         blobs: Its blobs.
-        grace_s: So many seconds after it was last put, a blob that no row names stays: its row may be on its way.
+        grace_s: So many seconds after it was last put, a blob that no row names stays: its row may
+            be on its way.
     """
     for digest in store.let_go(RECENT_ROUNDS, LISTED_ROUNDS):
         blobs.delete(digest)
@@ -50,7 +53,9 @@ class Pruner:
         clock: Seconds, from any start.
     """
 
-    def __init__(self, store: Store, blobs: BlobStore, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, store: Store, blobs: BlobStore, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._store, self._blobs, self._clock = store, blobs, clock
         self._turn = threading.Lock()
         self._last = float("-inf")
@@ -60,7 +65,9 @@ class Pruner:
         self._unless_done(AFTER_HAND_OVER_S)
 
     def idle(self) -> None:
-        """Prune, unless this process did half an hour ago; what others left behind has no other occasion."""
+        """Prune, unless this process did half an hour ago; what others left behind has no other
+        occasion.
+        """
         self._unless_done(IDLE_S)
 
     def _unless_done(self, pause_s: float) -> None:
@@ -70,7 +77,9 @@ class Pruner:
             if self._clock() - self._last >= pause_s:
                 self._last = self._clock()
                 prune(self._store, self._blobs)
-        except DoorbellError as error:  # what was asked for is done; this is tried again the next time
+        except (
+            DoorbellError
+        ) as error:  # what was asked for is done; this is tried again the next time
             _log.warning("pruning: %s", error)
         finally:
             self._turn.release()

@@ -1,4 +1,6 @@
-"""Who may send to the aggregator: the roster, taken from the main server in a signed answer, and kept for a moment."""
+"""Who may send to the aggregator: the roster, taken from the main server in a signed answer, and
+kept for a moment.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ MAX_STRANGERS = 100
 
 
 class Roster:
-    """The members as the main server last named them; asked for again when it is old, or knows a key not.
+    """The members as the main server last named them; asked for again when it is old, or knows a
+    key not.
 
     Args:
         standing: The aggregator's place in the federation.
@@ -26,7 +29,9 @@ class Roster:
         clock: Seconds, from any start.
     """
 
-    def __init__(self, standing: Standing, http: HttpClient, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, standing: Standing, http: HttpClient, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._standing, self._http, self._clock = standing, http, clock
         self._lock = threading.Lock()
         self._members: dict[str, Member] = {}
@@ -37,13 +42,18 @@ class Roster:
         """Return the member with a key, or None.
 
         Raises:
-            PeerUnreachable: The roster is old, and the main server does not answer, or not with a roster.
+            PeerUnreachable: The roster is old, and the main server does not answer, or not with a
+                roster.
         """
         with self._lock:
             if self._clock() - self._asked_at > FRESH_S:
                 self._ask()
                 self._strangers.clear()
-            elif key_id not in self._members and key_id not in self._strangers and len(self._strangers) < MAX_STRANGERS:
+            elif (
+                key_id not in self._members
+                and key_id not in self._strangers
+                and len(self._strangers) < MAX_STRANGERS
+            ):
                 self._ask()
             if key_id not in self._members and len(self._strangers) < MAX_STRANGERS:
                 self._strangers.add(key_id)  # costs no further request until the roster is old
@@ -55,7 +65,9 @@ class Roster:
             self._ask()
 
     def owns(self, name: str, key_id: str) -> bool:
-        """Return whether, by the roster as it is known, a key is that of a member of this name who is not revoked."""
+        """Return whether, by the roster as it is known, a key is that of a member of this name who
+        is not revoked.
+        """
         with self._lock:
             member = self._members.get(key_id)
         return member is not None and member.name == name and member.revoked is None
@@ -67,11 +79,17 @@ class Roster:
             members = [_member(entry) for entry in reply["members"]]
         except (TypeError, KeyError, ValueError) as error:
             raise PeerUnreachable(
-                "The main server did not send a roster.", todo="Run the same version of every service."
+                "The main server did not send a roster.",
+                todo="Run the same version of every service.",
             ) from error
         self._members = {fingerprint(member.public_key): member for member in members}
         self._asked_at = self._clock()
 
 
 def _member(entry: dict[str, Any]) -> Member:
-    return Member(entry["name"], entry["role"], base64.b64decode(entry["public_key"], validate=True), entry["revoked"])
+    return Member(
+        entry["name"],
+        entry["role"],
+        base64.b64decode(entry["public_key"], validate=True),
+        entry["revoked"],
+    )

@@ -35,4 +35,6 @@ def add_routes(app: Flask, aggregator: Aggregator, gate: Gate, pruner: Pruner) -
         return answer
 
     add_step(app, "/aggregate_models", aggregate_models, "Add up the masked updates.", (404, 503))
-    add_step(app, "/send_model_secagg", send_model_secagg, "Send the sum to the main server.", (404, 503))
+    add_step(
+        app, "/send_model_secagg", send_model_secagg, "Send the sum to the main server.", (404, 503)
+    )

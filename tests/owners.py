@@ -1,4 +1,6 @@
-"""What an owner has at home: an MQTT broker in a process of its own, who listens there, and an HTTP server."""
+"""What an owner has at home: an MQTT broker in a process of its own, who listens there, and an HTTP
+server.
+"""
 
 from __future__ import annotations
 
@@ -40,13 +42,20 @@ SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 Message = tuple[str, str, bool]
 
 
-def start_broker(port: int, plugins: Mapping[str, Any] = ANONYMOUS, **listener: Any) -> subprocess.Popen[str]:
+def start_broker(
+    port: int, plugins: Mapping[str, Any] = ANONYMOUS, **listener: Any
+) -> subprocess.Popen[str]:
     """Start a broker, and return when it listens."""
-    settings = {"listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{port}", **listener}}, "plugins": plugins}
+    settings = {
+        "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{port}", **listener}},
+        "plugins": plugins,
+    }
     started = subprocess.Popen(
         [sys.executable, "-c", BROKER, json.dumps(settings)],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
     assert started.stdout and started.stdout.readline() == "ready\n"
     return started
 
@@ -74,14 +83,20 @@ class Watcher:
         self.client.on_subscribe = lambda *_: subscribed.set()
         self.client.connect("localhost", port)
         self.client.loop_start()
-        self.client.subscribe([(f"doorbell/{identity}/#", 1), (f"homeassistant/device/doorbell_{identity}/config", 1)])
+        self.client.subscribe(
+            [(f"doorbell/{identity}/#", 1), (f"homeassistant/device/doorbell_{identity}/config", 1)]
+        )
         assert subscribed.wait(10)
 
     def _hear(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
-        if not message.topic.startswith(self._mine):  # amqtt shows what is retained to who did not ask for it
+        if not message.topic.startswith(
+            self._mine
+        ):  # amqtt shows what is retained to who did not ask for it
             return
         with self._news:
-            self.heard.append((message.topic, message.payload.decode(errors="replace"), bool(message.retain)))
+            self.heard.append(
+                (message.topic, message.payload.decode(errors="replace"), bool(message.retain))
+            )
             self._news.notify_all()
 
     def until(self, heard: Callable[[list[Message]], Any]) -> list[Message]:
@@ -91,10 +106,16 @@ class Watcher:
             return list(self.heard)
 
     def until_of(self, topic: str, payload: str, times: int = 1) -> list[Message]:
-        return self.until(lambda heard: sum(m[0].endswith(topic) and m[1] == payload for m in heard) >= times)
+        return self.until(
+            lambda heard: sum(m[0].endswith(topic) and m[1] == payload for m in heard) >= times
+        )
 
     def documents(self) -> list[dict[str, Any]]:
-        return [json.loads(payload) for topic, payload, _ in self.heard if topic.endswith("/config") and payload]
+        return [
+            json.loads(payload)
+            for topic, payload, _ in self.heard
+            if topic.endswith("/config") and payload
+        ]
 
     def say(self, topic: str, payload: str | bytes, retain: bool = False) -> None:
         self.client.publish(topic, payload, 1, retain).wait_for_publish(10)

@@ -1,4 +1,6 @@
-"""Who imports what: the web processes start without a machine-learning framework, and the layers hold."""
+"""Who imports what: the web processes start without a machine-learning framework, and the layers
+hold.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,38 @@ SOURCES = [
     for path in sorted((ROOT / package).rglob("*.py"))
     if path.parent.name != "migrations"
 ]
-SHARED = [f"shared.{path.stem}" for path in sorted((ROOT / "shared").glob("*.py")) if path.stem != "__init__"]
+SHARED = [
+    f"shared.{path.stem}"
+    for path in sorted((ROOT / "shared").glob("*.py"))
+    if path.stem != "__init__"
+]
 FRAMEWORKS = ("tensorflow", "keras")
 MEASURING = ("sklearn", "matplotlib", "scipy")
 SERVERS = ("sec_agg.app", "main_server.app")
-WEB = {"sec_agg/app.py", "main_server/app.py", "device/app.py", "shared/web/background.py", "shared/web/live.py"}
-WEB |= {"shared/web/app.py", "shared/web/signed_routes.py", "shared/web/instrumentation.py", "shared/web/operators.py"}
-WEB |= {"sec_agg/routes.py", "main_server/routes.py", "main_server/runs/controls.py", "device/routes.py"}
-WEB |= {"shared/web/spreadsheet.py", "main_server/dashboard/evaluations.py", "device/evaluation/routes.py"}
+WEB = {
+    "sec_agg/app.py",
+    "main_server/app.py",
+    "device/app.py",
+    "shared/web/background.py",
+    "shared/web/live.py",
+}
+WEB |= {
+    "shared/web/app.py",
+    "shared/web/signed_routes.py",
+    "shared/web/instrumentation.py",
+    "shared/web/operators.py",
+}
+WEB |= {
+    "sec_agg/routes.py",
+    "main_server/routes.py",
+    "main_server/runs/controls.py",
+    "device/routes.py",
+}
+WEB |= {
+    "shared/web/spreadsheet.py",
+    "main_server/dashboard/evaluations.py",
+    "device/evaluation/routes.py",
+}
 WEB |= {"device/bell/routes.py", "device/bell/doorbell.py"}
 SQL = {
     "sec_agg/store/store.py",
@@ -51,10 +77,17 @@ ENVIRONMENT = {"shared/settings.py", "device/training/worker_client.py"}
 
 def loaded_by(modules: list[str], home: Path) -> set[str]:
     """Return the top-level modules that a fresh process has after importing these."""
-    program = f"import sys, {', '.join(modules)}\nprint(*{{name.split('.')[0] for name in sys.modules}})"
+    program = (
+        f"import sys, {', '.join(modules)}\nprint(*{{name.split('.')[0] for name in sys.modules}})"
+    )
     environment = os.environ | {"DOORBELL_HOME": str(home), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return set(done.stdout.split())
 
@@ -73,23 +106,41 @@ def imports_of(source: Path) -> set[str]:
 def reads_environment(source: Path) -> bool:
     tree = ast.parse((ROOT / source).read_text())
     attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
-    names = {node.attr for node in attributes if ast.unparse(node) != "request.environ"}  # a request's, not a process's
-    names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    names = {
+        node.attr for node in attributes if ast.unparse(node) != "request.environ"
+    }  # a request's, not a process's
+    names |= {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
     return bool(names & {"environ", "environb", "getenv", "putenv"})
 
 
-@pytest.mark.parametrize("modules", [*([name] for name in SERVERS), ["wsgi3", "wsgi4"], SHARED], ids=str)
+@pytest.mark.parametrize(
+    "modules", [*([name] for name in SERVERS), ["wsgi3", "wsgi4"], SHARED], ids=str
+)
 def test_servers_start_without_any_machine_learning(modules: list[str], tmp_path: Path) -> None:
     assert not loaded_by(modules, tmp_path) & {*FRAMEWORKS, *MEASURING, "cv2", "PIL", "torch"}
 
 
-@pytest.mark.parametrize("modules", [["device.app", "wsgi1", "wsgi2"], ["federation.round"]], ids=str)
-def test_device_apps_and_the_round_start_without_a_framework(modules: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "modules", [["device.app", "wsgi1", "wsgi2"], ["federation.round"]], ids=str
+)
+def test_device_apps_and_the_round_start_without_a_framework(
+    modules: list[str], tmp_path: Path
+) -> None:
     assert not loaded_by(modules, tmp_path) & {*FRAMEWORKS, *MEASURING}
 
 
 def test_aggregator_process_does_not_load_the_other_services(tmp_path: Path) -> None:
-    assert not loaded_by(["sec_agg.app"], tmp_path) & {"main_server", "device", "dataset", "federation"}
+    assert not loaded_by(["sec_agg.app"], tmp_path) & {
+        "main_server",
+        "device",
+        "dataset",
+        "federation",
+    }
 
 
 def test_fresh_process_does_show_what_it_imports(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """The brush that every subject of the default pictures is painted with. A device's set-up runs it.
 
-A subject is painted in its own frame: x to the right, y up, the ground at y = 0, one unit about its height. The
-brush keeps four layers at twice the picture's size (soft ones at half of it), so that edges come out smooth:
+A subject is painted in its own frame: x to the right, y up, the ground at y = 0, one unit about its
+height. The brush keeps four layers at twice the picture's size (soft ones at half of it), so that
+edges come out smooth:
 
     shade   what the subject takes from the light on the ground
     solid   what it is, lit by the scene's light
@@ -28,10 +29,18 @@ OVERSAMPLING = 2
 SOFTNESS = 4
 """How many solid pixels lie along one pixel of a soft layer."""
 _FRACTION_BITS = 4
-_CIRCLE = np.stack([np.cos(np.linspace(0, 2 * np.pi, 28, False)), np.sin(np.linspace(0, 2 * np.pi, 28, False))], 1)
+_CIRCLE = np.stack(
+    [np.cos(np.linspace(0, 2 * np.pi, 28, False)), np.sin(np.linspace(0, 2 * np.pi, 28, False))], 1
+)
 _T = np.linspace(0, 1, 6, False)
 _CATMULL_ROM = 0.5 * np.stack(
-    [-_T + 2 * _T**2 - _T**3, 2 - 5 * _T**2 + 3 * _T**3, _T + 4 * _T**2 - 3 * _T**3, -(_T**2) + _T**3], 1
+    [
+        -_T + 2 * _T**2 - _T**3,
+        2 - 5 * _T**2 + 3 * _T**3,
+        _T + 4 * _T**2 - 3 * _T**3,
+        -(_T**2) + _T**3,
+    ],
+    1,
 )
 
 
@@ -64,7 +73,9 @@ class Traits:
         return options[int(self.rng.integers(len(options)))]
 
     def span(self, low: float, high: float, beyond: float) -> float:
-        """Return a number from [low, high) for training, from outside of it as far as beyond for the test split."""
+        """Return a number from [low, high) for training, from outside of it as far as beyond for
+        the test split.
+        """
         if not self.unseen:
             return float(self.rng.uniform(low, high))
         return float(self.rng.uniform(*((high, beyond) if beyond > high else (beyond, low))))
@@ -80,7 +91,9 @@ class Traits:
     def tint(self, colour: Colour) -> Colour:
         """Return the colour a little lighter or darker, and a little off its hue."""
         gains = self.rng.uniform(0.88, 1.1) * self.rng.uniform(0.96, 1.04, 3)
-        red, green, blue = (min(255, round(part * gain)) for part, gain in zip(colour, gains, strict=True))
+        red, green, blue = (
+            min(255, round(part * gain)) for part, gain in zip(colour, gains, strict=True)
+        )
         return red, green, blue
 
 
@@ -124,7 +137,9 @@ class Brush:
         self._edge = edge
         self.place(0.5, 1.0, 1.0)
 
-    def place(self, x: float, ground: float, unit: float, *, stretch: float = 1.0, tilt: float = 0.0) -> None:
+    def place(
+        self, x: float, ground: float, unit: float, *, stretch: float = 1.0, tilt: float = 0.0
+    ) -> None:
         """Move the frame.
 
         Args:
@@ -167,7 +182,16 @@ class Brush:
             ring = ring @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
         self._fill(ring + np.array((x, y)), colour, glow)
 
-    def box(self, left: float, bottom: float, right: float, top: float, colour: Colour, *, glow: bool = False) -> None:
+    def box(
+        self,
+        left: float,
+        bottom: float,
+        right: float,
+        top: float,
+        colour: Colour,
+        *,
+        glow: bool = False,
+    ) -> None:
         """Fill the rectangle."""
         self.area(((left, bottom), (right, bottom), (right, top), (left, top)), colour, glow=glow)
 
@@ -176,7 +200,9 @@ class Brush:
         layer = self.glow if glow else self.solid
         places = self._pixels(np.asarray(points, np.float64))
         thickness = max(1, round(width * self._unit_px))
-        cv2.polylines(layer, [places], False, (*colour, 255), thickness, cv2.LINE_AA, _FRACTION_BITS)
+        cv2.polylines(
+            layer, [places], False, (*colour, 255), thickness, cv2.LINE_AA, _FRACTION_BITS
+        )
 
     def curve(
         self,
@@ -190,7 +216,9 @@ class Brush:
     ) -> None:
         """Draw a bent line (a quadratic Bezier curve) of this width."""
         t = np.linspace(0, 1, 9)[:, None]
-        path = (1 - t) ** 2 * np.array(start) + 2 * t * (1 - t) * np.array(bend) + t**2 * np.array(end)
+        path = (
+            (1 - t) ** 2 * np.array(start) + 2 * t * (1 - t) * np.array(bend) + t**2 * np.array(end)
+        )
         self.line([(float(x), float(y)) for x, y in path], width, colour, glow=glow)
 
     def limb(self, points: Points, widths: Sequence[float], colour: Colour) -> None:
@@ -229,10 +257,16 @@ class Brush:
         ring = _CIRCLE * (radius, radius * squash) + (x, y)
         places = self._pixels(np.maximum(ring, (-9.0, floor))) // SOFTNESS
         cv2.fillPoly(
-            self.haze, [places], [round(part * density) for part in (*colour, 255)], cv2.LINE_AA, _FRACTION_BITS
+            self.haze,
+            [places],
+            [round(part * density) for part in (*colour, 255)],
+            cv2.LINE_AA,
+            _FRACTION_BITS,
         )
 
-    def shadow(self, x: float, half_width: float, *, depth: float = 0.25, density: float = 0.6) -> None:
+    def shadow(
+        self, x: float, half_width: float, *, depth: float = 0.25, density: float = 0.6
+    ) -> None:
         """Darken the ground under the subject."""
         places = self._pixels(_CIRCLE * (half_width, half_width * depth) + (x, 0.0)) // SOFTNESS
         cv2.fillPoly(self.shade, [places], (round(255 * density),), cv2.LINE_AA, _FRACTION_BITS)

@@ -1,4 +1,7 @@
-"""From painted layers to a photo: light, lens, sensor and compression of a camera. A device's set-up runs it."""
+"""From painted layers to a photo: light, lens, sensor and compression of a camera.
+
+A device's set-up runs it.
+"""
 
 from __future__ import annotations
 
@@ -48,40 +51,56 @@ def lit(scene: NDArray[np.float32], brush: Brush, hour: Hour, sun: int) -> NDArr
 
 
 def _spread(plane: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the plane three times over: products of equal shapes are several times faster than broadcast ones."""
+    """Return the plane three times over: products of equal shapes are several times faster than
+    broadcast ones.
+    """
     return np.asarray(cv2.cvtColor(plane, cv2.COLOR_GRAY2RGB), np.float32)
 
 
 def _parted(layer: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return a layer's colour, 0 to 255 and already weighted by its cover, and its cover, 0 to 1."""
-    return np.asarray(cv2.cvtColor(layer, cv2.COLOR_RGBA2RGB), np.float32), np.asarray(layer[..., 3] / 255, np.float32)
+    return np.asarray(cv2.cvtColor(layer, cv2.COLOR_RGBA2RGB), np.float32), np.asarray(
+        layer[..., 3] / 255, np.float32
+    )
 
 
-def _over(below: NDArray[np.float32], colour: NDArray[np.float32], cover: NDArray[np.float32]) -> NDArray[np.float32]:
+def _over(
+    below: NDArray[np.float32], colour: NDArray[np.float32], cover: NDArray[np.float32]
+) -> NDArray[np.float32]:
     return np.asarray(below * (1 - _spread(cover)) + colour, np.float32)
 
 
 def _reduced(layer: NDArray[np.uint8], size_px: int) -> NDArray[np.float32]:
-    return np.asarray(cv2.resize(layer, (size_px, size_px), interpolation=cv2.INTER_AREA), np.float32)
+    return np.asarray(
+        cv2.resize(layer, (size_px, size_px), interpolation=cv2.INTER_AREA), np.float32
+    )
 
 
 def _softened(layer: NDArray[np.uint8], size_px: int) -> NDArray[np.float32]:
     blurred = cv2.GaussianBlur(layer, (0, 0), len(layer) / 40)
-    return np.asarray(cv2.resize(blurred, (size_px, size_px), interpolation=cv2.INTER_LINEAR), np.float32)
+    return np.asarray(
+        cv2.resize(blurred, (size_px, size_px), interpolation=cv2.INTER_LINEAR), np.float32
+    )
 
 
 def _relief(cover: NDArray[np.float32], sun: int) -> NDArray[np.float32]:
-    """Return the gain that makes a flat shape look round: light on the sun's side and above, dark below."""
+    """Return the gain that makes a flat shape look round: light on the sun's side and above, dark
+    below.
+    """
     small = cv2.resize(cover, (48, 48), interpolation=cv2.INTER_AREA)
     soft = cv2.GaussianBlur(small, (0, 0), 2.5)
-    slope = -sun * cv2.Sobel(soft, cv2.CV_32F, 1, 0) * 0.16 + cv2.Sobel(soft, cv2.CV_32F, 0, 1) * 0.2
+    slope = (
+        -sun * cv2.Sobel(soft, cv2.CV_32F, 1, 0) * 0.16 + cv2.Sobel(soft, cv2.CV_32F, 0, 1) * 0.2
+    )
     gain = (1.0 + RELIEF * slope).clip(0.55, 1.35)
     return np.asarray(cv2.resize(gain, cover.shape[::-1]), np.float32)
 
 
 @lru_cache(maxsize=16)
 def _lens(bend: float, size_px: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the places a barrel-shaped lens takes its pixels from; the corners stay where they are."""
+    """Return the places a barrel-shaped lens takes its pixels from; the corners stay where they
+    are.
+    """
     axis = (np.arange(size_px) + 0.5) * 2 / size_px - 1
     x, y = np.meshgrid(axis, axis)
     scale = (1 + bend * (x**2 + y**2)) / (1 + 2 * bend)
@@ -100,12 +119,18 @@ def _vignette(strength: float, size_px: int) -> NDArray[np.float32]:
     return falloff
 
 
-def exposed(light: NDArray[np.float32], place: Site, hour: Hour, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Return what the device's camera makes of the light: RGB, uint8 [size_px, size_px, 3]; grey at night."""
+def exposed(
+    light: NDArray[np.float32], place: Site, hour: Hour, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Return what the device's camera makes of the light: RGB, uint8 [size_px, size_px, 3]; grey at
+    night.
+    """
     size_px, night = len(light), hour == "night"
     if night:
         light = _spread(_infra_red(light))
-    picture = cv2.remap(light, *_lens(place.bend, size_px), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    picture = cv2.remap(
+        light, *_lens(place.bend, size_px), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
     picture = cv2.GaussianBlur(picture, (0, 0), place.softness_px * size_px / 128)
     gains = np.ones(3) if night else np.asarray(place.white_balance) * rng.uniform(0.94, 1.06, 3)
     gains = np.asarray(gains * place.exposure * rng.uniform(0.88, 1.12), np.float32)

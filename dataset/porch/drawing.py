@@ -1,7 +1,9 @@
-"""The project's default pictures: what a doorbell's camera sees, drawn by code. A device's set-up runs it.
+"""The project's default pictures: what a doorbell's camera sees, drawn by code. A device's set-up
+runs it.
 
-Every device has its own place and camera, and sees its own mix: of each class, two kinds of subject make up most of
-what it meets. The test split is drawn in shapes, poses and colours that training and validation never had.
+Every device has its own place and camera, and sees its own mix: of each class, two kinds of subject
+make up most of what it meets. The test split is drawn in shapes, poses and colours that training
+and validation never had.
 """
 
 from __future__ import annotations
@@ -62,7 +64,9 @@ def favourites(camera: int, kinds: Sequence[Kind]) -> tuple[Kind, Kind]:
     return kinds[first], kinds[(first + 1) % len(kinds)]
 
 
-def plan(detector: str, positive: bool, camera: int, split: str, index: int, *, seed: int = 0) -> Shot:
+def plan(
+    detector: str, positive: bool, camera: int, split: str, index: int, *, seed: int = 0
+) -> Shot:
     """Return what `draw` shows for the same arguments."""
     if detector not in DETECTORS or split not in SPLITS or min(camera - 1, index, seed) < 0:
         raise DatasetError(
@@ -82,7 +86,14 @@ def plan(detector: str, positive: bool, camera: int, split: str, index: int, *, 
 
 
 def draw(
-    detector: str, positive: bool, camera: int, split: str, index: int, *, seed: int = 0, size_px: int = 128
+    detector: str,
+    positive: bool,
+    camera: int,
+    split: str,
+    index: int,
+    *,
+    seed: int = 0,
+    size_px: int = 128,
 ) -> NDArray[np.uint8]:
     """Draw one picture; the same arguments give the same pixels.
 
@@ -174,7 +185,11 @@ def _files(clients: int, sizes: Mapping[str, int]) -> Iterator[tuple[str, bool, 
 
 
 def _write_all(
-    folder: Path, clients: int, seed: int, sizes: Mapping[str, int], on_progress: Callable[[int, int], None] | None
+    folder: Path,
+    clients: int,
+    seed: int,
+    sizes: Mapping[str, int],
+    on_progress: Callable[[int, int], None] | None,
 ) -> int:
     files = list(_files(clients, sizes))
     for done, (detector, positive, camera, split, index) in enumerate(files, start=1):
@@ -200,16 +215,31 @@ def montage(
         captions: What to write under each; an empty one leaves its place blank.
 
     Returns:
-        The sheet, uint8 [rows * (height + margin), columns * (width + margin), 3], in the pictures' order of colours.
+        The sheet, uint8 [rows * (height + margin), columns * (width + margin), 3], in the pictures'
+        order of colours.
     """
     height, width = pictures[0].shape[:2]
     gap, strip = 4, 16 if captions else 0
     rows = -(-len(pictures) // columns)
-    sheet = np.full((rows * (height + gap + strip) + gap, columns * (width + gap) + gap, 3), PAPER, np.uint8)
+    sheet = np.full(
+        (rows * (height + gap + strip) + gap, columns * (width + gap) + gap, 3), PAPER, np.uint8
+    )
     for number, picture in enumerate(pictures):
-        y, x = gap + number // columns * (height + gap + strip), gap + number % columns * (width + gap)
+        y, x = (
+            gap + number // columns * (height + gap + strip),
+            gap + number % columns * (width + gap),
+        )
         sheet[y : y + height, x : x + width] = picture
         if captions:
             place = (x + 1, y + height + strip - 5)
-            cv2.putText(sheet, captions[number], place, cv2.FONT_HERSHEY_SIMPLEX, 0.33, (30, 30, 30), 1, cv2.LINE_AA)
+            cv2.putText(
+                sheet,
+                captions[number],
+                place,
+                cv2.FONT_HERSHEY_SIMPLEX,
+                0.33,
+                (30, 30, 30),
+                1,
+                cv2.LINE_AA,
+            )
     return sheet

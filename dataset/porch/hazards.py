@@ -1,4 +1,7 @@
-"""Flames and smoke, and the lights and mists that are mistaken for them. A device's set-up runs it."""
+"""Flames and smoke, and the lights and mists that are mistaken for them.
+
+A device's set-up runs it.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,15 @@ FLAME_UNSEEN: tuple[Colour, ...] = ((226, 92, 10), (252, 152, 34), (255, 218, 92
 METAL: Colour = (52, 56, 60)
 
 
-def _tongue(brush: Brush, x: float, base: float, wide: float, high: float, lean: float, colour: Colour) -> None:
+def _tongue(
+    brush: Brush, x: float, base: float, wide: float, high: float, lean: float, colour: Colour
+) -> None:
     """Paint one tongue of flame: round below, a bent tip above."""
     outline = ((-0.5, 0.12), (-0.42, 0.36), (-0.2, 0.55), (-0.12 + lean * 0.5, 0.78), (lean, 1.0))
     other = ((0.2 + lean * 0.5, 0.74), (0.28, 0.5), (0.48, 0.32), (0.46, 0.1), (0.0, -0.04))
-    brush.blob([(x + wide * px, base + high * py) for px, py in (*outline, *other)], colour, glow=True)
+    brush.blob(
+        [(x + wide * px, base + high * py) for px, py in (*outline, *other)], colour, glow=True
+    )
 
 
 def _blaze(brush: Brush, traits: Traits, base: float, half: float, high: float) -> None:
@@ -31,14 +38,28 @@ def _blaze(brush: Brush, traits: Traits, base: float, half: float, high: float) 
         shrink = 1.0 - 0.24 * depth
         for x, share, lean in spots:
             wide = 2.6 * half / tongues * shrink
-            _tongue(brush, x * (1 - 0.08 * depth), base, wide, high * share * shrink * 0.94, lean, colour)
+            _tongue(
+                brush,
+                x * (1 - 0.08 * depth),
+                base,
+                wide,
+                high * share * shrink * 0.94,
+                lean,
+                colour,
+            )
     for _ in range(7):
         brush.disc(
-            traits.vary(-half, half) * 1.2, base + high * traits.vary(0.9, 1.45), 0.011, (255, 190, 80), glow=True
+            traits.vary(-half, half) * 1.2,
+            base + high * traits.vary(0.9, 1.45),
+            0.011,
+            (255, 190, 80),
+            glow=True,
         )
 
 
-def _plume(brush: Brush, traits: Traits, base: float, colour: Colour, density: float, drift: float) -> None:
+def _plume(
+    brush: Brush, traits: Traits, base: float, colour: Colour, density: float, drift: float
+) -> None:
     """Paint smoke that rises, widens and drifts."""
     for step in range(22):
         rise = step / 21
@@ -57,7 +78,11 @@ def flames(brush: Brush, traits: Traits) -> None:
     brush.shadow(0.0, 0.5, density=0.85)
     _plume(brush, traits, 0.5, (66, 62, 62), 0.5, traits.span(-0.25, 0.2, 0.45))
     for lean in (-0.3, 0.05, 0.34):
-        brush.line(((-0.32 + lean * 0.3, 0.0), (0.32 + lean * 0.3, 0.03 + abs(lean) * 0.35)), 0.075, (44, 32, 26))
+        brush.line(
+            ((-0.32 + lean * 0.3, 0.0), (0.32 + lean * 0.3, 0.03 + abs(lean) * 0.35)),
+            0.075,
+            (44, 32, 26),
+        )
     _blaze(brush, traits, 0.02, traits.span(0.24, 0.32, 0.42), traits.span(0.6, 0.76, 0.9))
 
 
@@ -68,7 +93,10 @@ def burning_bin(brush: Brush, traits: Traits) -> None:
     if traits.unseen:
         brush.box(-0.32, 0.0, 0.32, 0.34, (150, 112, 74))
         brush.box(-0.05, 0.0, 0.05, 0.34, (120, 88, 58))
-        brush.area(((-0.32, 0.34), (0.32, 0.34), (0.3, 0.22), (0.1, 0.28), (-0.1, 0.2), (-0.3, 0.27)), (36, 28, 24))
+        brush.area(
+            ((-0.32, 0.34), (0.32, 0.34), (0.3, 0.22), (0.1, 0.28), (-0.1, 0.2), (-0.3, 0.27)),
+            (36, 28, 24),
+        )
         _blaze(brush, traits, 0.27, 0.26, traits.vary(0.5, 0.66))
         return
     side = traits.tint(traits.pick((METAL, (70, 92, 76)), (METAL,)))
@@ -85,11 +113,17 @@ def smoke(brush: Brush, traits: Traits) -> None:
     drift = traits.span(-0.2, 0.25, 0.5)
     brush.shadow(0.0, 0.45, density=0.8)
     for lean in (-0.25, 0.22):
-        brush.line(((-0.28 + lean * 0.4, 0.0), (0.28 + lean * 0.4, 0.04 + abs(lean) * 0.25)), 0.08, (40, 32, 28))
+        brush.line(
+            ((-0.28 + lean * 0.4, 0.0), (0.28 + lean * 0.4, 0.04 + abs(lean) * 0.25)),
+            0.08,
+            (40, 32, 28),
+        )
     for _ in range(2):
         _plume(brush, traits, 0.08, colour, 0.96, drift)
     for _ in range(9):
-        brush.disc(traits.vary(-0.26, 0.26), traits.vary(0.0, 0.07), 0.022, (250, 116, 30), glow=True)
+        brush.disc(
+            traits.vary(-0.26, 0.26), traits.vary(0.0, 0.07), 0.022, (250, 116, 30), glow=True
+        )
 
 
 def lamp(brush: Brush, traits: Traits) -> None:
@@ -104,7 +138,9 @@ def lamp(brush: Brush, traits: Traits) -> None:
         brush.disc(0.0, 0.74, 0.24, toned(light, 0.86), glow=True)
         brush.disc(0.0, 0.74, 0.17, light, glow=True)
         return
-    brush.area(((-0.14, 0.53), (0.14, 0.53), (0.2, 0.88), (-0.2, 0.88)), toned(light, 0.8), glow=True)
+    brush.area(
+        ((-0.14, 0.53), (0.14, 0.53), (0.2, 0.88), (-0.2, 0.88)), toned(light, 0.8), glow=True
+    )
     brush.disc(0.0, 0.69, 0.085, (255, 246, 214), 0.13, glow=True)
     brush.area(((-0.27, 0.88), (0.27, 0.88), (0.08, 1.03), (-0.08, 1.03)), metal)
     brush.disc(0.0, 1.05, 0.035, metal)
@@ -152,7 +188,14 @@ def fog(brush: Brush, traits: Traits) -> None:
     for step in range(30):
         x, y = traits.vary(-0.7, 0.7), 0.85 - 0.8 * step / 30
         density = 0.45 + 0.45 * float(np.sin(np.pi * step / 30)) + traits.vary(-0.1, 0.1)
-        brush.puff(x, y, traits.vary(0.3, 0.5), toned(pale, traits.vary(0.94, 1.06)), density * thickness, squash=0.28)
+        brush.puff(
+            x,
+            y,
+            traits.vary(0.3, 0.5),
+            toned(pale, traits.vary(0.94, 1.06)),
+            density * thickness,
+            squash=0.28,
+        )
 
 
 UNSAFE: tuple[Kind, ...] = (

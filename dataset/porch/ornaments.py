@@ -1,4 +1,7 @@
-"""What is mistaken for a face or an animal: statues, pumpkins, plush toys and the like. A device's set-up runs it."""
+"""What is mistaken for a face or an animal: statues, pumpkins, plush toys and the like.
+
+A device's set-up runs it.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,10 @@ def statue(brush: Brush, traits: Traits) -> None:
         brush.disc(x, 0.58, 0.052, dark, 0.034)
         brush.disc(x, 0.575, 0.038, toned(stone, 1.08), 0.024)
         brush.line(((x - 0.055, 0.625), (x + 0.055, 0.63)), 0.02, dark)
-    brush.area(((yaw - 0.02, 0.6), (yaw + 0.02, 0.6), (yaw + 0.045, 0.47), (yaw - 0.045, 0.47)), toned(stone, 1.1))
+    brush.area(
+        ((yaw - 0.02, 0.6), (yaw + 0.02, 0.6), (yaw + 0.045, 0.47), (yaw - 0.045, 0.47)),
+        toned(stone, 1.1),
+    )
     brush.line(((yaw - 0.045, 0.465), (yaw + 0.045, 0.465)), 0.02, dark)
     brush.line(((yaw - 0.06, 0.395), (yaw + 0.06, 0.395)), 0.022, dark)
     brush.line(((0.1, 0.72), (0.14, 0.62), (0.11, 0.56), (0.15, 0.46)), 0.01, toned(stone, 0.5))
@@ -41,15 +47,25 @@ def statue(brush: Brush, traits: Traits) -> None:
 
 def pumpkin(brush: Brush, traits: Traits) -> None:
     """Paint a pumpkin, often with a face cut into it and a candle behind it."""
-    skin = traits.tint(traits.pick(((222, 122, 36), (204, 104, 30)), ((232, 160, 66), (178, 92, 44))))
+    skin = traits.tint(
+        traits.pick(((222, 122, 36), (204, 104, 30)), ((232, 160, 66), (178, 92, 44)))
+    )
     wide = traits.span(0.34, 0.4, 0.43)
     brush.shadow(0.0, 0.45)
     for share, tone in ((1.0, 0.74), (0.74, 0.86), (0.42, 0.98), (0.0, 1.08)):
         for side in (-1, 1):
-            brush.disc(side * wide * share * 0.62, 0.32, wide * 0.45, toned(skin, tone), 0.31 + 0.02 * (1 - share))
+            brush.disc(
+                side * wide * share * 0.62,
+                0.32,
+                wide * 0.45,
+                toned(skin, tone),
+                0.31 + 0.02 * (1 - share),
+            )
     brush.curve((0.0, 0.6), (0.0, 0.72), (0.1, 0.76), 0.07, (86, 102, 52))
     if traits.chance(0.75):
-        _cut_face(brush, (252, 206, 92) if traits.chance(0.5) else (46, 24, 14), traits.pick((3, 4), (5,)))
+        _cut_face(
+            brush, (252, 206, 92) if traits.chance(0.5) else (46, 24, 14), traits.pick((3, 4), (5,))
+        )
 
 
 def _cut_face(brush: Brush, light: Colour, teeth: int) -> None:
@@ -58,7 +74,10 @@ def _cut_face(brush: Brush, light: Colour, teeth: int) -> None:
         brush.area(((side * 0.2, 0.37), (side * 0.06, 0.37), (side * 0.13, 0.49)), light, glow=glow)
     brush.area(((-0.035, 0.29), (0.035, 0.29), (0.0, 0.35)), light, glow=glow)
     xs = np.linspace(-0.24, 0.24, 2 * teeth + 1)
-    upper = [(float(x), 0.2 + 0.9 * float(x) ** 2 + (0.05 if step % 2 else 0.0)) for step, x in enumerate(xs)]
+    upper = [
+        (float(x), 0.2 + 0.9 * float(x) ** 2 + (0.05 if step % 2 else 0.0))
+        for step, x in enumerate(xs)
+    ]
     lower = [(float(x), 0.11 + 1.9 * float(x) ** 2) for x in xs]
     brush.area((*upper, *reversed(lower)), light, glow=glow)
 
@@ -82,7 +101,14 @@ def wreath(brush: Brush, traits: Traits) -> None:
     for step in range(26):
         angle, reach = step * 2 * np.pi / 26, 0.235 + 0.04 * (step % 3 - 1)
         x, y = reach * float(np.cos(angle)), 0.56 + reach * float(np.sin(angle))
-        brush.disc(x, y, 0.085, toned(leaf, traits.vary(0.7, 1.35)), 0.04, turn=angle + traits.vary(0.5, 2.4))
+        brush.disc(
+            x,
+            y,
+            0.085,
+            toned(leaf, traits.vary(0.7, 1.35)),
+            0.04,
+            turn=angle + traits.vary(0.5, 2.4),
+        )
     for step in range(9):
         angle = step * 2 * np.pi / 9 + 0.3
         brush.disc(0.24 * float(np.cos(angle)), 0.56 + 0.24 * float(np.sin(angle)), 0.026, berry)
@@ -103,18 +129,27 @@ def clock(brush: Brush, traits: Traits) -> None:
         x, y = float(np.sin(hour * np.pi / 6)), float(np.cos(hour * np.pi / 6))
         inner = 0.19 if hour % 3 == 0 else 0.21
         brush.line(
-            ((inner * x, 0.56 + inner * y), (0.235 * x, 0.56 + 0.235 * y)), 0.028 if hour % 3 == 0 else 0.016, INK
+            ((inner * x, 0.56 + inner * y), (0.235 * x, 0.56 + 0.235 * y)),
+            0.028 if hour % 3 == 0 else 0.016,
+            INK,
         )
     for length, width in ((0.13, 0.032), (0.19, 0.022)):
         angle = traits.vary(0, 2 * np.pi)
-        brush.line(((0.0, 0.56), (length * float(np.sin(angle)), 0.56 + length * float(np.cos(angle)))), width, INK)
+        brush.line(
+            ((0.0, 0.56), (length * float(np.sin(angle)), 0.56 + length * float(np.cos(angle)))),
+            width,
+            INK,
+        )
     brush.disc(0.0, 0.56, 0.026, (180, 50, 40))
 
 
 def teddy(brush: Brush, traits: Traits) -> None:
     """Paint a plush bear (in the test split, often a plush rabbit) that sits."""
     plush = traits.tint(traits.pick(PLUSHES, PLUSHES_UNSEEN))
-    pale, ribbon = toned(plush, 1.32), traits.pick(((186, 42, 52), (52, 84, 160)), ((86, 150, 92), (226, 186, 70)))
+    pale, ribbon = (
+        toned(plush, 1.32),
+        traits.pick(((186, 42, 52), (52, 84, 160)), ((86, 150, 92), (226, 186, 70))),
+    )
     brush.shadow(0.0, 0.45)
     for side in (-1, 1):
         if traits.unseen:
@@ -123,7 +158,11 @@ def teddy(brush: Brush, traits: Traits) -> None:
         else:
             brush.disc(side * 0.18, 0.9, 0.09, plush)
             brush.disc(side * 0.18, 0.9, 0.05, pale)
-        brush.limb(((side * 0.18, 0.5), (side * 0.34, traits.span(0.26, 0.36, 0.5))), (0.14, 0.13), toned(plush, 0.88))
+        brush.limb(
+            ((side * 0.18, 0.5), (side * 0.34, traits.span(0.26, 0.36, 0.5))),
+            (0.14, 0.13),
+            toned(plush, 0.88),
+        )
     brush.disc(0.0, 0.32, 0.24, plush, 0.29)
     brush.disc(0.0, 0.3, 0.15, pale, 0.19)
     for side in (-1, 1):
@@ -143,7 +182,9 @@ def teddy(brush: Brush, traits: Traits) -> None:
 def gnome(brush: Brush, traits: Traits) -> None:
     """Paint a garden gnome with a pointed hat and a white beard."""
     hat = traits.tint(traits.pick(((196, 44, 40), (170, 36, 50)), ((58, 110, 70), (196, 120, 40))))
-    coat = traits.tint(traits.pick(((52, 84, 150), (60, 110, 72)), ((128, 62, 110), (150, 120, 60))))
+    coat = traits.tint(
+        traits.pick(((52, 84, 150), (60, 110, 72)), ((128, 62, 110), (150, 120, 60)))
+    )
     brush.shadow(0.0, 0.32)
     for side in (-1, 1):
         brush.disc(side * 0.11, 0.05, 0.12, (66, 46, 34), 0.055)
@@ -158,17 +199,24 @@ def gnome(brush: Brush, traits: Traits) -> None:
     for side in (-1, 1):
         brush.disc(side * 0.065, 0.61, 0.016, INK)
     bend = traits.span(-0.05, 0.05, 0.14)
-    brush.blob(((-0.19, 0.64), (-0.1, 0.84), (bend, 1.06), (0.1, 0.84), (0.19, 0.64), (0.0, 0.67)), hat)
+    brush.blob(
+        ((-0.19, 0.64), (-0.1, 0.84), (bend, 1.06), (0.1, 0.84), (0.19, 0.64), (0.0, 0.67)), hat
+    )
 
 
 def plant_pot(brush: Brush, traits: Traits) -> None:
     """Paint a leafy plant in a pot."""
-    clay = traits.tint(traits.pick(((178, 98, 62), (96, 102, 112)), ((216, 208, 192), (70, 90, 130))))
+    clay = traits.tint(
+        traits.pick(((178, 98, 62), (96, 102, 112)), ((216, 208, 192), (70, 90, 130)))
+    )
     leaf, spread = traits.pick(LEAVES, LEAVES_UNSEEN), traits.span(0.26, 0.34, 0.44)
     brush.shadow(0.0, 0.36)
     for step in range(17):
         angle = np.pi * (0.04 + 0.92 * ((step * 7) % 17) / 16)
-        x, y = spread * float(np.cos(angle)) * 1.15, 0.46 + 0.46 * float(np.sin(angle)) * traits.vary(0.7, 1.1)
+        x, y = (
+            spread * float(np.cos(angle)) * 1.15,
+            0.46 + 0.46 * float(np.sin(angle)) * traits.vary(0.7, 1.1),
+        )
         brush.curve((0.0, 0.36), (x * 0.3, y * 0.8), (x, y), 0.03, toned(leaf, 0.7))
         brush.disc(x, y, 0.12, toned(leaf, traits.vary(0.75, 1.3)), 0.055, turn=angle)
     if traits.chance(0.5):
@@ -181,8 +229,12 @@ def plant_pot(brush: Brush, traits: Traits) -> None:
 
 def rocking_horse(brush: Brush, traits: Traits) -> None:
     """Paint a wooden rocking horse from the side."""
-    wood = traits.tint(traits.pick(((176, 122, 72), (150, 96, 58)), ((216, 206, 190), (104, 112, 128))))
-    rocker = traits.tint(traits.pick(((168, 44, 44), (50, 80, 140)), ((70, 120, 84), (210, 160, 60))))
+    wood = traits.tint(
+        traits.pick(((176, 122, 72), (150, 96, 58)), ((216, 206, 190), (104, 112, 128)))
+    )
+    rocker = traits.tint(
+        traits.pick(((168, 44, 44), (50, 80, 140)), ((70, 120, 84), (210, 160, 60)))
+    )
     brush.shadow(0.0, 0.5)
     brush.curve((-0.52, 0.2), (0.0, -0.14), (0.52, 0.2), 0.06, rocker)
     for x, lean in ((-0.24, -0.1), (0.22, 0.1)):
@@ -191,7 +243,8 @@ def rocking_horse(brush: Brush, traits: Traits) -> None:
     rise = traits.span(0.9, 0.96, 1.04)
     brush.area(((0.12, 0.58), (0.28, 0.44), (0.46, rise - 0.1), (0.3, rise)), wood)
     brush.area(
-        ((0.3, rise), (0.44, rise), (0.62, rise - 0.2), (0.54, rise - 0.27), (0.4, rise - 0.18)), toned(wood, 1.08)
+        ((0.3, rise), (0.44, rise), (0.62, rise - 0.2), (0.54, rise - 0.27), (0.4, rise - 0.18)),
+        toned(wood, 1.08),
     )
     brush.area(((0.3, rise - 0.02), (0.36, rise + 0.08), (0.4, rise - 0.02)), wood)
     for step in range(5):
@@ -207,7 +260,11 @@ def empty_porch(brush: Brush, traits: Traits) -> None:
     """Paint a doormat and nothing else."""
     mat = traits.tint(traits.pick(((118, 88, 58), (88, 90, 92)), ((92, 104, 72), (128, 70, 60))))
     brush.area(((-0.42, 0.0), (0.42, 0.0), (0.34, 0.22), (-0.34, 0.22)), mat)
-    brush.line(((-0.36, 0.03), (0.36, 0.03), (0.3, 0.19), (-0.3, 0.19), (-0.36, 0.03)), 0.025, toned(mat, 0.65))
+    brush.line(
+        ((-0.36, 0.03), (0.36, 0.03), (0.3, 0.19), (-0.3, 0.19), (-0.36, 0.03)),
+        0.025,
+        toned(mat, 0.65),
+    )
 
 
 NOT_FACES: tuple[Kind, ...] = (

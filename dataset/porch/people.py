@@ -1,4 +1,7 @@
-"""The people of the default pictures: faces at the door, backs, visitors and intruders. A device's set-up runs it."""
+"""The people of the default pictures: faces at the door, backs, visitors and intruders.
+
+A device's set-up runs it.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,28 @@ SKINS: tuple[Colour, ...] = ((242, 208, 180), (222, 172, 132), (170, 118, 82), (
 SKINS_UNSEEN: tuple[Colour, ...] = ((232, 190, 158), (198, 146, 106), (140, 94, 66), (88, 58, 44))
 HAIRS: tuple[Colour, ...] = ((36, 28, 26), (94, 60, 36), (204, 166, 96))
 HAIRS_UNSEEN: tuple[Colour, ...] = ((156, 74, 38), (178, 176, 172), (62, 46, 40))
-CLOTHS: tuple[Colour, ...] = ((46, 74, 128), (150, 46, 48), (62, 66, 70), (70, 112, 74), (206, 200, 188))
+CLOTHS: tuple[Colour, ...] = (
+    (46, 74, 128),
+    (150, 46, 48),
+    (62, 66, 70),
+    (70, 112, 74),
+    (206, 200, 188),
+)
 CLOTHS_UNSEEN: tuple[Colour, ...] = ((112, 66, 124), (214, 150, 52), (42, 128, 134), (128, 98, 74))
 BLACK: Colour = (30, 30, 34)
-HEAD: tuple[tuple[float, float], ...] = ((0.1, 0.83), (0.19, 0.7), (0.195, 0.55), (0.15, 0.4), (0.06, 0.31))
+HEAD: tuple[tuple[float, float], ...] = (
+    (0.1, 0.83),
+    (0.19, 0.7),
+    (0.195, 0.55),
+    (0.15, 0.4),
+    (0.06, 0.31),
+)
 
 
 def _shoulders(brush: Brush, cloth: Colour, skin: Colour) -> None:
-    brush.blob(mirrored(((0.12, 0.25), (0.3, 0.19), (0.44, 0.08), (0.5, -0.25), (0.2, -0.3))), cloth)
+    brush.blob(
+        mirrored(((0.12, 0.25), (0.3, 0.19), (0.44, 0.08), (0.5, -0.25), (0.2, -0.3))), cloth
+    )
     brush.limb(((0.0, 0.36), (0.0, 0.22)), (0.19, 0.22), toned(skin, 0.78))
     brush.line(((-0.13, 0.24), (0.0, 0.16), (0.13, 0.24)), 0.035, toned(cloth, 0.65))
 
@@ -36,14 +53,29 @@ def _features(brush: Brush, skin: Colour, hair: Colour, yaw: float, smile: float
         brush.eyeshine(x, 0.575, 0.016)
         brush.line(((x - 0.05, 0.625), (x, 0.64), (x + 0.05, 0.625)), 0.02, toned(hair, 0.8))
     brush.area(
-        ((yaw - 0.016, 0.58), (yaw + 0.02, 0.58), (yaw * 1.3 + 0.042, 0.475), (yaw * 1.3 - 0.03, 0.475)),
+        (
+            (yaw - 0.016, 0.58),
+            (yaw + 0.02, 0.58),
+            (yaw * 1.3 + 0.042, 0.475),
+            (yaw * 1.3 - 0.03, 0.475),
+        ),
         toned(skin, 0.87),
     )
     brush.line(((yaw * 1.3 - 0.03, 0.475), (yaw * 1.3 + 0.04, 0.475)), 0.016, toned(skin, 0.62))
     lips = (150, 62, 62) if sum(skin) > 330 else (120, 56, 54)
-    brush.blob(((yaw - 0.075, 0.4 + smile), (yaw, 0.405), (yaw + 0.075, 0.4 + smile), (yaw, 0.372 - smile * 0.6)), lips)
+    brush.blob(
+        (
+            (yaw - 0.075, 0.4 + smile),
+            (yaw, 0.405),
+            (yaw + 0.075, 0.4 + smile),
+            (yaw, 0.372 - smile * 0.6),
+        ),
+        lips,
+    )
     brush.line(
-        ((yaw - 0.06, 0.4 + smile * 0.7), (yaw, 0.39), (yaw + 0.06, 0.4 + smile * 0.7)), 0.012, toned(lips, 0.55)
+        ((yaw - 0.06, 0.4 + smile * 0.7), (yaw, 0.39), (yaw + 0.06, 0.4 + smile * 0.7)),
+        0.012,
+        toned(lips, 0.55),
     )
 
 
@@ -54,23 +86,46 @@ def _fringe(brush: Brush, hair: Colour, style: str) -> None:
         for side in (-1, 1):
             brush.disc(side * 0.195, 0.6, 0.022, hair, 0.06)
     elif style == "curls":
-        for x, y in ((-0.2, 0.68), (-0.17, 0.78), (-0.09, 0.84), (0.0, 0.86), (0.09, 0.84), (0.17, 0.78), (0.2, 0.68)):
+        for x, y in (
+            (-0.2, 0.68),
+            (-0.17, 0.78),
+            (-0.09, 0.84),
+            (0.0, 0.86),
+            (0.09, 0.84),
+            (0.17, 0.78),
+            (0.2, 0.68),
+        ):
             brush.disc(x, y, 0.075, toned(hair, 0.9 + (x + y) * 0.15))
     elif style == "parting":
         brush.blob(
-            ((-0.2, 0.58), (-0.21, 0.75), (-0.05, 0.88), (0.15, 0.84), (0.21, 0.6), (0.13, 0.68), (-0.13, 0.76)), hair
+            (
+                (-0.2, 0.58),
+                (-0.21, 0.75),
+                (-0.05, 0.88),
+                (0.15, 0.84),
+                (0.21, 0.6),
+                (0.13, 0.68),
+                (-0.13, 0.76),
+            ),
+            hair,
         )
     else:
         brush.blob(mirrored(top), hair)
 
 
 def _long_hair(brush: Brush, hair: Colour) -> None:
-    brush.blob(mirrored(((0.1, 0.87), (0.24, 0.72), (0.27, 0.4), (0.24, 0.2), (0.12, 0.18))), toned(hair, 0.85))
+    brush.blob(
+        mirrored(((0.1, 0.87), (0.24, 0.72), (0.27, 0.4), (0.24, 0.2), (0.12, 0.18))),
+        toned(hair, 0.85),
+    )
 
 
 def _person(brush: Brush, traits: Traits) -> tuple[Colour, Colour, float]:
     """Paint shoulders, head, features and hair; return skin, hair and yaw."""
-    skin, hair = traits.tint(traits.pick(SKINS, SKINS_UNSEEN)), traits.tint(traits.pick(HAIRS, HAIRS_UNSEEN))
+    skin, hair = (
+        traits.tint(traits.pick(SKINS, SKINS_UNSEEN)),
+        traits.tint(traits.pick(HAIRS, HAIRS_UNSEEN)),
+    )
     yaw = traits.span(-0.03, 0.03, 0.065)
     style = traits.pick(("short", "parting"), ("bald", "curls", "curls"))
     if style != "bald" and traits.chance(0.4):
@@ -118,15 +173,26 @@ def bearded_face(brush: Brush, traits: Traits) -> None:
     """Paint a face with a beard."""
     skin, hair, yaw = _person(brush, traits)
     beard = mirrored(
-        ((0.06, 0.44), (0.13, 0.45), (0.19, 0.56), (0.17, 0.38), (0.08, 0.27 - traits.span(0.0, 0.02, 0.06)))
+        (
+            (0.06, 0.44),
+            (0.13, 0.45),
+            (0.19, 0.56),
+            (0.17, 0.38),
+            (0.08, 0.27 - traits.span(0.0, 0.02, 0.06)),
+        )
     )
     brush.blob(beard, toned(hair, 0.92))
-    brush.blob(((yaw - 0.06, 0.405), (yaw, 0.41), (yaw + 0.06, 0.405), (yaw, 0.38)), toned(skin, 0.7))
+    brush.blob(
+        ((yaw - 0.06, 0.405), (yaw, 0.41), (yaw + 0.06, 0.405), (yaw, 0.38)), toned(skin, 0.7)
+    )
 
 
 def turned_away(brush: Brush, traits: Traits) -> None:
     """Paint a visitor from behind: hair, collar and back, no face."""
-    hair, cloth = traits.tint(traits.pick(HAIRS, HAIRS_UNSEEN)), traits.tint(traits.pick(CLOTHS, CLOTHS_UNSEEN))
+    hair, cloth = (
+        traits.tint(traits.pick(HAIRS, HAIRS_UNSEEN)),
+        traits.tint(traits.pick(CLOTHS, CLOTHS_UNSEEN)),
+    )
     skin = traits.pick(SKINS, SKINS_UNSEEN)
     _shoulders(brush, cloth, skin)
     _head(brush, skin)
@@ -148,11 +214,15 @@ def _figure(brush: Brush, coat: Colour, trousers: Colour, skin: Colour, stride: 
     for side in (-1, 1):
         foot = side * (0.07 + stride)
         brush.limb(
-            ((side * 0.06, 0.46), (foot * 0.9, 0.24), (foot, 0.03)), (0.13, 0.1, 0.08), toned(trousers, 1 + side * 0.12)
+            ((side * 0.06, 0.46), (foot * 0.9, 0.24), (foot, 0.03)),
+            (0.13, 0.1, 0.08),
+            toned(trousers, 1 + side * 0.12),
         )
         brush.disc(foot + side * 0.02, 0.018, 0.06, (40, 34, 32), 0.026)
     brush.limb(((0.0, 0.86), (0.0, 0.78)), (0.08, 0.1), toned(skin, 0.8))
-    brush.blob(mirrored(((0.05, 0.81), (0.15, 0.77), (0.16, 0.6), (0.13, 0.42), (0.05, 0.41))), coat)
+    brush.blob(
+        mirrored(((0.05, 0.81), (0.15, 0.77), (0.16, 0.6), (0.13, 0.42), (0.05, 0.41))), coat
+    )
     brush.line(((0.0, 0.78), (0.0, 0.43)), 0.012, toned(coat, 0.6))
 
 
@@ -178,12 +248,18 @@ def visitor(brush: Brush, traits: Traits) -> None:
     brush.box(-0.15, 0.5, 0.15, 0.68, parcel)
     brush.box(-0.025, 0.5, 0.025, 0.68, toned(parcel, 0.75))
     for side in (-1, 1):
-        brush.limb(((side * 0.15, 0.74), (side * 0.22, 0.58), (side * 0.13, 0.53)), (0.09, 0.08, 0.07), sleeve)
+        brush.limb(
+            ((side * 0.15, 0.74), (side * 0.22, 0.58), (side * 0.13, 0.53)),
+            (0.09, 0.08, 0.07),
+            sleeve,
+        )
         brush.disc(side * 0.12, 0.53, 0.034, skin)
 
 
 def _mask(brush: Brush, skin: Colour, cover: Colour, style: str) -> None:
-    brush.blob(mirrored(((0.05, 1.05), (0.115, 0.96), (0.1, 0.84), (0.05, 0.79))), toned(cover, 0.8))
+    brush.blob(
+        mirrored(((0.05, 1.05), (0.115, 0.96), (0.1, 0.84), (0.05, 0.79))), toned(cover, 0.8)
+    )
     brush.disc(0.0, 0.91, 0.082, toned(cover, 1.35), 0.1)
     if style == "slit":
         brush.disc(0.0, 0.925, 0.068, skin, 0.026)

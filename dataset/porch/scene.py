@@ -1,6 +1,7 @@
 """What lies in front of a device's door: its porch, garden, street and sky, by day, dusk and night.
 
-A device's set-up runs it. Everything here depends on the seed and the camera's number alone and is drawn once.
+A device's set-up runs it. Everything here depends on the seed and the camera's number alone and is
+drawn once.
 """
 
 from __future__ import annotations
@@ -18,14 +19,40 @@ from dataset.porch.brush import Brush, Colour, Traits, toned
 Hour = Literal["day", "dusk", "night"]
 View = Literal["porch", "street"]
 
-WALLS: tuple[Colour, ...] = ((176, 92, 72), (206, 198, 178), (112, 134, 152), (188, 164, 116), (150, 156, 138))
+WALLS: tuple[Colour, ...] = (
+    (176, 92, 72),
+    (206, 198, 178),
+    (112, 134, 152),
+    (188, 164, 116),
+    (150, 156, 138),
+)
 ROOFS: tuple[Colour, ...] = ((92, 58, 52), (74, 78, 88), (122, 74, 54), (64, 60, 62), (96, 100, 84))
-FLOORS: tuple[Colour, ...] = ((152, 112, 78), (150, 150, 152), (158, 88, 70), (176, 166, 146), (104, 98, 96))
-LAWNS: tuple[Colour, ...] = ((88, 128, 62), (128, 132, 84), (72, 112, 74), (116, 140, 70), (96, 116, 88))
+FLOORS: tuple[Colour, ...] = (
+    (152, 112, 78),
+    (150, 150, 152),
+    (158, 88, 70),
+    (176, 166, 146),
+    (104, 98, 96),
+)
+LAWNS: tuple[Colour, ...] = (
+    (88, 128, 62),
+    (128, 132, 84),
+    (72, 112, 74),
+    (116, 140, 70),
+    (96, 116, 88),
+)
 PATTERNS = ("planks", "tiles", "bricks", "slabs", "tiles")
 SKIES: dict[Hour, tuple[tuple[Colour, Colour], ...]] = {
-    "day": (((112, 162, 218), (206, 222, 232)), ((186, 190, 196), (220, 220, 218)), ((146, 176, 204), (226, 224, 214))),
-    "dusk": (((66, 66, 112), (214, 140, 104)), ((84, 70, 98), (184, 126, 128)), ((50, 62, 104), (224, 168, 112))),
+    "day": (
+        ((112, 162, 218), (206, 222, 232)),
+        ((186, 190, 196), (220, 220, 218)),
+        ((146, 176, 204), (226, 224, 214)),
+    ),
+    "dusk": (
+        ((66, 66, 112), (214, 140, 104)),
+        ((84, 70, 98), (184, 126, 128)),
+        ((50, 62, 104), (224, 168, 112)),
+    ),
     "night": (((7, 7, 7), (16, 16, 16)),),
 }
 LIGHT: dict[Hour, tuple[float, float, float]] = {
@@ -80,13 +107,19 @@ class Site:
 
 @lru_cache(maxsize=64)
 def site(seed: int, camera: int) -> Site:
-    """Return the place and camera of one device; neighbours in number never share house, floor or lens."""
+    """Return the place and camera of one device; neighbours in number never share house, floor or
+    lens.
+    """
     rng = np.random.default_rng(np.random.SeedSequence((seed, camera, 0)))
     turn = camera + int(np.random.default_rng(np.random.SeedSequence((seed, 1))).integers(20))
     odd, (wall, roof, floor, lawn) = turn % 2, ((turn * step) % 5 for step in (1, 2, 1, 3))
     warm = float(rng.uniform(0.04, 0.08)) * (1 if odd else -1)
     return Site(
-        WALLS[wall], ROOFS[roof], FLOORS[floor], LAWNS[lawn], PATTERNS[floor],
+        WALLS[wall],
+        ROOFS[roof],
+        FLOORS[floor],
+        LAWNS[lawn],
+        PATTERNS[floor],
         posts=((0.04, 0.96), (0.05,), (0.95,))[turn % 3],
         path=float(rng.uniform(0.3, 0.7)),
         trees=tuple(float(x) for x in rng.uniform(0.05, 0.95, 2 + odd)),
@@ -99,12 +132,14 @@ def site(seed: int, camera: int) -> Site:
         softness_px=float(rng.uniform(0.3, 0.4)) + 0.15 * odd,
         noise=float(rng.uniform(1.5, 2.0)) + 1.5 * (1 - odd),
         jpeg_quality=int(rng.integers(78, 84)) + 8 * odd,
-    )  # fmt: skip
+    )
 
 
 @lru_cache(maxsize=32)
 def backdrop(seed: int, camera: int, view: View, hour: Hour, size_px: int) -> NDArray[np.float32]:
-    """Return the empty scene, lit, float32 [size_px, size_px, 3] from 0 to 255; nobody may write to it."""
+    """Return the empty scene, lit, float32 [size_px, size_px, 3] from 0 to 255; nobody may write to
+    it.
+    """
     place = site(seed, camera)
     traits = Traits(np.random.default_rng(np.random.SeedSequence((seed, camera, 2))), unseen=False)
     brush = Brush(size_px, hour == "night")
@@ -136,15 +171,25 @@ def clutter(brush: Brush, traits: Traits) -> None:
 def _sky(place: Site, hour: Hour, size_px: int) -> NDArray[np.float32]:
     options = SKIES[hour]
     top, low = (np.asarray(colour, np.float32) for colour in options[place.sky % len(options)])
-    share = np.linspace(0, 1 / (1 - HORIZON + 0.16), size_px, dtype=np.float32).clip(0, 1)[:, None, None]
-    return np.broadcast_to(top * (1 - share) + low * share, (size_px, size_px, 3)).astype(np.float32)
+    share = np.linspace(0, 1 / (1 - HORIZON + 0.16), size_px, dtype=np.float32).clip(0, 1)[
+        :, None, None
+    ]
+    return np.broadcast_to(top * (1 - share) + low * share, (size_px, size_px, 3)).astype(
+        np.float32
+    )
 
 
-def _flattened(brush: Brush, sky: NDArray[np.float32], hour: Hour, rng: np.random.Generator) -> NDArray[np.float32]:
+def _flattened(
+    brush: Brush, sky: NDArray[np.float32], hour: Hour, rng: np.random.Generator
+) -> NDArray[np.float32]:
     """Light what was painted, give it grain and lay it over the sky."""
     size_px = len(sky)
-    solid = cv2.resize(brush.solid, (size_px, size_px), interpolation=cv2.INTER_AREA).astype(np.float32)
-    glow = cv2.resize(brush.glow, (size_px, size_px), interpolation=cv2.INTER_AREA).astype(np.float32)
+    solid = cv2.resize(brush.solid, (size_px, size_px), interpolation=cv2.INTER_AREA).astype(
+        np.float32
+    )
+    glow = cv2.resize(brush.glow, (size_px, size_px), interpolation=cv2.INTER_AREA).astype(
+        np.float32
+    )
     grain = rng.normal(1.0, 0.035, (size_px, size_px, 1)).astype(np.float32)
     light = np.asarray(LIGHT[hour], np.float32) * grain
     if hour == "night":
@@ -159,13 +204,23 @@ def _flattened(brush: Brush, sky: NDArray[np.float32], hour: Hour, rng: np.rando
 
 
 def _house(
-    brush: Brush, corner: tuple[float, float], width: float, height: float, place: Site, tone: float, lit: bool
+    brush: Brush,
+    corner: tuple[float, float],
+    width: float,
+    height: float,
+    place: Site,
+    tone: float,
+    lit: bool,
 ) -> None:
     left, base = corner
     wall, right, eaves = toned(place.wall, tone), left + width, base + height
     brush.box(left, base, right, eaves, wall)
     for row in range(1, 6):
-        brush.line(((left, base + height * row / 6), (right, base + height * row / 6)), 0.003, toned(wall, 0.9))
+        brush.line(
+            ((left, base + height * row / 6), (right, base + height * row / 6)),
+            0.003,
+            toned(wall, 0.9),
+        )
     overhang = width * 0.07
     ridge = (
         (left - overhang, eaves),
@@ -175,10 +230,20 @@ def _house(
     brush.area((*ridge, (right + overhang, eaves)), toned(place.roof, tone))
     for share in (0.2, 0.72):
         x, y = left + width * share - width * 0.09, base + height * 0.42
-        brush.box(x - 0.006, y - 0.006, x + width * 0.18 + 0.006, y + height * 0.36 + 0.006, (224, 222, 216))
+        brush.box(
+            x - 0.006,
+            y - 0.006,
+            x + width * 0.18 + 0.006,
+            y + height * 0.36 + 0.006,
+            (224, 222, 216),
+        )
         shine = lit and share < 0.5
-        brush.box(x, y, x + width * 0.18, y + height * 0.36, LAMPLIT if shine else WINDOW, glow=shine)
-        brush.line(((x + width * 0.09, y), (x + width * 0.09, y + height * 0.36)), 0.005, (224, 222, 216))
+        brush.box(
+            x, y, x + width * 0.18, y + height * 0.36, LAMPLIT if shine else WINDOW, glow=shine
+        )
+        brush.line(
+            ((x + width * 0.09, y), (x + width * 0.09, y + height * 0.36)), 0.005, (224, 222, 216)
+        )
     door = left + width * 0.46
     brush.box(door, base, door + width * 0.13, base + height * 0.6, toned(place.roof, 0.75))
 
@@ -187,10 +252,17 @@ def _tree(brush: Brush, x: float, base: float, size: float, place: Site, traits:
     brush.box(x - size * 0.07, base, x + size * 0.07, base + size * 0.6, (92, 70, 52))
     for _ in range(14):
         leaf = toned(place.lawn, traits.vary(0.55, 0.9))
-        brush.disc(x + traits.vary(-0.32, 0.32) * size, base + size * traits.vary(0.5, 1.1), size * 0.17, leaf)
+        brush.disc(
+            x + traits.vary(-0.32, 0.32) * size,
+            base + size * traits.vary(0.5, 1.1),
+            size * 0.17,
+            leaf,
+        )
 
 
-def _far_side(brush: Brush, place: Site, hour: Hour, traits: Traits, base: float, scale: float) -> None:
+def _far_side(
+    brush: Brush, place: Site, hour: Hour, traits: Traits, base: float, scale: float
+) -> None:
     """Paint the houses, hedge and trees across the street."""
     start = traits.vary(-0.2, 0.0)
     for step, tone in enumerate((0.92, 1.06, 0.82, 0.98)):
@@ -212,12 +284,15 @@ def _paint_porch(brush: Brush, place: Site, hour: Hour, traits: Traits) -> None:
         x, y = traits.vary(0, 1), traits.vary(0.28, 0.48)
         brush.disc(x, y, 0.03 * (0.7 - y), toned(place.lawn, traits.vary(0.82, 1.14)), 0.012)
     brush.area(
-        ((0.28, 0.26), (0.72, 0.26), (place.path + 0.06, 0.49), (place.path - 0.06, 0.49)), toned(place.floor, 1.12)
+        ((0.28, 0.26), (0.72, 0.26), (place.path + 0.06, 0.49), (place.path - 0.06, 0.49)),
+        toned(place.floor, 1.12),
     )
     _paint_floor(brush, place, traits)
     for x in place.posts:
         brush.box(x - 0.04, 0.2, x + 0.04, 1.02, (226, 222, 212))
-        brush.line(((x + 0.025 * place.sun, 0.2), (x + 0.025 * place.sun, 1.02)), 0.014, (184, 180, 172))
+        brush.line(
+            ((x + 0.025 * place.sun, 0.2), (x + 0.025 * place.sun, 1.02)), 0.014, (184, 180, 172)
+        )
         brush.box(x - 0.055, 0.17, x + 0.055, 0.23, (206, 202, 192))
     if len(place.posts) == 1:
         _railing(brush, place.posts[0])
@@ -257,15 +332,31 @@ def _paint_street(brush: Brush, place: Site, hour: Hour, traits: Traits) -> None
     brush.box(-0.1, 0.13, 1.1, 0.455, (98, 98, 102))
     for step in range(6):
         brush.area(
-            ((step * 0.22 - 0.1, 0.36), (step * 0.22, 0.36), (step * 0.22 - 0.005, 0.375), (step * 0.22 - 0.1, 0.375)),
+            (
+                (step * 0.22 - 0.1, 0.36),
+                (step * 0.22, 0.36),
+                (step * 0.22 - 0.005, 0.375),
+                (step * 0.22 - 0.1, 0.375),
+            ),
             (206, 204, 196),
         )
     brush.box(-0.1, 0.1, 1.1, 0.135, (184, 180, 172))
     brush.box(-0.1, -0.1, 1.1, 0.1, place.lawn)
     for _ in range(30):
-        brush.disc(traits.vary(0, 1), traits.vary(0, 0.09), 0.03, toned(place.lawn, traits.vary(0.8, 1.15)), 0.014)
+        brush.disc(
+            traits.vary(0, 1),
+            traits.vary(0, 0.09),
+            0.03,
+            toned(place.lawn, traits.vary(0.8, 1.15)),
+            0.014,
+        )
     x = 0.12 if place.sun > 0 else 0.88
     brush.box(x - 0.01, 0.47, x + 0.01, 0.96, (66, 68, 72))
     brush.disc(
-        x - 0.03 * place.sun, 0.95, 0.045, LAMPLIT if hour != "day" else (210, 208, 200), 0.02, glow=hour != "day"
+        x - 0.03 * place.sun,
+        0.95,
+        0.045,
+        LAMPLIT if hour != "day" else (210, 208, 200),
+        0.02,
+        glow=hour != "day",
     )

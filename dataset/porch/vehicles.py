@@ -22,7 +22,13 @@ PAINTS: tuple[Colour, ...] = (
     (158, 162, 166),
     (196, 160, 60),
 )
-PAINTS_UNSEEN: tuple[Colour, ...] = ((206, 64, 34), (208, 200, 182), (38, 92, 74), (104, 40, 52), (92, 120, 150))
+PAINTS_UNSEEN: tuple[Colour, ...] = (
+    (206, 64, 34),
+    (208, 200, 182),
+    (38, 92, 74),
+    (104, 40, 52),
+    (92, 120, 150),
+)
 _RING = tuple((float(np.cos(turn)), float(np.sin(turn))) for turn in np.linspace(0, 2 * np.pi, 13))
 
 
@@ -40,7 +46,9 @@ def _lights(brush: Brush, front: float, back: float, y: float) -> None:
     brush.disc(back, y, 0.014, (200, 30, 30), 0.026, glow=brush.night)
 
 
-def _beacon(brush: Brush, x: float, y: float, traits: Traits, second: Colour = (40, 90, 255)) -> None:
+def _beacon(
+    brush: Brush, x: float, y: float, traits: Traits, second: Colour = (40, 90, 255)
+) -> None:
     """Paint the two lamps of a light bar, one of them flashing."""
     brush.box(x - 0.06, y - 0.005, x + 0.06, y + 0.012, (40, 42, 46))
     flash = traits.chance(0.5)
@@ -49,7 +57,9 @@ def _beacon(brush: Brush, x: float, y: float, traits: Traits, second: Colour = (
         brush.box(left, y + 0.01, left + 0.05, y + 0.05, shown, glow=lit)
 
 
-def _checks(brush: Brush, left: float, right: float, y: float, height: float, colours: tuple[Colour, Colour]) -> None:
+def _checks(
+    brush: Brush, left: float, right: float, y: float, height: float, colours: tuple[Colour, Colour]
+) -> None:
     step = height
     count = int((right - left) / step)
     for row in range(2):
@@ -64,7 +74,10 @@ def _cab(brush: Brush, paint: Colour, left: float, top: float, slope: float) -> 
     """Paint the driver's cab of a van or truck: nose, windscreen, side window, door."""
     nose = ((left, 0.08), (0.5, 0.08), (0.5, 0.22), (0.47, 0.25), (0.47 - slope, top), (left, top))
     brush.area(nose, paint)
-    brush.area(((left + 0.03, 0.25), (0.44, 0.25), (0.445 - slope, top - 0.03), (left + 0.03, top - 0.03)), GLASS)
+    brush.area(
+        ((left + 0.03, 0.25), (0.44, 0.25), (0.445 - slope, top - 0.03), (left + 0.03, top - 0.03)),
+        GLASS,
+    )
     brush.line(((left + 0.02, 0.09), (left + 0.02, top - 0.02)), 0.008, toned(paint, 0.6))
     brush.line(((left + 0.04, 0.21), (left + 0.08, 0.21)), 0.012, toned(paint, 0.5))
 
@@ -86,7 +99,11 @@ def fire_engine(brush: Brush, traits: Traits) -> None:
     for y in (top + 0.035, top + 0.085):
         brush.line(((-0.54, y), (0.2, y + 0.01)), 0.016, (222, 222, 218))
     for step in range(9):
-        brush.line(((-0.5 + 0.08 * step, top + 0.035), (-0.5 + 0.08 * step, top + 0.09)), 0.011, (222, 222, 218))
+        brush.line(
+            ((-0.5 + 0.08 * step, top + 0.035), (-0.5 + 0.08 * step, top + 0.09)),
+            0.011,
+            (222, 222, 218),
+        )
     _beacon(brush, 0.35, top, traits)
     _lights(brush, 0.485, -0.51, 0.15)
     _wheels(brush, traits.pick(((-0.3, 0.34),), ((-0.38, -0.22, 0.34),)), 0.085)
@@ -95,7 +112,9 @@ def fire_engine(brush: Brush, traits: Traits) -> None:
 def ambulance(brush: Brush, traits: Traits) -> None:
     """Paint an ambulance: a white box with a cross, a chequered band and blue lights."""
     white = traits.tint(traits.pick(((236, 236, 232),), ((238, 214, 92),)))
-    band = traits.pick((((236, 210, 40), (36, 130, 70)), ((206, 36, 36), white)), (((230, 110, 30), white),))
+    band = traits.pick(
+        (((236, 210, 40), (36, 130, 70)), ((206, 36, 36), white)), (((230, 110, 30), white),)
+    )
     top = traits.span(0.42, 0.46, 0.5)
     brush.shadow(0.0, 0.54, depth=0.1)
     brush.box(-0.5, 0.08, 0.22, top, white)
@@ -114,8 +133,16 @@ def ambulance(brush: Brush, traits: Traits) -> None:
 
 def courier_van(brush: Brush, traits: Traits) -> None:
     """Paint a courier's van: a long closed box in the firm's colours with a parcel drawn on it."""
-    colours = (((92, 58, 34), (236, 178, 40)), ((236, 188, 30), (190, 30, 36)), ((240, 240, 238), (86, 44, 132)))
-    unseen = (((22, 92, 152), (240, 240, 240)), ((226, 106, 26), (40, 44, 52)), ((48, 120, 84), (244, 222, 120)))
+    colours = (
+        ((92, 58, 34), (236, 178, 40)),
+        ((236, 188, 30), (190, 30, 36)),
+        ((240, 240, 238), (86, 44, 132)),
+    )
+    unseen = (
+        ((22, 92, 152), (240, 240, 240)),
+        ((226, 106, 26), (40, 44, 52)),
+        ((48, 120, 84), (244, 222, 120)),
+    )
     paint, mark = traits.pick(colours, unseen)
     paint, top = traits.tint(paint), traits.span(0.42, 0.46, 0.5)
     brush.shadow(0.0, 0.54, depth=0.1)
@@ -135,12 +162,16 @@ def courier_van(brush: Brush, traits: Traits) -> None:
     _cab(brush, paint, 0.2, top - 0.04, 0.12)
     brush.area(((-0.5, 0.13), (0.2, 0.13), (0.12, 0.18), (-0.5, 0.18)), mark)
     x, y = -0.17, 0.3
-    brush.area(((x - 0.1, y - 0.08), (x + 0.06, y - 0.08), (x + 0.06, y + 0.05), (x - 0.1, y + 0.05)), mark)
     brush.area(
-        ((x - 0.1, y + 0.05), (x + 0.06, y + 0.05), (x + 0.1, y + 0.085), (x - 0.06, y + 0.085)), toned(mark, 1.2)
+        ((x - 0.1, y - 0.08), (x + 0.06, y - 0.08), (x + 0.06, y + 0.05), (x - 0.1, y + 0.05)), mark
     )
     brush.area(
-        ((x + 0.06, y - 0.08), (x + 0.1, y - 0.045), (x + 0.1, y + 0.085), (x + 0.06, y + 0.05)), toned(mark, 0.7)
+        ((x - 0.1, y + 0.05), (x + 0.06, y + 0.05), (x + 0.1, y + 0.085), (x - 0.06, y + 0.085)),
+        toned(mark, 1.2),
+    )
+    brush.area(
+        ((x + 0.06, y - 0.08), (x + 0.1, y - 0.045), (x + 0.1, y + 0.085), (x + 0.06, y + 0.05)),
+        toned(mark, 0.7),
     )
     brush.line(((x - 0.02, y - 0.08), (x - 0.02, y + 0.05), (x + 0.02, y + 0.085)), 0.016, paint)
     brush.line(((0.06, 0.1), (0.06, top - 0.03)), 0.008, toned(paint, 0.6))
@@ -152,7 +183,12 @@ def courier_van(brush: Brush, traits: Traits) -> None:
 def _saloon(brush: Brush, paint: Colour, roof: float, tail: float) -> None:
     """Paint the shell of a car with a roof of this height and a boot that ends in this height."""
     brush.shadow(0.0, 0.54, depth=0.1)
-    cabin = ((-0.34 - (tail - 0.2), 0.2), (-0.22 - (tail - 0.2) * 1.5, roof - 0.01), (0.05, roof + 0.005), (0.25, 0.2))
+    cabin = (
+        (-0.34 - (tail - 0.2), 0.2),
+        (-0.22 - (tail - 0.2) * 1.5, roof - 0.01),
+        (0.05, roof + 0.005),
+        (0.25, 0.2),
+    )
     brush.area(cabin, paint)
     lower = (
         (-0.5, 0.1),
@@ -166,10 +202,19 @@ def _saloon(brush: Brush, paint: Colour, roof: float, tail: float) -> None:
     )
     brush.blob((*lower, (0.0, 0.06), (-0.45, 0.06)), paint)
     back = -0.2 - (tail - 0.2) * 1.4
-    brush.area(((back - 0.08, 0.215), (back, roof - 0.03), (-0.06, roof - 0.022), (-0.06, 0.215)), GLASS)
-    brush.area(((-0.035, 0.215), (-0.035, roof - 0.022), (0.04, roof - 0.025), (0.19, 0.215)), GLASS)
     brush.area(
-        ((back - 0.02, 0.24), (back + 0.02, roof - 0.05), (back + 0.06, roof - 0.05), (back + 0.02, 0.24)),
+        ((back - 0.08, 0.215), (back, roof - 0.03), (-0.06, roof - 0.022), (-0.06, 0.215)), GLASS
+    )
+    brush.area(
+        ((-0.035, 0.215), (-0.035, roof - 0.022), (0.04, roof - 0.025), (0.19, 0.215)), GLASS
+    )
+    brush.area(
+        (
+            (back - 0.02, 0.24),
+            (back + 0.02, roof - 0.05),
+            (back + 0.06, roof - 0.05),
+            (back + 0.02, 0.24),
+        ),
         (112, 132, 148),
     )
     for x in (-0.26, -0.05, 0.19):
@@ -196,15 +241,22 @@ def police_car(brush: Brush, traits: Traits) -> None:
 
 def saloon(brush: Brush, traits: Traits) -> None:
     """Paint an ordinary car with a boot."""
-    _saloon(brush, traits.tint(traits.pick(PAINTS, PAINTS_UNSEEN)), traits.span(0.33, 0.37, 0.41), 0.21)
+    _saloon(
+        brush, traits.tint(traits.pick(PAINTS, PAINTS_UNSEEN)), traits.span(0.33, 0.37, 0.41), 0.21
+    )
 
 
 def hatchback(brush: Brush, traits: Traits) -> None:
     """Paint a small ordinary car without a boot, sometimes with a roof box."""
     roof = traits.span(0.36, 0.4, 0.44)
-    _saloon(brush, traits.tint(traits.pick(PAINTS, PAINTS_UNSEEN)), roof, traits.span(0.26, 0.28, 0.3))
+    _saloon(
+        brush, traits.tint(traits.pick(PAINTS, PAINTS_UNSEEN)), roof, traits.span(0.26, 0.28, 0.3)
+    )
     if traits.chance(0.25):
-        brush.blob(((-0.26, roof + 0.01), (-0.26, roof + 0.06), (0.02, roof + 0.07), (0.06, roof + 0.01)), (50, 52, 56))
+        brush.blob(
+            ((-0.26, roof + 0.01), (-0.26, roof + 0.06), (0.02, roof + 0.07), (0.06, roof + 0.01)),
+            (50, 52, 56),
+        )
 
 
 def pickup(brush: Brush, traits: Traits) -> None:
@@ -213,7 +265,16 @@ def pickup(brush: Brush, traits: Traits) -> None:
     brush.shadow(0.0, 0.54, depth=0.1)
     brush.area(((-0.12, 0.1), (0.26, 0.1), (0.26, 0.25), (0.12, top), (-0.1, top)), paint)
     brush.blob(
-        ((-0.5, 0.1), (-0.51, 0.26), (-0.1, 0.27), (0.3, 0.25), (0.46, 0.23), (0.5, 0.17), (0.49, 0.09), (0.0, 0.08)),
+        (
+            (-0.5, 0.1),
+            (-0.51, 0.26),
+            (-0.1, 0.27),
+            (0.3, 0.25),
+            (0.46, 0.23),
+            (0.5, 0.17),
+            (0.49, 0.09),
+            (0.0, 0.08),
+        ),
         paint,
     )
     brush.area(((-0.09, 0.26), (0.22, 0.26), (0.11, top - 0.03), (-0.085, top - 0.03)), GLASS)
@@ -262,11 +323,19 @@ def empty_street(brush: Brush, traits: Traits) -> None:
         brush.box(0.26, 0.24, 0.34, 0.26, TYRE)
     else:
         for x in (-0.3, 0.1):
-            brush.area(((x - 0.07, 0.0), (x + 0.07, 0.0), (x + 0.015, 0.2), (x - 0.015, 0.2)), (232, 98, 30))
-            brush.area(((x - 0.045, 0.08), (x + 0.045, 0.08), (x + 0.03, 0.13), (x - 0.03, 0.13)), (238, 238, 236))
+            brush.area(
+                ((x - 0.07, 0.0), (x + 0.07, 0.0), (x + 0.015, 0.2), (x - 0.015, 0.2)),
+                (232, 98, 30),
+            )
+            brush.area(
+                ((x - 0.045, 0.08), (x + 0.045, 0.08), (x + 0.03, 0.13), (x - 0.03, 0.13)),
+                (238, 238, 236),
+            )
 
 
-def _kind(name: str, paint: Callable[[Brush, Traits], None], least: float = 0.72, most: float = 0.86) -> Kind:
+def _kind(
+    name: str, paint: Callable[[Brush, Traits], None], least: float = 0.72, most: float = 0.86
+) -> Kind:
     return Kind(name, paint, (least, most), (0.74, 0.8), 0.06)
 
 

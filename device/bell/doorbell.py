@@ -1,4 +1,6 @@
-"""The doorbell that a device is: events, models that answer, camera, and who is told; put together and started."""
+"""The doorbell that a device is: events, models that answer, camera, and who is told; put together
+and started.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,8 @@ def camera_of(device: Device) -> Camera | None:
 
 
 def add_doorbell(app: Flask, device: Device, camera: Camera | None) -> Bell:
-    """Make a device's doorbell, and add its addresses and what it does by itself to the device's app.
+    """Make a device's doorbell, and add its addresses and what it does by itself to the device's
+    app.
 
     Raises:
         SettingsError: A webhook or a broker cannot be reached by what the settings say.
@@ -55,7 +58,9 @@ def add_doorbell(app: Flask, device: Device, camera: Camera | None) -> Bell:
     settings = device.settings.bell
     events = EventStore(device.store.database, device.settings.folder / "events")
     for detector in settings.detectors:
-        (device.settings.data / detector / device.settings.client).mkdir(parents=True, exist_ok=True)
+        (device.settings.data / detector / device.settings.client).mkdir(
+            parents=True, exist_ok=True
+        )
     tellings = [_telling(device, events, teller) for teller in _tellers(device)]
 
     def tell() -> None:
@@ -89,7 +94,9 @@ def _tellers(device: Device) -> list[Teller]:
     if settings.webhook is not None and settings.webhook_secret is not None:
         tellers.append(Webhook(settings.webhook, settings.webhook_secret))
     if settings.mqtt is not None:
-        entities = Entities(device.settings.name, device.name, settings.tell_pictures, device.settings.url)
+        entities = Entities(
+            device.settings.name, device.name, settings.tell_pictures, device.settings.url
+        )
         tellers.append(Mqtt(parse_broker(settings.mqtt), entities, partial(_rounds, device)))
     return tellers
 
@@ -118,7 +125,9 @@ def _moved(bell: Bell, picture: bytes) -> None:
 
 
 def _keep(camera: Camera, stop: threading.Event) -> None:
-    """Read the camera from the start, so that the first ring need not wait and the page knows how it is."""
+    """Read the camera from the start, so that the first ring need not wait and the page knows how
+    it is.
+    """
     camera.start()
     stop.wait()
     camera.stop()
@@ -132,7 +141,9 @@ def _tidy(bell: Bell, stop: threading.Event) -> None:
 
 
 def _prepare(device: Device, stop: threading.Event) -> None:
-    """Have made what models in force need to answer rings: on a device that never trains, nobody else does it."""
+    """Have made what models in force need to answer rings: on a device that never trains, nobody
+    else does it.
+    """
     ready, pause = set[str](), _LOOK_EVERY_S
     while not stop.wait(pause):
         pause = _LOOK_EVERY_S
@@ -142,9 +153,14 @@ def _prepare(device: Device, stop: threading.Event) -> None:
             try:
                 kind = architecture(parse_model(device.blobs.get(held.version)).architecture)
                 if not answering_file(device.settings.cache, kind).exists():
-                    device.trainer.run(device.job("answer", held.detector) | {"architecture": kind.name})
+                    device.trainer.run(
+                        device.job("answer", held.detector) | {"architecture": kind.name}
+                    )
                 ready.add(held.version)
-            except (Busy, FileNotFoundError):  # the child trains; or the model was replaced just now
+            except (
+                Busy,
+                FileNotFoundError,
+            ):  # the child trains; or the model was replaced just now
                 continue
             except CannotTrain as error:
                 _log.warning("%s cannot answer rings. %s", held.detector, error)

@@ -1,9 +1,11 @@
-"""The owner's word on an event makes its picture one to learn from; taking it back, or deleting the event, unmakes it.
+"""The owner's word on an event makes its picture one to learn from; taking it back, or deleting the
+event, unmakes it.
 
-The picture is copied into the local data set, under the name of its content, once for each detector that the owner
-spoke of. Which split it joins is decided by its bytes. Events with the very same picture share its copies: one stays
-while one of them says so, and of two words that contradict each other the last is learned from. All of it may be cut
-short and repeated: files are put in order first, and the event's row says afterwards that they are.
+The picture is copied into the local data set, under the name of its content, once for each detector
+that the owner spoke of. Which split it joins is decided by its bytes. Events with the very same
+picture share its copies: one stays while one of them says so, and of two words that contradict each
+other the last is learned from. All of it may be cut short and repeated: files are put in order
+first, and the event's row says afterwards that they are.
 """
 
 from __future__ import annotations
@@ -33,8 +35,12 @@ def label(device: Device, events: EventStore, event: Event, labels: Mapping[str,
         StorageFailed: The data set cannot be written.
     """
     if not labels:
-        raise InvalidMessage("No detector is named.", todo="Say of one detector at least whether it applies.")
-    wanted = _places(device, event, {checked_name(name, "detector"): applies for name, applies in labels.items()})
+        raise InvalidMessage(
+            "No detector is named.", todo="Say of one detector at least whether it applies."
+        )
+    wanted = _places(
+        device, event, {checked_name(name, "detector"): applies for name, applies in labels.items()}
+    )
     picture = events.picture(event)
     for path in wanted:
         with storage_errors(f"The folder {path.parent}"):
@@ -51,7 +57,8 @@ def take_back(device: Device, events: EventStore, event: Event) -> None:
 
 
 def delete(device: Device, events: EventStore, event: Event) -> None:
-    """Remove an event with everything that was made of its picture: file, row, training picture, caches.
+    """Remove an event with everything that was made of its picture: file, row, training picture,
+    caches.
 
     A training picture that another event has as well, and says the same of, stays.
     """
@@ -66,14 +73,22 @@ def wanted_event(events: EventStore, number: str) -> Event:
     Raises:
         NotFound: There is none of that number.
     """
-    event = events.event(int(number)) if number.isascii() and number.isdecimal() and len(number) < 16 else None
+    event = (
+        events.event(int(number))
+        if number.isascii() and number.isdecimal() and len(number) < 16
+        else None
+    )
     if event is None:
-        raise NotFound("There is no such event here; it may have been deleted.", todo="Open /events again.")
+        raise NotFound(
+            "There is no such event here; it may have been deleted.", todo="Open /events again."
+        )
     return event
 
 
 def _place(device: Device, event: Event, detector: str, applies: bool) -> Path:
-    folder = layout.split_folder(device.settings.data, detector, device.settings.client, event.split)
+    folder = layout.split_folder(
+        device.settings.data, detector, device.settings.client, event.split
+    )
     return folder / layout.class_names(detector, applies)[0] / _name(event)
 
 
@@ -86,15 +101,21 @@ def _places(device: Device, event: Event, labels: Mapping[str, bool]) -> set[Pat
 
 
 def _remove(device: Device, events: EventStore, event: Event, labels: Mapping[str, bool]) -> None:
-    """Remove the copies of an event's picture that neither `labels` nor another event wants, and what came of them."""
+    """Remove the copies of an event's picture that neither `labels` nor another event wants, and
+    what came of them.
+    """
     client, but = device.settings.client, _places(device, event, labels)
     for other in events.labelled_alike(event):
-        said = {name: applies for name, applies in (other.labels or {}).items() if name not in labels}
+        said = {
+            name: applies for name, applies in (other.labels or {}).items() if name not in labels
+        }
         but |= _places(device, event, said)
     for detector in device.detectors():
         places = [_place(device, event, detector, applies) for applies in (True, False)]
         gone = [path for path in places if path not in but and path.exists()]
-        gone += [half for path in places for half in path.parent.glob(f".{path.name}.*")]  # its writer was killed
+        gone += [
+            half for path in places for half in path.parent.glob(f".{path.name}.*")
+        ]  # its writer was killed
         with storage_errors("A labelled picture", "removed"):
             for path in gone:
                 path.unlink(missing_ok=True)

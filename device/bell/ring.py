@@ -1,4 +1,7 @@
-"""Someone rings: the camera looks, the models answer, the event is kept, the owner is told. Top to bottom."""
+"""Someone rings: the camera looks, the models answer, the event is kept, the owner is told.
+
+Top to bottom.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,8 @@ class Bell:
         device: The device.
         events: What it saw.
         seer: Answers pictures.
-        snapshot: Takes a picture, a JPEG's bytes, or raises what says why there is none; None where no camera is set.
+        snapshot: Takes a picture, a JPEG's bytes, or raises what says why there is none; None where
+            no camera is set.
         tell: Says that there is something to tell the owner; returns at once.
         keep_days: How long events are kept, in days.
         keep_mb: How many megabytes of pictures are kept.
@@ -88,7 +92,9 @@ def follow(bell: Bell) -> None:
 
 def forget_old(bell: Bell) -> int:
     """Remove the events that are kept no longer, and return how many."""
-    old = bell.events.outdated(bell.device.clock(), bell.keep_days * _DAY_S, round(bell.keep_mb * 1e6))
+    old = bell.events.outdated(
+        bell.device.clock(), bell.keep_days * _DAY_S, round(bell.keep_mb * 1e6)
+    )
     bell.events.delete(*old)
     return len(old)
 
@@ -97,6 +103,14 @@ def in_words(answers: dict[str, Answer]) -> str:
     """Return what was seen, as people say it."""
     if not answers:
         return "The picture is kept. No model is in force here yet, so nobody can say what it shows: label it below."
-    seen = [f"{detector} ({answer.score:.0%})" for detector, answer in answers.items() if answer.verdict]
-    other = [f"{detector} ({answer.score:.0%})" for detector, answer in answers.items() if not answer.verdict]
-    return f"Seen: {', '.join(seen) or 'nothing'}." + (f" Not seen: {', '.join(other)}." if other else "")
+    seen = [
+        f"{detector} ({answer.score:.0%})" for detector, answer in answers.items() if answer.verdict
+    ]
+    other = [
+        f"{detector} ({answer.score:.0%})"
+        for detector, answer in answers.items()
+        if not answer.verdict
+    ]
+    return f"Seen: {', '.join(seen) or 'nothing'}." + (
+        f" Not seen: {', '.join(other)}." if other else ""
+    )

@@ -1,10 +1,13 @@
-"""The web process's handle on a camera: starts the process that reads it, keeps the newest picture, replaces it.
+"""The web process's handle on a camera: starts the process that reads it, keeps the newest picture,
+replaces it.
 
-The process (`device/camera/camera_child.py`) is started at the first snapshot, and goes when this process goes, however
-that ends, because its standard input closes. One that cannot open it, ends, or has no new picture for a while is
-replaced, with growing pauses. Whoever asks for a picture waits for at most as long as he said.
+The process (`device/camera/camera_child.py`) is started at the first snapshot, and goes when this
+process goes, however that ends, because its standard input closes. One that cannot open it, ends,
+or has no new picture for a while is replaced, with growing pauses. Whoever asks for a picture waits
+for at most as long as he said.
 
-An address may hold a password. It travels by standard input; what is logged, shown or raised names the host alone.
+An address may hold a password. It travels by standard input; what is logged, shown or raised names
+the host alone.
 """
 
 from __future__ import annotations
@@ -56,8 +59,8 @@ class Camera:
     """A camera that is read in a process of its own; every method may be called from any thread.
 
     Args:
-        source: What its owner wrote: "0" for the first camera of the machine, an address (rtsp, rtmp, http), a video
-            file, or a folder, whose pictures are played over and over.
+        source: What its owner wrote: "0" for the first camera of the machine, an address (rtsp,
+            rtmp, http), a video file, or a folder, whose pictures are played over and over.
         frames_per_s: So many pictures are taken at most; a folder is played at that speed.
         patience_s: Seconds without a new picture after which the process is replaced.
         command: What to start; tests may start something else.
@@ -87,7 +90,9 @@ class Camera:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._child: subprocess.Popen[bytes] | None = None
-        self._newest: tuple[Frame, float] | None = None  # and when it was taken, by the monotonic clock
+        self._newest: tuple[Frame, float] | None = (
+            None  # and when it was taken, by the monotonic clock
+        )
         self._reason: str | None = None
         self._since = time.time()
 
@@ -106,12 +111,16 @@ class Camera:
             if self._thread is None:
                 self._stop = threading.Event()
                 self._since, self._reason, self._newest = time.time(), None, None
-                self._thread = threading.Thread(target=self._keep_reading, args=(self._stop,), name="camera")
+                self._thread = threading.Thread(
+                    target=self._keep_reading, args=(self._stop,), name="camera"
+                )
                 self._thread.daemon = True
                 self._thread.start()
 
     def stop(self) -> None:
-        """Stop reading the camera, and wait until its process has ended; the next snapshot starts it again."""
+        """Stop reading the camera, and wait until its process has ended; the next snapshot starts
+        it again.
+        """
         with self._changed:
             thread, self._thread, self._newest = self._thread, None, None
             self._stop.set()
@@ -157,7 +166,9 @@ class Camera:
             return "connecting" if self._newest is None else "watching", self._since
 
     def gives_pictures(self) -> bool | None:
-        """Return whether the camera gives pictures now; None while it is not in use, or has yet to answer."""
+        """Return whether the camera gives pictures now; None while it is not in use, or has yet to
+        answer.
+        """
         with self._changed:
             return False if self._reason is not None else True if self._newest is not None else None
 
@@ -219,7 +230,11 @@ class Camera:
                     self._child = None
 
     def _order(self, pipe: IO[bytes]) -> None:
-        order = {"source": self._source, "frames_per_s": self._frames_per_s, "patience_s": 0.8 * self._patience_s}
+        order = {
+            "source": self._source,
+            "frames_per_s": self._frames_per_s,
+            "patience_s": 0.8 * self._patience_s,
+        }
         try:
             pipe.write(json.dumps(order).encode() + b"\n")
         except BrokenPipeError:
@@ -251,7 +266,9 @@ class Camera:
 
 
 def shown(source: str) -> str:
-    """Return what may be shown of a camera's source: without user, password and whatever follows a plain path."""
+    """Return what may be shown of a camera's source: without user, password and whatever follows a
+    plain path.
+    """
     if "://" not in source:
         return source
     scheme, rest = source.split("://", 1)
@@ -268,4 +285,8 @@ def _end_of(child: subprocess.Popen[bytes]) -> str:
         code = child.wait(1.0)
     except subprocess.TimeoutExpired:
         return "its process sends nothing any more"
-    return f"its process was killed by {signal.Signals(-code).name}" if code < 0 else "its process ended"
+    return (
+        f"its process was killed by {signal.Signals(-code).name}"
+        if code < 0
+        else "its process ended"
+    )

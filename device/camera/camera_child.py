@@ -1,8 +1,11 @@
-"""The camera's process: `python -m device.camera.camera_child`. A camera library that hangs or crashes does so in here.
+"""The camera's process: `python -m device.camera.camera_child`. A camera library that hangs or
+crashes does so in here.
 
-The first line of standard input is JSON: `source`, which may hold a password and so never stands among the arguments,
-`frames_per_s` and `patience_s`. Standard output carries messages (`device/camera/camera_pipe.py`): pictures, and in the
-end the reason why there are no more. It ends itself when standard input closes.
+The first line of standard input is JSON: `source`, which may hold a password and so never stands
+among the arguments,
+`frames_per_s` and `patience_s`. Standard output carries messages (`device/camera/camera_pipe.py`):
+pictures, and in the end the reason why there are no more. It ends itself when standard input
+closes.
 """
 
 from __future__ import annotations
@@ -33,7 +36,9 @@ _COMPLAINT = re.compile(r": ([A-Z0-9][A-Za-z0-9 ()'-]{3,80})$", re.MULTILINE)
 
 def main() -> None:
     """Read pictures until there are no more, or standard input closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the web process, which then closes our input
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C is for the web process, which then closes our input
     wire = os.dup(1)
     os.dup2(2, 1)  # whatever a library prints goes to the log, not among the pictures
     cv2.setNumThreads(1)
@@ -124,7 +129,11 @@ def _retrieved(capture: Any) -> Any:
 def _opened(source: int | str, backend: int, patience_s: float) -> Any:
     """Open a source; where that fails, find out why from what the library writes to standard error."""
     capture, begun = cv2.VideoCapture(), time.monotonic()
-    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(1000 * patience_s), cv2.CAP_PROP_READ_TIMEOUT_MSEC]
+    limits = [
+        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
+        int(1000 * patience_s),
+        cv2.CAP_PROP_READ_TIMEOUT_MSEC,
+    ]
     limits += [int(1000 * patience_s), cv2.CAP_PROP_N_THREADS, 1]
     with tempfile.TemporaryFile() as told, Path(os.devnull).open("wb") as nowhere:
         os.dup2(told.fileno(), 2)
@@ -137,11 +146,17 @@ def _opened(source: int | str, backend: int, patience_s: float) -> Any:
     if time.monotonic() - begun >= patience_s:
         raise Lost(f"it does not answer within {patience_s:g} s")
     if complaints:
-        raise Lost(complaints[-1] if complaints[-1][:2].isupper() else complaints[-1][0].lower() + complaints[-1][1:])
+        raise Lost(
+            complaints[-1]
+            if complaints[-1][:2].isupper()
+            else complaints[-1][0].lower() + complaints[-1][1:]
+        )
     if isinstance(source, int):
         raise Lost("there is no such camera, or another program uses it")
     raise Lost(
-        "it sends no video, or wants another password" if "://" in source else "it is no video that can be played"
+        "it sends no video, or wants another password"
+        if "://" in source
+        else "it is no video that can be played"
     )
 
 

@@ -1,4 +1,5 @@
-"""The conversation between a camera's process and the web process: messages of a header and so many bytes.
+"""The conversation between a camera's process and the web process: messages of a header and so many
+bytes.
 
     FRAME   a picture as JPEG, and when it was taken
     REASON  a few words in UTF-8: why there are no more pictures

@@ -1,15 +1,16 @@
 """Does something move in front of the camera? A watch that rings by itself, once for each visit.
 
-The background is a running Gaussian average (Wren et al., "Pfinder", 1997): of each pixel a mean and a deviation, so
-that leaves in the wind soon count for less than a still wall. A mixture of Gaussians (OpenCV's MOG2) was not taken: its
-means lag behind the light, and cannot be brought to another one. Here the whole background first gets the light of the
-new picture (the median of the ratios of their pixels, which a visitor who covers less than half of the picture does not
-move), so clouds, dusk and a camera's automatic exposure change nothing.
+The background is a running Gaussian average (Wren et al., "Pfinder", 1997): of each pixel a mean
+and a deviation, so that leaves in the wind soon count for less than a still wall. A mixture of
+Gaussians (OpenCV's MOG2) was not taken: its means lag behind the light, and cannot be brought to
+another one. Here the whole background first gets the light of the new picture (the median of the
+ratios of their pixels, which a visitor who covers less than half of the picture does not move), so
+clouds, dusk and a camera's automatic exposure change nothing.
 
-A lamp may light one part only. Then that part differs from the background, but is still from the next picture on; a
-visitor goes on moving. So only what differs and still changes is motion, and what differs and is still is learned.
-Where more than half of the picture differs, it is taken for another scene and learned at once: a visitor who comes that
-close was seen coming.
+A lamp may light one part only. Then that part differs from the background, but is still from the
+next picture on; a visitor goes on moving. So only what differs and still changes is motion, and
+what differs and is still is learned. Where more than half of the picture differs, it is taken for
+another scene and learned at once: a visitor who comes that close was seen coming.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ _DEVIATIONS = 3.0  # of the pixel's own past
 _LEAST_SHARE = 0.008  # of the picture: somebody at ten metres in front of a wide-angle lens
 _STILL_CHANGES = 0.05  # of what differs
 _EVERYTHING = 0.5  # of the picture: beyond, nothing can be said but that it is another picture
-_LEARN_S, _ABSORB_S = 4.0, 15.0  # time constants: what looks like the background, and what differs but is still
+_LEARN_S, _ABSORB_S = (
+    4.0,
+    15.0,
+)  # time constants: what looks like the background, and what differs but is still
 _WINDOW, _ENOUGH = 5, 3  # so many of the last five pictures
 _KERNEL = np.ones((3, 3), np.uint8)
 _AGAIN_S = 1.0  # until a camera that gave no picture is asked again
@@ -53,7 +57,9 @@ class Motion:
     """
 
     def __init__(self, frames_per_s: float = FRAMES_PER_S) -> None:
-        self._learn, self._absorb = (1.0 - np.exp(-1.0 / (frames_per_s * span)) for span in (_LEARN_S, _ABSORB_S))
+        self._learn, self._absorb = (
+            1.0 - np.exp(-1.0 / (frames_per_s * span)) for span in (_LEARN_S, _ABSORB_S)
+        )
         self._recent: deque[bool] = deque(maxlen=_WINDOW)
         self._mean: Any = None
         self._before: Any = None
@@ -66,7 +72,8 @@ class Motion:
             picture: Grey uint8 [height, width], about `WIDTH_PX` wide; all of the same size.
 
         Returns:
-            The share of the picture in which something moves, from 0 to 1; 0 while that is not sure yet.
+            The share of the picture in which something moves, from 0 to 1; 0 while that is not sure
+            yet.
         """
         now = cv2.GaussianBlur(picture, (5, 5), 0).astype(np.float32)
         if self._mean is None or self._mean.shape != now.shape:
@@ -84,7 +91,9 @@ class Motion:
         share, thing = _largest(differs)
         moving = share >= _LEAST_SHARE and bool(changes[thing].mean() >= _STILL_CHANGES)
         self._recent.append(moving)
-        self._mean += np.where(differs, np.where(changes, 0.0, self._absorb), self._learn) * (now - self._mean)
+        self._mean += np.where(differs, np.where(changes, 0.0, self._absorb), self._learn) * (
+            now - self._mean
+        )
         self._deviation += self._absorb * (np.minimum(distance, 3 * _DIFFERS) - self._deviation)
         self._before = now
         return share if moving and sum(self._recent) >= _ENOUGH else 0.0
@@ -117,7 +126,11 @@ def grey(jpeg: bytes) -> Grey:
         ValueError: It is no picture.
     """
     data = np.frombuffer(jpeg, np.uint8)
-    for size in (cv2.IMREAD_REDUCED_GRAYSCALE_8, cv2.IMREAD_REDUCED_GRAYSCALE_4, cv2.IMREAD_GRAYSCALE):
+    for size in (
+        cv2.IMREAD_REDUCED_GRAYSCALE_8,
+        cv2.IMREAD_REDUCED_GRAYSCALE_4,
+        cv2.IMREAD_GRAYSCALE,
+    ):
         picture = cv2.imdecode(data, size)
         if picture is None:
             raise ValueError("This is no picture.")
@@ -141,8 +154,8 @@ class Source(Protocol):
 class Watch:
     """Looks at what a camera sees, and rings once for each visit.
 
-    A visit ends when nothing has moved for a while; who comes in the cool-down and is still there after it is rung for
-    then.
+    A visit ends when nothing has moved for a while; who comes in the cool-down and is still there
+    after it is rung for then.
 
     Args:
         camera: Its pictures.

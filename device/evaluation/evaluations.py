@@ -1,6 +1,8 @@
-"""What the device keeps of its last comparison of the local and the global model: told to the main server, and shown.
+"""What the device keeps of its last comparison of the local and the global model: told to the main
+server, and shown.
 
-The training child makes the report (`device.evaluation.metrics.report`); it stays here. The main server is told its figures alone.
+The training child makes the report (`device.evaluation.metrics.report`); it stays here. The main
+server is told its figures alone.
 """
 
 from __future__ import annotations
@@ -31,12 +33,16 @@ _THUMBNAIL_PX: Final = 160
 
 
 def tell(device: Device, detector: str) -> str:
-    """Send the main server the figures it has not; return what a person should know of that of `detector`, or ''."""
+    """Send the main server the figures it has not; return what a person should know of that of
+    `detector`, or ''.
+    """
     said = ""
     for measurement in device.store.untold():
         try:
             main = device.standing.main()
-            device.http.post_json(f"{main.url}/performance", _message(device, measurement).to_json(), main)
+            device.http.post_json(
+                f"{main.url}/performance", _message(device, measurement).to_json(), main
+            )
             device.store.note_told(measurement)
         except DoorbellError as error:
             away = isinstance(error, PeerUnreachable)
@@ -61,7 +67,9 @@ def measured(device: Device, detector: str) -> Measurement:
     """
     measurement = device.store.measurement(detector)
     if measurement is None:
-        raise NotFound(f"Nothing of {detector} has been measured here yet.", todo="Open /performance first.")
+        raise NotFound(
+            f"Nothing of {detector} has been measured here yet.", todo="Open /performance first."
+        )
     return measurement
 
 
@@ -70,7 +78,9 @@ def rows(device: Device, measurement: Measurement) -> Iterator[list[Cell]]:
     report = _report(device, measurement)
     rounds = {"local": measurement.trained_round, "global": measurement.global_round}
 
-    def row(model: str, what: str, of: Cell, estimate: Estimate, pictures: int = report["pictures"]) -> list[Cell]:
+    def row(
+        model: str, what: str, of: Cell, estimate: Estimate, pictures: int = report["pictures"]
+    ) -> list[Cell]:
         where: list[Cell] = [measurement.detector, model, rounds.get(model), pictures, what, of]
         return [*where, estimate.value, estimate.low, estimate.high]
 
@@ -84,7 +94,13 @@ def rows(device: Device, measurement: Measurement) -> Iterator[list[Cell]]:
         for false_positives, true_positives in zip(*(found["roc"] or ((), ())), strict=True):
             yield row(model, "true positive rate", false_positives, _alone(true_positives))
         for each in found["reliability"]:
-            yield row(model, "share that shows it", each["predicted"], _alone(each["observed"]), each["pictures"])
+            yield row(
+                model,
+                "share that shows it",
+                each["predicted"],
+                _alone(each["observed"]),
+                each["pictures"],
+            )
         for mistake in found["mistakes"]:
             yield row(model, "score of a mistake", mistake["file"], _alone(mistake["score"]), 1)
 
@@ -113,7 +129,9 @@ def mistake(device: Device, detector: str, model: str, number: int) -> bytes:
                     return thumbnail
         except (DatasetError, OSError):
             pass  # as if it were gone
-    raise NotFound("That picture is not here, or not any more.", todo="Measure again, and open the page again.")
+    raise NotFound(
+        "That picture is not here, or not any more.", todo="Measure again, and open the page again."
+    )
 
 
 def verdict(figures: Figures, pictures: int) -> str:
@@ -133,7 +151,10 @@ def verdict(figures: Figures, pictures: int) -> str:
 
 def outdated(device: Device, measurement: Measurement) -> str:
     """Return what has come since a measurement, in a sentence, or nothing."""
-    training, held = device.store.newest_training(measurement.detector), device.store.held(measurement.detector)
+    training, held = (
+        device.store.newest_training(measurement.detector),
+        device.store.held(measurement.detector),
+    )
     newer = []
     if training is not None and training.local_model != measurement.local_model:
         newer.append(f"a training for round {training.round}")
@@ -145,31 +166,42 @@ def outdated(device: Device, measurement: Measurement) -> str:
 def _shown(device: Device, detector: str) -> dict[str, Any]:
     measurement = device.store.measurement(detector)
     if measurement is None:
-        ready = device.store.newest_training(detector) is not None and device.store.held(detector) is not None
+        ready = (
+            device.store.newest_training(detector) is not None
+            and device.store.held(detector) is not None
+        )
         return {"name": detector, "measurement": None, "ready": ready}
     report = _report(device, measurement)
     figures = parse_figures(report["figures"])
     folder = device.settings.data / detector / device.settings.client / "test"
     for each in (each for model in report["models"].values() for each in model["mistakes"]):
         each["here"] = (folder / each["file"]).is_file()
-        each["file"] = each["file"].encode("utf-8", "replace").decode()  # a file's name need not be text
+        each["file"] = (
+            each["file"].encode("utf-8", "replace").decode()
+        )  # a file's name need not be text
     return {
         "name": detector,
         "measurement": measurement,
         "verdict": verdict(figures, report["pictures"]),
         "outdated": outdated(device, measurement),
-        "table": {label: [shown(metric, figures[row][metric], row == "difference") for row in figures]
-                  for metric, label in METRICS.items()},
+        "table": {
+            label: [shown(metric, figures[row][metric], row == "difference") for row in figures]
+            for metric, label in METRICS.items()
+        },
         "models": report["models"],
         "classes": _classes(detector),
-    }  # fmt: skip
+    }
 
 
 def _message(device: Device, measurement: Measurement) -> Performance:
     report = _report(device, measurement)
     figures = parse_figures(report["figures"])
     return Performance(
-        measurement.detector, measurement.trained_round, measurement.version, report["pictures"], figures
+        measurement.detector,
+        measurement.trained_round,
+        measurement.version,
+        report["pictures"],
+        figures,
     )
 
 

@@ -1,8 +1,9 @@
 """How well scores tell the two classes apart, and how sure that is. The training child runs it.
 
-Intervals are bootstrap percentile intervals (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13):
-the test pictures are drawn again with replacement, as many as there are, a thousand times, and the middle 95 % of what
-is measured on the draws is the interval. Two models are measured on the same draws, so that their difference is paired.
+Intervals are bootstrap percentile intervals (Efron & Tibshirani, An Introduction to the Bootstrap,
+1993, chapter 13): the test pictures are drawn again with replacement, as many as there are, a
+thousand times, and the middle 95 % of what is measured on the draws is the interval. Two models are
+measured on the same draws, so that their difference is paired.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ def measure(labels: Labels, scores: Scores, threshold: float = 0.5) -> dict[str,
         threshold: From which score on the answer is yes.
 
     Returns:
-        pictures, accuracy, precision, recall, f1, roc_auc (None where one class is missing), and confusion:
-        [[true negatives, false positives], [false negatives, true positives]].
+        pictures, accuracy, precision, recall, f1, roc_auc (None where one class is missing), and
+        confusion: [[true negatives, false positives], [false negatives, true positives]].
     """
     answers = (scores >= threshold).astype(np.uint8)
     both = len(np.unique(labels)) == 2
@@ -52,7 +53,11 @@ def measure(labels: Labels, scores: Scores, threshold: float = 0.5) -> dict[str,
 
 
 def compare(
-    labels: Labels, local_scores: Scores, global_scores: Scores, resamples: int = RESAMPLES, seed: int = 0
+    labels: Labels,
+    local_scores: Scores,
+    global_scores: Scores,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> Figures:
     """Estimate each metric of two models, and of global minus local, with 95 % intervals.
 
@@ -82,7 +87,9 @@ def compare(
     }
 
 
-def reliability(labels: Labels, scores: Scores, bins: int = BINS) -> tuple[list[dict[str, float]], float]:
+def reliability(
+    labels: Labels, scores: Scores, bins: int = BINS
+) -> tuple[list[dict[str, float]], float]:
     """Hold predicted probabilities against how often the object was there.
 
     Args:
@@ -91,19 +98,25 @@ def reliability(labels: Labels, scores: Scores, bins: int = BINS) -> tuple[list[
         bins: Number of equally wide ranges of probability.
 
     Returns:
-        Of each bin that is not empty: predicted (mean probability), observed (share of pictures that show the object)
-        and pictures; and the expected calibration error (Guo et al., On Calibration of Modern Neural Networks, ICML
-        2017) of these probabilities: the mean gap between the two, weighted by pictures.
+        Of each bin that is not empty: predicted (mean probability), observed (share of pictures
+        that show the object) and pictures; and the expected calibration error (Guo et al., On
+        Calibration of Modern Neural Networks, ICML 2017) of these probabilities: the mean gap
+        between the two, weighted by pictures.
     """
     which = np.minimum((scores * bins).astype(np.int64), bins - 1)
     pictures = np.bincount(which, minlength=bins)
-    predicted, observed = (np.bincount(which, weights=each.astype(np.float64), minlength=bins)
-                           for each in (scores, labels))  # fmt: skip
+    predicted, observed = (
+        np.bincount(which, weights=each.astype(np.float64), minlength=bins)
+        for each in (scores, labels)
+    )
     curve = [
-        {"predicted": float(predicted[k] / pictures[k]), "observed": float(observed[k] / pictures[k]),
-         "pictures": int(pictures[k])}
+        {
+            "predicted": float(predicted[k] / pictures[k]),
+            "observed": float(observed[k] / pictures[k]),
+            "pictures": int(pictures[k]),
+        }
         for k in np.flatnonzero(pictures)
-    ]  # fmt: skip
+    ]
     return curve, float(np.abs(predicted - observed).sum() / len(labels))
 
 
@@ -118,8 +131,8 @@ def examine(labels: Labels, scores: Scores) -> dict[str, Any]:
     """Look at a model's scores from every side that a page shows.
 
     Returns:
-        confusion, as `measure` has it; roc: false and true positive rates, empty where one class is missing;
-        reliability and calibration_error, as `reliability` has them.
+        confusion, as `measure` has it; roc: false and true positive rates, empty where one class is
+        missing; reliability and calibration_error, as `reliability` has them.
     """
     curve, error = reliability(labels, scores)
     rates = metrics.roc_curve(labels, scores)[:2] if len(np.unique(labels)) == 2 else ()
@@ -135,12 +148,16 @@ def report(labels: Labels, scores: Mapping[str, Scores]) -> dict[str, Any]:
     """Compare "local" and "global" scores of the same pictures in full, as plain values.
 
     Returns:
-        pictures; figures, as `compare` gives them; models: name to what `examine` says, and `mistakes`: index, label
-        (1 where the picture shows the object) and score of each of the worst.
+        pictures; figures, as `compare` gives them; models: name to what `examine` says, and
+        `mistakes`: index, label (1 where the picture shows the object) and score of each of the
+        worst.
     """
     models = {}
     for name, of in scores.items():
-        worst = [{"index": k, "label": int(labels[k]), "score": float(of[k])} for k in worst_mistakes(labels, of)]
+        worst = [
+            {"index": k, "label": int(labels[k]), "score": float(of[k])}
+            for k in worst_mistakes(labels, of)
+        ]
         models[name] = examine(labels, of) | {"mistakes": worst}
     figures = compare(labels, scores["local"], scores["global"])
     return {"pictures": len(labels), "figures": figures_to_json(figures), "models": models}
@@ -149,26 +166,38 @@ def report(labels: Labels, scores: Mapping[str, Scores]) -> dict[str, Any]:
 def _draws(rng: np.random.Generator, rows: int, count: int) -> NDArray[np.float64]:
     """Return how often each of `count` pictures is in each of `rows` draws, float64[rows, count]."""
     chosen = rng.integers(0, count, (rows, count)) + count * np.arange(rows)[:, np.newaxis]
-    return np.bincount(chosen.ravel(), minlength=rows * count).reshape(rows, count).astype(np.float64)
+    return (
+        np.bincount(chosen.ravel(), minlength=rows * count).reshape(rows, count).astype(np.float64)
+    )
 
 
 def _metrics(counts: NDArray[np.float64], labels: Labels, scores: Scores) -> NDArray[np.float64]:
-    """Return the metrics of each draw, float64[draws, 5] in the order of METRICS; NaN where one is 0 / 0."""
+    """Return the metrics of each draw, float64[draws, 5] in the order of METRICS; NaN where one is
+    0 / 0.
+    """
     there, yes = labels == 1, scores >= 0.5
     cases = np.stack([yes == there, yes & there, yes & ~there, ~yes & there], axis=1)
     right, tp, fp, fn = (counts @ cases).T
     with np.errstate(invalid="ignore"):
         precision, recall, f1 = tp / (tp + fp), tp / (tp + fn), 2 * tp / (2 * tp + fp + fn)
-        return np.stack([right / len(labels), precision, recall, f1, _auc(counts, there, scores)], axis=1)
+        return np.stack(
+            [right / len(labels), precision, recall, f1, _auc(counts, there, scores)], axis=1
+        )
 
 
-def _auc(counts: NDArray[np.float64], there: NDArray[np.bool_], scores: Scores) -> NDArray[np.float64]:
-    """Return each draw's share of pairs, one picture of each class, in the right order; a tie is half a pair."""
+def _auc(
+    counts: NDArray[np.float64], there: NDArray[np.bool_], scores: Scores
+) -> NDArray[np.float64]:
+    """Return each draw's share of pairs, one picture of each class, in the right order; a tie is
+    half a pair.
+    """
     order = np.argsort(scores, kind="stable")
     ranked, places = counts[:, order], np.flatnonzero(np.diff(scores[order], prepend=-np.inf))
     yes, no = (np.add.reduceat(ranked * of, places, axis=1) for of in (there[order], ~there[order]))
     below = np.cumsum(no, axis=1) - no
-    won: NDArray[np.float64] = (yes * (below + no / 2)).sum(axis=1) / (yes.sum(axis=1) * no.sum(axis=1))
+    won: NDArray[np.float64] = (yes * (below + no / 2)).sum(axis=1) / (
+        yes.sum(axis=1) * no.sum(axis=1)
+    )
     return won
 
 

@@ -1,4 +1,7 @@
-"""One training as a picture, as both ancestors drew it, and two models side by side. The training child runs it."""
+"""One training as a picture, as both ancestors drew it, and two models side by side.
+
+The training child runs it.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,9 @@ def training_plot(detector: str, history: Sequence[dict[str, Any]]) -> bytes:
     epochs = range(1, len(history) + 1)
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         axes.plot(epochs, [epoch[name] for epoch in history], marker="o", label="training")
-        axes.plot(epochs, [epoch[f"val_{name}"] for epoch in history], marker="s", label="validation")
+        axes.plot(
+            epochs, [epoch[f"val_{name}"] for epoch in history], marker="s", label="validation"
+        )
         axes.set(title=f"{detector}: {name}", xlabel="epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
@@ -50,20 +55,30 @@ def comparison_plot(detector: str, report: Mapping[str, Any]) -> bytes:
         label = f"{name}, no AUC" if auc is None else f"{name}, AUC {auc:.3f}"
         panels[0, 0].plot(*(model["roc"] or ((), ())), look, markersize=3, label=label)
         curve = [[each[of] for each in model["reliability"]] for of in ("predicted", "observed")]
-        panels[0, 1].plot(*curve, look, markersize=5, label=f"{name}, error {model['calibration_error']:.3f}")
+        panels[0, 1].plot(
+            *curve, look, markersize=5, label=f"{name}, error {model['calibration_error']:.3f}"
+        )
     for axes in panels[0]:
         axes.plot((0, 1), (0, 1), color="grey", linewidth=0.8, linestyle=":")
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
         axes.grid(alpha=0.3)
         axes.legend(loc="lower right")
-    panels[0, 0].set(title=f"{detector}: ROC", xlabel="false positive rate", ylabel="true positive rate")
-    panels[0, 1].set(title=f"{detector}: reliability", xlabel="predicted probability", ylabel="share that shows it")
+    panels[0, 0].set(
+        title=f"{detector}: ROC", xlabel="false positive rate", ylabel="true positive rate"
+    )
+    panels[0, 1].set(
+        title=f"{detector}: reliability",
+        xlabel="predicted probability",
+        ylabel="share that shows it",
+    )
     for axes, (name, model) in zip(panels[1], report["models"].items(), strict=True):
         _draw_confusion(axes, detector, name, model["confusion"])
     return _png(figure)
 
 
-def _draw_confusion(axes: Axes, detector: str, name: str, confusion: Sequence[Sequence[int]]) -> None:
+def _draw_confusion(
+    axes: Axes, detector: str, name: str, confusion: Sequence[Sequence[int]]
+) -> None:
     most = max(1, *map(max, confusion))
     axes.imshow(confusion, cmap="Blues", vmin=0, vmax=most)
     for row, counts in enumerate(confusion):

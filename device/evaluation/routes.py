@@ -1,4 +1,6 @@
-"""The device's page of how well its models do, and what it shows: pictures, a plot, a table to take away."""
+"""The device's page of how well its models do, and what it shows: pictures, a plot, a table to take
+away.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ def add_report(app: Flask, device: Device) -> None:
 
     @app.get("/report")
     def report() -> str:
-        return render_page(app, "performance.html", lambda: {"detectors": evaluations.page(device)}, here="/report")
+        return render_page(
+            app, "performance.html", lambda: {"detectors": evaluations.page(device)}, here="/report"
+        )
 
     @app.get("/report/<detector>.csv")
     def report_csv(detector: str) -> Response:

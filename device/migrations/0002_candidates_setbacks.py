@@ -1,4 +1,6 @@
-"""Models that have not answered yet, what the others answered, what went wrong, and trainings by the schedule."""
+"""Models that have not answered yet, what the others answered, what went wrong, and trainings by
+the schedule.
+"""
 
 from __future__ import annotations
 
@@ -39,4 +41,6 @@ def upgrade() -> None:
         sa.Column("pictures", sa.Integer, nullable=False),
         sa.Column("after", sa.Integer),
     )
-    op.add_column("trainings", sa.Column("pictures", sa.Integer, nullable=False, server_default="0"))
+    op.add_column(
+        "trainings", sa.Column("pictures", sa.Integer, nullable=False, server_default="0")
+    )

@@ -1,8 +1,10 @@
-"""What Home Assistant is told over MQTT: topics, and the document by which it finds the doorbell. Nothing here sends.
+"""What Home Assistant is told over MQTT: topics, and the document by which it finds the doorbell.
+Nothing here sends.
 
-One document describes the whole device, with its parts as `components`: what Home Assistant documents first, for its
-versions since 2024.12 (home-assistant.io/integrations/mqtt, "Device discovery payload"). A doorbell's event entity
-must know the type `ring` (developers.home-assistant.io, blog of 2026-04-15).
+One document describes the whole device, with its parts as `components`: what Home Assistant
+documents first, for its versions since 2024.12 (home-assistant.io/integrations/mqtt, "Device
+discovery payload"). A doorbell's event entity must know the type `ring`
+(developers.home-assistant.io, blog of 2026-04-15).
 """
 
 from __future__ import annotations
@@ -18,7 +20,13 @@ from shared.names import NAME, checked_name
 ONLINE: Final = "online"
 OFFLINE: Final = "offline"
 _MAKER = "Doorbell Federation"
-_PLATFORMS = {"verdict": "binary_sensor", "score": "sensor", "round": "sensor", "ring": "event", "picture": "image"}
+_PLATFORMS = {
+    "verdict": "binary_sensor",
+    "score": "sensor",
+    "round": "sensor",
+    "ring": "event",
+    "picture": "image",
+}
 _OF_A_DETECTOR = ("verdict", "score", "round")
 
 
@@ -46,7 +54,11 @@ class Entities:
         checked_name(self.identity, "device")
         checked_name(self.device, "device")
         if not all(map(NAME.fullmatch, self.prefix.lower().split("/"))):
-            raise SettingsError("That is no prefix of topics.", kept="", todo="Home Assistant's own is homeassistant.")
+            raise SettingsError(
+                "That is no prefix of topics.",
+                kept="",
+                todo="Home Assistant's own is homeassistant.",
+            )
 
     @property
     def discovery(self) -> str:
@@ -64,7 +76,9 @@ class Entities:
         return self.topic("availability")
 
     def topic(self, what: str, detector: str | None = None) -> str:
-        """Return the topic of one thing: "ring", "picture", or "verdict", "score" and "round" of a detector."""
+        """Return the topic of one thing: "ring", "picture", or "verdict", "score" and "round" of a
+        detector.
+        """
         return f"doorbell/{self.identity}/{what if detector is None else f'{detector}/{what}'}"
 
     def components(self, detectors: Iterable[str]) -> frozenset[str]:
@@ -95,13 +109,20 @@ class Entities:
             "payload_available": ONLINE,
             "payload_not_available": OFFLINE,
             "qos": 1,
-            "components": parts | {key: {"platform": _PLATFORMS[key.partition("-")[0]]} for key in sorted(without)},
+            "components": parts
+            | {key: {"platform": _PLATFORMS[key.partition("-")[0]]} for key in sorted(without)},
         }
 
     def known(self, document: object) -> frozenset[str]:
-        """Return the keys of our components in a document found at the broker; anybody may have put it there."""
+        """Return the keys of our components in a document found at the broker; anybody may have put
+        it there.
+        """
         found = document.get("components") if isinstance(document, Mapping) else None
-        return frozenset(key for key in found if _is_ours(key)) if isinstance(found, Mapping) else frozenset()
+        return (
+            frozenset(key for key in found if _is_ours(key))
+            if isinstance(found, Mapping)
+            else frozenset()
+        )
 
     def topics_of(self, components: Iterable[str]) -> tuple[str, ...]:
         """Return the topics of components by which something may be retained at the broker."""
@@ -110,7 +131,10 @@ class Entities:
 
     def _part(self, key: str) -> dict[str, Any]:
         what, _, detector = key.partition("-")
-        topic, name = self.topic(what, detector or None), detector.replace("_", " ").replace("-", " ").capitalize()
+        topic, name = (
+            self.topic(what, detector or None),
+            detector.replace("_", " ").replace("-", " ").capitalize(),
+        )
         mine: dict[str, dict[str, Any]] = {
             "ring": {"name": None, "device_class": "doorbell", "event_types": ["ring", "motion"]},
             "verdict": {"name": name, "device_class": "occupancy", "off_delay": self.on_s},

@@ -1,11 +1,12 @@
 """The owner's MQTT broker is told of every ring, in the way that Home Assistant understands.
 
-paho-mqtt, the Eclipse project's own client: Home Assistant speaks through it too, it needs nothing else, and it has
-types. MQTT 3.1.1, as every broker understands it. Every connection is a new one without a past: paho's own reconnecting
-would send again what was given up meanwhile.
+paho-mqtt, the Eclipse project's own client: Home Assistant speaks through it too, it needs nothing
+else, and it has types. MQTT 3.1.1, as every broker understands it. Every connection is a new one
+without a past: paho's own reconnecting would send again what was given up meanwhile.
 
-An ON of a sensor is not retained, an OFF is: who comes later never sees a visitor who has left. Events are not retained
-either (Home Assistant would ignore them), and no picture stays at the broker.
+An ON of a sensor is not retained, an OFF is: who comes later never sees a visitor who has left.
+Events are not retained either (Home Assistant would ignore them), and no picture stays at the
+broker.
 """
 
 from __future__ import annotations
@@ -52,18 +53,37 @@ def parse_broker(address: str) -> Broker:
     """Return the broker that an address names, "mqtts://user:password@host:port".
 
     Args:
-        address: mqtts is TLS, port 8883; mqtt is not, port 1883. Signs in user and password may be escaped (%40).
+        address: mqtts is TLS, port 8883; mqtt is not, port 1883. Signs in user and password may be
+            escaped (%40).
 
     Raises:
         SettingsError: It is none; it is not quoted.
     """
     with suppress(ValueError):  # such as a port that is no number
         parts = urlsplit(address)
-        plain = address.isprintable() and " " not in address and not parts.query and not parts.fragment
-        if plain and parts.scheme in _PORTS and parts.hostname and parts.path in ("", "/") and parts.port != 0:
-            user, password = (None if part is None else unquote(part) for part in (parts.username, parts.password))
-            return Broker(parts.hostname, parts.port or _PORTS[parts.scheme], parts.scheme == "mqtts", user, password)
-    raise SettingsError("The MQTT broker's address is none.", kept="", todo="It is mqtts://user:password@host:port.")
+        plain = (
+            address.isprintable() and " " not in address and not parts.query and not parts.fragment
+        )
+        if (
+            plain
+            and parts.scheme in _PORTS
+            and parts.hostname
+            and parts.path in ("", "/")
+            and parts.port != 0
+        ):
+            user, password = (
+                None if part is None else unquote(part) for part in (parts.username, parts.password)
+            )
+            return Broker(
+                parts.hostname,
+                parts.port or _PORTS[parts.scheme],
+                parts.scheme == "mqtts",
+                user,
+                password,
+            )
+    raise SettingsError(
+        "The MQTT broker's address is none.", kept="", todo="It is mqtts://user:password@host:port."
+    )
 
 
 @dataclass(frozen=True)
@@ -86,9 +106,18 @@ class Mqtt:
     name = "mqtt"
 
     def __init__(
-        self, broker: Broker, entities: Entities, rounds: Callable[[], Mapping[str, int]], timeout_s: float = 10.0
+        self,
+        broker: Broker,
+        entities: Entities,
+        rounds: Callable[[], Mapping[str, int]],
+        timeout_s: float = 10.0,
     ) -> None:
-        self._broker, self._entities, self._rounds, self._timeout_s = broker, entities, rounds, timeout_s
+        self._broker, self._entities, self._rounds, self._timeout_s = (
+            broker,
+            entities,
+            rounds,
+            timeout_s,
+        )
         self._connection: _Connection | None = None
         self._announced: Mapping[str, int] = {}
 
@@ -100,7 +129,9 @@ class Mqtt:
             raise NotTold(f"{self._broker} has ended the connection.")
         with self._dropped_unless_told():
             if connection is None:
-                connection = self._connection = _Connection(self._broker, self._entities, self._timeout_s, wake)
+                connection = self._connection = _Connection(
+                    self._broker, self._entities, self._timeout_s, wake
+                )
                 connection.open()
             self._announce(connection, rounds)
             connection.settled = True
@@ -117,7 +148,9 @@ class Mqtt:
         for detector in filter(self._announced.__contains__, answers):
             answer = answers[detector]
             yes, score = answer["verdict"], f"{100 * answer['score']:.2f}"
-            messages.append(_Message(entities.topic("verdict", detector), "ON" if yes else "OFF", not yes))
+            messages.append(
+                _Message(entities.topic("verdict", detector), "ON" if yes else "OFF", not yes)
+            )
             messages.append(_Message(entities.topic("score", detector), score, True))
         if entities.pictures and happening.picture is not None:
             messages.append(_Message(entities.topic("picture"), happening.picture, False))
@@ -129,18 +162,24 @@ class Mqtt:
             connection.publish(messages)
 
     def close(self) -> None:
-        """End the connection; the broker says that the device is gone, as it does whenever that happens."""
+        """End the connection; the broker says that the device is gone, as it does whenever that
+        happens.
+        """
         self._drop()
 
     def _announce(self, connection: _Connection, rounds: Mapping[str, int]) -> None:
-        """Publish what the device consists of, and remove what it no longer consists of, unless all that is known."""
+        """Publish what the device consists of, and remove what it no longer consists of, unless all
+        that is known.
+        """
         entities, before, new = self._entities, self._announced, not connection.settled
         gone = (connection.known | entities.components(before)) - entities.components(rounds)
         if not (new or gone or connection.asked or rounds != before):
             return
         connection.asked, messages = False, []
         if gone:
-            messages.append(_Message(entities.discovery, json.dumps(entities.document(rounds, gone)), True))
+            messages.append(
+                _Message(entities.discovery, json.dumps(entities.document(rounds, gone)), True)
+            )
             messages += [_Message(topic, b"", True) for topic in entities.topics_of(gone)]
         messages.append(_Message(entities.discovery, json.dumps(entities.document(rounds)), True))
         messages.append(_Message(entities.availability, ONLINE, True))
@@ -172,14 +211,22 @@ class _Connection:
     Attributes:
         lost: Whether it is over.
         asked: Whether Home Assistant has started, and wants to be told again.
-        known: Keys of components that the broker knew before this connection, and that were not removed yet.
+        known: Keys of components that the broker knew before this connection, and that were not
+            removed yet.
         settled: Whether the device was announced by it; from then on its end is news.
     """
 
-    def __init__(self, broker: Broker, entities: Entities, timeout_s: float, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, broker: Broker, entities: Entities, timeout_s: float, wake: Callable[[], None]
+    ) -> None:
         self.lost, self.asked, self.settled = False, False, False
         self.known: frozenset[str] = frozenset()
-        self._broker, self._entities, self._timeout_s, self._wake = broker, entities, timeout_s, wake
+        self._broker, self._entities, self._timeout_s, self._wake = (
+            broker,
+            entities,
+            timeout_s,
+            wake,
+        )
         self._answered, self._refused = threading.Event(), ""
         client = paho.Client(
             CallbackAPIVersion.VERSION2,
@@ -219,7 +266,10 @@ class _Connection:
         Raises:
             NotTold: It does not say so in time, or the connection is lost.
         """
-        sent = [self._client.publish(each.topic, each.payload, qos=1, retain=each.retain) for each in messages]
+        sent = [
+            self._client.publish(each.topic, each.payload, qos=1, retain=each.retain)
+            for each in messages
+        ]
         deadline, confirmed = time.monotonic() + self._timeout_s, False
         with suppress(RuntimeError, ValueError):  # some were not even sent
             for message in sent:
@@ -230,17 +280,25 @@ class _Connection:
             raise NotTold(f"{self._broker} did not confirm what it was told.")
 
     def drop(self) -> None:
-        """End it without taking leave, whatever state it is in, so that the broker publishes the last will."""
+        """End it without taking leave, whatever state it is in, so that the broker publishes the
+        last will.
+        """
         self.settled = False
         with suppress(OSError):
             if isinstance(connected := self._client.socket(), socket.socket):
                 connected.shutdown(socket.SHUT_RDWR)
         self._client.loop_stop()
 
-    def _on_connect(self, _client: object, _data: object, _flags: object, reason: ReasonCode, _: object) -> None:
+    def _on_connect(
+        self, _client: object, _data: object, _flags: object, reason: ReasonCode, _: object
+    ) -> None:
         if reason.is_failure:
             names = {"Bad user name or password", "Not authorized"}
-            refused = "refuses the user name or the password." if str(reason) in names else f"refuses: {reason}."
+            refused = (
+                "refuses the user name or the password."
+                if str(reason) in names
+                else f"refuses: {reason}."
+            )
             self._refused = refused
         self._answered.set()
 
@@ -252,7 +310,11 @@ class _Connection:
             self._wake()
 
     def _on_message(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
-        if message.topic == self._entities.birth and message.payload == ONLINE.encode() and not message.retain:
+        if (
+            message.topic == self._entities.birth
+            and message.payload == ONLINE.encode()
+            and not message.retain
+        ):
             self.asked = True
         elif message.topic == self._entities.discovery and message.retain:
             with suppress(ValueError, RecursionError):
@@ -267,4 +329,6 @@ def _why(error: Exception) -> str:
         return f"its certificate does not hold ({error.verify_message})"
     if isinstance(error, TimeoutError):
         return "it does not answer in time"
-    return ((error.strerror if isinstance(error, OSError) else "") or "the connection failed").lower()
+    return (
+        (error.strerror if isinstance(error, OSError) else "") or "the connection failed"
+    ).lower()

@@ -1,4 +1,7 @@
-"""What happened at the door: one ring, what the models answered, and who is to be told. Plain data."""
+"""What happened at the door: one ring, what the models answered, and who is to be told.
+
+Plain data.
+"""
 
 from __future__ import annotations
 
@@ -57,19 +60,25 @@ class Happening:
         return "motion" if self.source == "motion" else "ring"
 
     def facts(self) -> dict[str, Any]:
-        """Return all but the picture as JSON has it, with names and numbers that are safe to pass on.
+        """Return all but the picture as JSON has it, with names and numbers that are safe to pass
+        on.
 
         Raises:
             InvalidMessage: A name is none, or a number is not between 0 and 1.
         """
         if self.source not in SOURCES:
-            raise InvalidMessage("That is not what rings a doorbell.", todo=f"It is one of {', '.join(SOURCES)}.")
+            raise InvalidMessage(
+                "That is not what rings a doorbell.", todo=f"It is one of {', '.join(SOURCES)}."
+            )
         return {
             "id": self.id,
             "at": datetime.fromtimestamp(self.at, UTC).isoformat(timespec="milliseconds"),
             "device": checked_name(self.device, "device"),
             "source": self.source,
-            "answers": {checked_name(name, "detector"): _facts(answer) for name, answer in self.answers.items()},
+            "answers": {
+                checked_name(name, "detector"): _facts(answer)
+                for name, answer in self.answers.items()
+            },
         }
 
 

@@ -1,8 +1,10 @@
-"""The owner is told of every ring: in order, by a thread of its own, and without the ring waiting for it.
+"""The owner is told of every ring: in order, by a thread of its own, and without the ring waiting
+for it.
 
-There is no queue beside the events: they are on the disk before anybody is told, and each teller notes how far it has
-come. So what was not told before a power cut is told after it, and a ring costs the setting of a flag. What nobody
-could be told of within ten minutes is given up, and logged: news of a visitor who has left helps nobody.
+There is no queue beside the events: they are on the disk before anybody is told, and each teller
+notes how far it has come. So what was not told before a power cut is told after it, and a ring
+costs the setting of a flag. What nobody could be told of within ten minutes is given up, and
+logged: news of a visitor who has left helps nobody.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ MAX_PICTURE_BYTES: Final = 700_000
 """What servers and brokers take as they come: in base64 it is less than a megabyte."""
 
 LOOK_S: Final = 60.0
-"""So often a teller looks by itself: for events of another process, and whether what it says of the device holds."""
+"""So often a teller looks by itself: for events of another process, and whether what it says of the
+device holds.
+"""
 
 _SLICE_S = 0.5
 _log = logging.getLogger(__name__)
@@ -60,7 +64,8 @@ class Teller(Protocol):
     name: str
 
     def ready(self, wake: Callable[[], None]) -> None:
-        """Be ready to tell, and call `wake`, from any thread, as soon as this should be called again.
+        """Be ready to tell, and call `wake`, from any thread, as soon as this should be called
+        again.
 
         Raises:
             NotTold: It is not possible now.
@@ -87,7 +92,8 @@ class Telling:
         teller: Which.
         told: How far it has come.
         following: Returns the oldest event after a number, without its picture; or None.
-        picture: Returns an event's JPEG, or None if it is gone; None where the owner does not allow pictures.
+        picture: Returns an event's JPEG, or None if it is gone; None where the owner does not allow
+            pictures.
         clock: Seconds since the epoch.
         monotonic: Seconds since some moment.
         rng: Of the pauses.
@@ -121,7 +127,11 @@ class Telling:
                 except NotTold as error:
                     least, most = error.least_s, self._pauses.next()
                 except Unwanted as error:
-                    _log.warning("Nobody is told by %s until this device starts again. %s", self.teller.name, error)
+                    _log.warning(
+                        "Nobody is told by %s until this device starts again. %s",
+                        self.teller.name,
+                        error,
+                    )
                     stop.wait()
                     return
                 stop.wait(least)
@@ -143,7 +153,9 @@ class Telling:
                 try:
                     self.teller.tell(self._with_picture(happening))
                 except InvalidMessage as error:
-                    _log.warning("Event %d cannot be told by %s. %s", happening.id, self.teller.name, error)
+                    _log.warning(
+                        "Event %d cannot be told by %s. %s", happening.id, self.teller.name, error
+                    )
                 self._note(happening.id)
                 happening = self._next()
         except NotTold as error:
@@ -163,7 +175,9 @@ class Telling:
         if self._done is None:
             self._done = self.told.last(self.teller.name)
         promised, given_up, after = self._done is not None, 0, self._done or 0
-        while (happening := self.following(after)) and self.clock() - happening.at > WORTH_TELLING_S:
+        while (
+            happening := self.following(after)
+        ) and self.clock() - happening.at > WORTH_TELLING_S:
             after, given_up = happening.id, given_up + 1
         if given_up and promised:
             said = "%d events, the last of them %d, were not told by %s: they are older than ten minutes."
@@ -191,5 +205,9 @@ class Telling:
     def _rest(self, stop: threading.Event, seconds: float) -> None:
         """Wait until there is news, but no longer than so many seconds."""
         until = self.monotonic() + seconds
-        while not stop.is_set() and (left := until - self.monotonic()) > 0 and not self._news.wait(min(left, _SLICE_S)):
+        while (
+            not stop.is_set()
+            and (left := until - self.monotonic()) > 0
+            and not self._news.wait(min(left, _SLICE_S))
+        ):
             pass

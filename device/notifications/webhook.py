@@ -1,8 +1,9 @@
-"""The owner's own address is told of every ring, signed as Standard Webhooks says (github.com/standard-webhooks).
+"""The owner's own address is told of every ring, signed as Standard Webhooks says
+(github.com/standard-webhooks).
 
-One POST on a connection of its own. Redirects are not followed, no proxy is asked, nothing of the answer but its
-status and one header field is used, and however slowly it comes, an attempt ends in time. The address may carry a
-secret, so no more of it than scheme and host is ever written down.
+One POST on a connection of its own. Redirects are not followed, no proxy is asked, nothing of the
+answer but its status and one header field is used, and however slowly it comes, an attempt ends in
+time. The address may carry a secret, so no more of it than scheme and host is ever written down.
 """
 
 from __future__ import annotations
@@ -43,7 +44,11 @@ class Webhook:
     name = "webhook"
 
     def __init__(
-        self, address: str, secret: str, timeout_s: float = 15.0, clock: Callable[[], float] = time.time
+        self,
+        address: str,
+        secret: str,
+        timeout_s: float = 15.0,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._key, parts = _key(secret), _parts(address)
         self._timeout_s, self._clock = timeout_s, clock
@@ -51,7 +56,10 @@ class Webhook:
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        self._headers = {"Content-Type": "application/json", "User-Agent": f"doorbell-federation/{__version__}"}
+        self._headers = {
+            "Content-Type": "application/json",
+            "User-Agent": f"doorbell-federation/{__version__}",
+        }
         if parts.username is not None:
             user = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
             self._headers["Authorization"] = f"Basic {base64.b64encode(user).decode()}"
@@ -72,13 +80,16 @@ class Webhook:
         if status == _GONE:
             raise Unwanted(f"{self._where} answered 410, which says so.")
         if 300 <= status < 400:
-            raise NotTold(f"{self._where} answered {status}, a redirect, which is not followed: mend the address.")
+            raise NotTold(
+                f"{self._where} answered {status}, a redirect, which is not followed: mend the address."
+            )
         if not 200 <= status < 300:
             raise NotTold(f"{self._where} answered {status}.", _seconds(again))
 
     def _post(self, body: bytes, happening: Happening) -> tuple[int, str]:
         """Return the answer's status, and its field Retry-After."""
-        number = f"{happening.device}_{happening.id}_{round(1000 * happening.at)}"  # the same in every attempt
+        # the same in every attempt
+        number = f"{happening.device}_{happening.id}_{round(1000 * happening.at)}"
         stamp = str(int(self._clock()))
         digest = hmac.digest(self._key, f"{number}.{stamp}.".encode() + body, "sha256")
         signed = {"Webhook-Id": number, "Webhook-Timestamp": stamp}
@@ -87,7 +98,9 @@ class Webhook:
         watchdog = threading.Timer(self._timeout_s, _cut, (connection,))
         watchdog.start()
         try:
-            connection.request("POST", self._target, body, self._headers | signed | {"Connection": "close"})
+            connection.request(
+                "POST", self._target, body, self._headers | signed | {"Connection": "close"}
+            )
             response = connection.getresponse()
             return response.status, response.headers.get("Retry-After", "")
         except (OSError, HTTPException, ValueError) as error:
@@ -123,7 +136,9 @@ def _key(secret: str) -> bytes:
         if secret.startswith("whsec_") and 24 <= len(key) <= 64:
             return key
     raise SettingsError(
-        "The webhook's secret is none.", kept="", todo="It is whsec_ and then 24 to 64 random bytes in base64."
+        "The webhook's secret is none.",
+        kept="",
+        todo="It is whsec_ and then 24 to 64 random bytes in base64.",
     )
 
 

@@ -1,4 +1,6 @@
-"""What a device no longer needs goes: all but the newest trainings, and the models that nothing starts from."""
+"""What a device no longer needs goes: all but the newest trainings, and the models that nothing
+starts from.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +21,16 @@ _log = logging.getLogger(__name__)
 def tidy(device: Device, grace_s: float = 3600.0) -> int:
     """Forget old trainings, and remove the blobs that are not needed any more.
 
-    What stays: the last trainings of each detector with plot, local model and update, the models in force and on
-    trial, and the model that the newest training started from.
+    What stays: the last trainings of each detector with plot, local model and update, the models in
+    force and on trial, and the model that the newest training started from.
 
     Args:
         device: The device.
         grace_s: A blob stays so many seconds after it was put: its row may be on its way.
 
     Returns:
-        How many bytes were freed; a disk that refuses is logged, and asked again after the next training.
+        How many bytes were freed; a disk that refuses is logged, and asked again after the next
+        training.
     """
     for folder in device.settings.folder.glob("training-*"):  # of a process that was killed
         with suppress(FileNotFoundError):

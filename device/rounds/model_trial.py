@@ -5,8 +5,8 @@
     fetch     get a version from the main server, propose and settle it
     install   what a push ends in: propose and settle
 
-Until it is settled, and if it does not answer, the model from before stays in force. All of it is in the store, so a
-device that was killed in the middle goes on. A version is asked once.
+Until it is settled, and if it does not answer, the model from before stays in force. All of it is
+in the store, so a device that was killed in the middle goes on. A version is asked once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ from typing import Any, Final
 from device.context import Device
 from device.store.records import Held, Score
 from device.training.worker_client import Busy, ChildDied
-from shared.errors import CannotTrain, DatasetError, DoorbellError, InvalidMessage, OutOfOrder, TrainingFailed
+from shared.errors import (
+    CannotTrain,
+    DatasetError,
+    DoorbellError,
+    InvalidMessage,
+    OutOfOrder,
+    TrainingFailed,
+)
 from shared.round.payloads import parse_model, version_of
 from shared.security.manifest import HEADER, check_manifest
 from shared.web.steps import Done
@@ -32,12 +39,19 @@ class NoAnswer(InvalidMessage):
 
     def __init__(self, model: Held, why: str, kept: str) -> None:
         happened = f"The {model.detector} model of round {model.round} does not answer the validation pictures here."
-        super().__init__(f"{happened} {why}", kept=kept, todo="Train the next round, or go back to an earlier version.")
+        super().__init__(
+            f"{happened} {why}",
+            kept=kept,
+            todo="Train the next round, or go back to an earlier version.",
+        )
         self.version = model.version
 
 
 def install(device: Device, body: bytes, manifest: str | None) -> Done:
-    """Propose a model and settle it; where the training child has other work, it waits. Raises as both do."""
+    """Propose a model and settle it; where the training child has other work, it waits.
+
+    Raises as both do.
+    """
     model = propose(device, body, manifest)
     figures: dict[str, object] = {"version": model.version}
     try:
@@ -50,12 +64,19 @@ def install(device: Device, body: bytes, manifest: str | None) -> Done:
     said = f"The {model.detector} model of round {model.round} is installed"
     if score is not None and score.accuracy is not None:
         figures |= {"accuracy": score.accuracy, "pictures": score.pictures}
-        return Done(f"{said}: accuracy {score.accuracy:.1%} on {score.pictures} validation pictures.", figures)
-    return Done(f"{said} without a score: {score.said}" if score is not None and score.said else f"{said}.", figures)
+        return Done(
+            f"{said}: accuracy {score.accuracy:.1%} on {score.pictures} validation pictures.",
+            figures,
+        )
+    return Done(
+        f"{said} without a score: {score.said}" if score is not None and score.said else f"{said}.",
+        figures,
+    )
 
 
 def propose(device: Device, body: bytes, manifest: str | None) -> Held:
-    """Keep a global model, if it is one, of a detector that is here, and not older than what is here; it waits.
+    """Keep a global model, if it is one, of a detector that is here, and not older than what is
+    here; it waits.
 
     Args:
         device: The device.
@@ -71,10 +92,15 @@ def propose(device: Device, body: bytes, manifest: str | None) -> Held:
     model = parse_model(body)
     check_manifest(manifest, device.standing.main().public_key or b"", model, body)
     device.require_pictures(model.detector)
-    proposed, held = Held(model.detector, version_of(body), model.round), device.store.held(model.detector)
+    proposed, held = (
+        Held(model.detector, version_of(body), model.round),
+        device.store.held(model.detector),
+    )
     if proposed == held:
         return held
-    newer = held if held is not None and held.round > model.round else None  # and then the disk is not touched
+    newer = (
+        held if held is not None and held.round > model.round else None
+    )  # and then the disk is not touched
     if newer is None:
         device.blobs.put(body)
         newer = device.store.propose(proposed)
@@ -94,7 +120,10 @@ def settle(device: Device, detector: str) -> None:
         NoAnswer: It does not answer; the model from before stays in force, and a setback is noted.
     """
     if not device.settling.acquire(timeout=_PATIENCE_S):
-        raise Busy("This device is busy: it asks another model.", todo="Wait until that is done, then try again.")
+        raise Busy(
+            "This device is busy: it asks another model.",
+            todo="Wait until that is done, then try again.",
+        )
     try:
         candidate = device.store.candidate(detector)
         if candidate is None:
@@ -133,25 +162,33 @@ def fetch(device: Device, detector: str, version: str) -> int:
     main = device.standing.main()
     reply = device.http.get(f"{main.url}/model/{version}", main)
     if version_of(reply.body) != version:
-        raise InvalidMessage("The model that the main server sent is not the one it named.", todo="Train again.")
+        raise InvalidMessage(
+            "The model that the main server sent is not the one it named.", todo="Train again."
+        )
     propose(device, reply.body, reply.headers.get(HEADER))
     settle(device, detector)
     return reply.bytes_down
 
 
 def _ask(device: Device, candidate: Held) -> Score:
-    """Return what a model answers on the validation pictures, or why there is nothing that it could be asked."""
+    """Return what a model answers on the validation pictures, or why there is nothing that it could
+    be asked.
+    """
     mine = (candidate.version, candidate.detector, candidate.round)
     try:
         if not all(device.pictures(candidate.detector, "valid").values()):
             return Score(*mine, None, 0, "There are no validation pictures of one class or both.")
         measured = _measured(device, candidate)
     except (DatasetError, CannotTrain) as error:
-        _log.warning("The model of round %d is in force without a score. %s", candidate.round, error)
+        _log.warning(
+            "The model of round %d is in force without a score. %s", candidate.round, error
+        )
         return Score(*mine, None, 0, str(error))
     if not math.isfinite(measured["accuracy"]):
         raise TrainingFailed("What the model answers is no number.")
-    return Score(*mine, measured["accuracy"], measured["pictures"], threshold=measured.get("threshold"))
+    return Score(
+        *mine, measured["accuracy"], measured["pictures"], threshold=measured.get("threshold")
+    )
 
 
 def _measured(device: Device, candidate: Held) -> dict[str, Any]:
@@ -163,7 +200,9 @@ def _measured(device: Device, candidate: Held) -> dict[str, Any]:
     try:
         result = device.trainer.run(job)
     except ChildDied as error:
-        _log.warning("%s The model of round %d is asked once more.", error.happened, candidate.round)
+        _log.warning(
+            "%s The model of round %d is asked once more.", error.happened, candidate.round
+        )
         result = device.trainer.run(job)
     measured: dict[str, Any] = result["models"]["candidate"]
     return measured
@@ -171,7 +210,11 @@ def _measured(device: Device, candidate: Held) -> dict[str, Any]:
 
 def _turned_down(device: Device, candidate: Held, why: str) -> NoAnswer:
     held = device.store.held(candidate.detector)
-    kept = "No model is in force yet." if held is None else f"The model of round {held.round} stays in force."
+    kept = (
+        "No model is in force yet."
+        if held is None
+        else f"The model of round {held.round} stays in force."
+    )
     error = NoAnswer(candidate, why, kept)
     device.store.turn_down(candidate, str(error))
     return error

@@ -1,10 +1,11 @@
 """The device's half of a round, top to bottom, in the order of docs/protocol.md.
 
-    announce      tell the main server what this device takes part in; hear which rounds are open   (step 2)
-    train         fetch the newest global model, train on local pictures, keep the result           (step 1)
-    send          delta, clip, encode, mask, seal; to the aggregator, once                          (step 3)
-    install       take a new global model that was pushed (candidates.py puts it on trial)          (step 6)
-    performance   local model and global model side by side on the local test split                 (step 7)
+    announce      tell the main server what this device takes part in; hear which rounds are open
+    (step 2) train         fetch the newest global model, train on local pictures, keep the result
+    (step 1) send          delta, clip, encode, mask, seal; to the aggregator, once
+    (step 3) install       take a new global model that was pushed (candidates.py puts it on trial)
+    (step 6) performance   local model and global model side by side on the local test split
+    (step 7)
 
 No picture, and in the secure topology no readable parameter, leaves the device by any of them.
 """
@@ -37,7 +38,8 @@ from shared.web.steps import Done
 
 
 def announce(device: Device) -> dict[str, RoundSettings]:
-    """Tell the main server that this device is there, and return the open round of each of its detectors.
+    """Tell the main server that this device is there, and return the open round of each of its
+    detectors.
 
     Raises:
         PeerUnreachable: The main server does not answer.
@@ -46,7 +48,9 @@ def announce(device: Device) -> dict[str, RoundSettings]:
     trained = {name: device.store.newest_training(name) for name in device.detectors()}
     message = {
         "address": device.settings.url,
-        "detectors": {name: training.round if training else None for name, training in trained.items()},
+        "detectors": {
+            name: training.round if training else None for name, training in trained.items()
+        },
     }
     main = device.standing.main()
     reply = device.http.post_json(f"{main.url}/clientstatus", message, main).json
@@ -67,7 +71,10 @@ def send_status(device: Device, detector: str, rounds: dict[str, RoundSettings])
     """Say how far this device is in the open round of one detector (after `announce`)."""
     current, training = _round_of(rounds, detector), device.store.newest_training(detector)
     if training is None or training.round != current.round:
-        return Done(f"registered for round {current.round}; not trained for it yet.", {"round": current.round})
+        return Done(
+            f"registered for round {current.round}; not trained for it yet.",
+            {"round": current.round},
+        )
     return Done(f"registered, trained, ready for round {current.round}.", {"round": current.round})
 
 
@@ -126,11 +133,15 @@ def send(device: Device, detector: str, rounds: dict[str, RoundSettings]) -> Don
 
     Raises:
         OutOfOrder: Nothing is trained, or for another round; or the cohort is frozen already.
-        PeerUnreachable: The aggregator does not answer; the update is kept and will be the same next time.
+        PeerUnreachable: The aggregator does not answer; the update is kept and will be the same
+            next time.
     """
     current, training = _round_of(rounds, detector), device.store.newest_training(detector)
     if training is None:
-        raise OutOfOrder(f"No trained {detector} model is here to send.", todo="Open /modeltrain on this device first.")
+        raise OutOfOrder(
+            f"No trained {detector} model is here to send.",
+            todo="Open /modeltrain on this device first.",
+        )
     if (training.round, training.base_version) != (current.round, current.base_version):
         raise OutOfOrder(
             f"This device is trained for round {training.round}, and round {current.round} is open now.",
@@ -139,7 +150,11 @@ def send(device: Device, detector: str, rounds: dict[str, RoundSettings]) -> Don
         )
     update = device.blobs.get(_update_of(device, training, current))
     secure = current.topology == "secure"
-    receiver = Peer("secure-aggregator", device.settings.aggregator_url) if secure else device.standing.main()
+    receiver = (
+        Peer("secure-aggregator", device.settings.aggregator_url)
+        if secure
+        else device.standing.main()
+    )
     reply = device.http.post(f"{receiver.url}/cmodel", update, receiver)
     device.store.note_sent(training)
     what = "The masked update" if secure else "The plain update"
@@ -149,9 +164,11 @@ def send(device: Device, detector: str, rounds: dict[str, RoundSettings]) -> Don
 
 
 def install(device: Device, body: bytes, manifest: str | None) -> Done:
-    """Take a global model, if it is one, of a detector that is here, and not older than the one that is held.
+    """Take a global model, if it is one, of a detector that is here, and not older than the one
+    that is held.
 
-    It is in force once it has answered the validation pictures here. If this device is training, that is later.
+    It is in force once it has answered the validation pictures here. If this device is training,
+    that is later.
 
     Args:
         device: The device.
@@ -168,7 +185,8 @@ def install(device: Device, body: bytes, manifest: str | None) -> Done:
 
 
 def performance(device: Device, detector: str) -> Done:
-    """Measure the local and the global model on the test split, keep what was found, and tell the main server.
+    """Measure the local and the global model on the test split, keep what was found, and tell the
+    main server.
 
     Raises:
         OutOfOrder: Neither a training nor a global model is here; or a training is running.
@@ -177,9 +195,18 @@ def performance(device: Device, detector: str) -> Done:
     device.require_pictures(detector)
     training, held = device.store.newest_training(detector), device.store.held(detector)
     if training is None or held is None:
-        raise OutOfOrder("There is nothing to compare yet.", todo="Open /modeltrain on this device first.")
-    models = {"local": str(device.blobs.path(training.local_model)), "global": str(device.blobs.path(held.version))}
-    job = device.job("score", detector) | {"clients": [device.settings.client], "split": "test", "models": models}
+        raise OutOfOrder(
+            "There is nothing to compare yet.", todo="Open /modeltrain on this device first."
+        )
+    models = {
+        "local": str(device.blobs.path(training.local_model)),
+        "global": str(device.blobs.path(held.version)),
+    }
+    job = device.job("score", detector) | {
+        "clients": [device.settings.client],
+        "split": "test",
+        "models": models,
+    }
     with TemporaryDirectory(prefix="training-", dir=device.settings.folder) as folder:
         plot = Path(folder) / "plot.png"
         result = device.trainer.run(job | {"plot": str(plot)})
@@ -205,12 +232,16 @@ def performance(device: Device, detector: str) -> Done:
 
 def _round_of(rounds: dict[str, RoundSettings], detector: str) -> RoundSettings:
     if detector not in rounds:
-        raise NotFound(f"This device does not take part in {detector}.", todo="Pick another detector.")
+        raise NotFound(
+            f"This device does not take part in {detector}.", todo="Pick another detector."
+        )
     return rounds[detector]
 
 
 def _newest_model(device: Device, detector: str) -> tuple[RoundSettings, Held, int, str]:
-    """Return the open round, its base model, the bytes that came down, and a note if main could not be asked."""
+    """Return the open round, its base model, the bytes that came down, and a note if main could not
+    be asked.
+    """
     turned_down = None
     try:
         model_trial.settle(device, detector)
@@ -221,12 +252,21 @@ def _newest_model(device: Device, detector: str) -> tuple[RoundSettings, Held, i
     except PeerUnreachable as error:
         known, held = device.store.newest_round(detector), device.store.held(detector)
         if known is None or held is None or known.base_version != held.version:
-            lacks = "no model to start from yet" if held is None else "not heard of a round for the model it holds"
+            lacks = (
+                "no model to start from yet"
+                if held is None
+                else "not heard of a round for the model it holds"
+            )
             raise PeerUnreachable(
                 f"The main server does not answer, and this device has {lacks}.",
                 todo="Start the main server (port 8000), then train again.",
             ) from error
-        return known, held, 0, " The main server did not answer, so this starts from the newest model held here."
+        return (
+            known,
+            held,
+            0,
+            " The main server did not answer, so this starts from the newest model held here.",
+        )
     held = device.store.held(detector)
     if held is not None and held.version == current.base_version:
         return current, held, 0, ""
@@ -255,7 +295,9 @@ def _update_of(device: Device, training: Training, current: RoundSettings) -> st
 
 
 def _seed(device: Device, current: RoundSettings) -> int:
-    """Return the seed of a training and of its rounding: the same device, round and base give the same update."""
+    """Return the seed of a training and of its rounding: the same device, round and base give the
+    same update.
+    """
     return int.from_bytes(hashlib.sha256(current.context(device.name)).digest()[:4], "little")
 
 
@@ -267,13 +309,21 @@ def _trained(current: RoundSettings, result: dict[str, Any], bytes_down: int, no
         f"accuracy {last['accuracy']:.1%}, on validation pictures {last['val_accuracy']:.1%}."
     )
     if result["left_out"]:
-        reasons = ", ".join(f"{count} x {reason}" for reason, count in sorted(result["left_out"].items()))
+        reasons = ", ".join(
+            f"{count} x {reason}" for reason, count in sorted(result["left_out"].items())
+        )
         said += f" Left out: {reasons}."
     if result["repeated"]:
         said += f" Learned from and tested on as well ({len(result['repeated'])}), so measurements flatter: "
-        said += ", ".join(result["repeated"][:3]) + (", ..." if len(result["repeated"]) > 3 else ".")
+        said += ", ".join(result["repeated"][:3]) + (
+            ", ..." if len(result["repeated"]) > 3 else "."
+        )
     about_pictures = {"left_out": result["left_out"], "repeated": result["repeated"]}
-    figures = {"round": current.round, "weight": result["weight"], "history": result["history"]} | about_pictures
+    figures = {
+        "round": current.round,
+        "weight": result["weight"],
+        "history": result["history"],
+    } | about_pictures
     return Done(said + note, figures | {"seconds": seconds, "bytes_down": bytes_down})
 
 

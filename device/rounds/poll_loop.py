@@ -1,8 +1,10 @@
-"""A device calls the main server, says what it has, waits for work, and does it. Nobody has to call a device.
+"""A device calls the main server, says what it has, waits for work, and does it. Nobody has to call
+a device.
 
-The main server answers with what is missing, at once or when something turns up (a long poll), so nothing is lost
-when either of them dies: the next call tells the same. While the main server does not answer, the pauses grow to a
-minute, each drawn at random below its limit, so that devices do not come back all at once.
+The main server answers with what is missing, at once or when something turns up (a long poll), so
+nothing is lost when either of them dies: the next call tells the same. While the main server does
+not answer, the pauses grow to a minute, each drawn at random below its limit, so that devices do
+not come back all at once.
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ class Task:
 
 @dataclass(frozen=True)
 class Work:
-    """What the main server answered: tasks, and after how many seconds to come back if it has no room to wait."""
+    """What the main server answered: tasks, and after how many seconds to come back if it has no
+    room to wait.
+    """
 
     tasks: tuple[Task, ...]
     again_s: float
@@ -83,7 +87,9 @@ class Attendant:
         self._complained: str | None = None
 
     def once(self) -> float:
-        """Call once and do what there is to do; return how many seconds to wait before calling again."""
+        """Call once and do what there is to do; return how many seconds to wait before calling
+        again.
+        """
         begun = self.monotonic()
         try:
             model_trial.settle_all(self.device)
@@ -115,13 +121,21 @@ class Attendant:
             with under(version_id(task.version)):
                 return install_version(self.device, task.detector, task.version)
         with under(round_id(task.detector, task.round)):
-            return take_part(self.device, task.detector, lambda t: t.round == task.round, self.ending, task.round)
+            return take_part(
+                self.device, task.detector, lambda t: t.round == task.round, self.ending, task.round
+            )
 
     def _wait_until_idle(self) -> None:
-        """Wait while the training child works for somebody else; a main server is not kept waiting for long."""
+        """Wait while the training child works for somebody else; a main server is not kept waiting
+        for long.
+        """
         end = self.monotonic() + _LONGEST_BUSY_S
         self.pause(_BUSY_S)
-        while self.device.trainer.progress is not None and self.monotonic() < end and not self.pause(_BUSY_S):
+        while (
+            self.device.trainer.progress is not None
+            and self.monotonic() < end
+            and not self.pause(_BUSY_S)
+        ):
             pass
 
     def _say(self, complaint: str | None) -> None:
@@ -132,7 +146,9 @@ class Attendant:
         if complaint is None:
             _log.warning("The main server answers: %s waits for work.", self.device.name)
         else:
-            _log.warning("%s waits for work in vain, and goes on trying. %s", self.device.name, complaint)
+            _log.warning(
+                "%s waits for work in vain, and goes on trying. %s", self.device.name, complaint
+            )
 
 
 def call(device: Device, wait_s: float) -> Work:
@@ -140,7 +156,8 @@ def call(device: Device, wait_s: float) -> Work:
 
     Args:
         device: The device.
-        wait_s: How long the main server may wait before it answers that there is nothing, in seconds.
+        wait_s: How long the main server may wait before it answers that there is nothing, in
+            seconds.
 
     Raises:
         PeerUnreachable: The main server does not answer.
@@ -160,25 +177,37 @@ def call(device: Device, wait_s: float) -> Work:
     if type(again_s) not in (int, float) or not again_s >= 0:
         raise InvalidMessage("The main server did not say when to come back.")
     device.standing.rename(checked_member_name(reply.get("name"), "device"))
-    return Work(tuple(found for task in tasks if (found := _task(task)) is not None), float(again_s))
+    return Work(
+        tuple(found for task in tasks if (found := _task(task)) is not None), float(again_s)
+    )
 
 
 def _state(device: Device, detector: str) -> dict[str, object]:
     store = device.store
-    training, held, score = store.newest_training(detector), store.held(detector), store.newest_score(detector)
+    training, held, score = (
+        store.newest_training(detector),
+        store.held(detector),
+        store.newest_score(detector),
+    )
     setback = store.setback(detector)
     return {
         "trained_round": training.round if training else None,
         "sent_round": store.sent_round(detector),
         "held": held.version if held else None,
-        "score": {"version": score.version, "accuracy": score.accuracy, "pictures": score.pictures} if score else None,
-        "setback": {"round": setback.round, "said": setback.said[:_MAX_SAID_CHARS]} if setback else None,
+        "score": {"version": score.version, "accuracy": score.accuracy, "pictures": score.pictures}
+        if score
+        else None,
+        "setback": {"round": setback.round, "said": setback.said[:_MAX_SAID_CHARS]}
+        if setback
+        else None,
         "refused": store.refused(detector),
     }
 
 
 def _task(message: Any) -> Task | None:
-    """Return the task in a message, or None if a newer main server asks for what this device does not know."""
+    """Return the task in a message, or None if a newer main server asks for what this device does
+    not know.
+    """
     if not isinstance(message, dict):
         raise InvalidMessage("The main server asks for something that is no task.")
     if message.get("do") == "install":

@@ -1,7 +1,7 @@
 """A device trains and sends by itself: at a set time of day, or when enough new pictures have come.
 
-What was begun is in the store before it is begun, and what was kept on a day is too: a device that is killed in the
-middle goes on, and a day counts once, even if the clock is set back.
+What was begun is in the store before it is begun, and what was kept on a day is too: a device that
+is killed in the middle goes on, and a day counts once, even if the clock is set back.
 """
 
 from __future__ import annotations
@@ -56,11 +56,15 @@ class Schedule:
         self._complained = ""
 
     def once(self) -> float:
-        """Begin what is due, go on with what was begun; return how many seconds to wait before looking again."""
+        """Begin what is due, go on with what was begun; return how many seconds to wait before
+        looking again.
+        """
         looks = self.device.clock(), self.monotonic()
         try:
             outcomes = self._look(datetime.fromtimestamp(looks[0]), self._time_has_come(*looks))
-        except DoorbellError as error:  # a folder that cannot be listed, a full disk: until somebody mends it
+        except (
+            DoorbellError
+        ) as error:  # a folder that cannot be listed, a full disk: until somebody mends it
             if str(error) != self._complained:
                 _log.warning("The schedule cannot be kept, and is tried again. %s", error)
             self._complained = str(error)
@@ -87,7 +91,8 @@ class Schedule:
     def _time_has_come(self, wall: float, monotonic: float) -> bool:
         """Return whether the set time has passed since the last look.
 
-        While the device was off or asleep, or if the clock jumped over it, it has not: nothing is made up for.
+        While the device was off or asleep, or if the clock jumped over it, it has not: nothing is
+        made up for.
         """
         at, (wall_before, monotonic_before) = self.device.settings.train_at, self._looked
         if at is None or wall - wall_before > monotonic - monotonic_before + _AWAY_S:
@@ -96,12 +101,16 @@ class Schedule:
         return any(before < datetime.combine(day, at) <= now for day in {before.date(), now.date()})
 
     def _is_new_day(self, detector: str, today: date) -> bool:
-        """Return whether the set time has not been kept yet today, nor on a day after it (before the clock was set)."""
+        """Return whether the set time has not been kept yet today, nor on a day after it (before
+        the clock was set).
+        """
         errand = self.device.store.errand(detector)
         if errand is None or not errand.day:
             return True
         ahead = (date.fromisoformat(errand.day) - today).days
-        return ahead < 0 or ahead > _WRONG_CLOCK_DAYS  # so far ahead, it was the clock that was wrong
+        return (
+            ahead < 0 or ahead > _WRONG_CLOCK_DAYS
+        )  # so far ahead, it was the clock that was wrong
 
     def _has_enough_new(self, detector: str, pictures: int) -> bool:
         wanted, store = self.device.settings.train_after_new, self.device.store
@@ -110,7 +119,13 @@ class Schedule:
         errand, training = store.errand(detector), store.newest_training(detector)
         if errand is not None and errand.after is not None:
             return False
-        known = errand.pictures if errand is not None else training.pictures if training is not None else 0
+        known = (
+            errand.pictures
+            if errand is not None
+            else training.pictures
+            if training is not None
+            else 0
+        )
         return pictures - known >= wanted
 
     def _go_on(self, detector: str) -> Outcome:
@@ -118,7 +133,9 @@ class Schedule:
         errand = self.device.store.errand(detector)
         if errand is None or (after := errand.after) is None:
             return Outcome.NOTHING
-        outcome = take_part(self.device, detector, lambda training: training.id > after, self.ending)
+        outcome = take_part(
+            self.device, detector, lambda training: training.id > after, self.ending
+        )
         if outcome not in (Outcome.BUSY, Outcome.LATER):
             self.device.store.end_errand(detector)
         return outcome

@@ -1,7 +1,8 @@
 """What a device does without being told by its owner: install a version, take part in a round.
 
-Whoever asked for it (the main server, the schedule) hears in one word how it went. What went wrong for good is a
-setback, noted with its round and reason; what may pass is tried again. A training child that was killed gets one more
+Whoever asked for it (the main server, the schedule) hears in one word how it went. What went wrong
+for good is a setback, noted with its round and reason; what may pass is tried again. A training
+child that was killed gets one more
 try: whoever stops a device may stop the child first, and the round is not to be lost by that.
 """
 
@@ -24,7 +25,9 @@ _ONCE_MORE = "Once more. "
 
 
 class Outcome(Enum):
-    """How a task ended: done; nothing was to be done; it failed for good; the child was busy; it may work later."""
+    """How a task ended: done; nothing was to be done; it failed for good; the child was busy; it
+    may work later.
+    """
 
     DONE = auto()
     NOTHING = auto()
@@ -61,7 +64,10 @@ def take_part(
         return Outcome.DONE
 
     def failed(said: str) -> None:
-        training, known = device.store.newest_training(detector), device.store.newest_round(detector)
+        training, known = (
+            device.store.newest_training(detector),
+            device.store.newest_round(detector),
+        )
         number = max(asked, known.round if known else 0)
         if training is not None and is_trained(training):
             number = training.round
@@ -72,7 +78,9 @@ def take_part(
 
 
 def install_version(device: Device, detector: str, version: str) -> Outcome:
-    """Fetch a version and put it on trial, unless it is in force, waits for its answer, or did not answer before."""
+    """Fetch a version and put it on trial, unless it is in force, waits for its answer, or did not
+    answer before.
+    """
 
     def work() -> Outcome:
         held, candidate = device.store.held(detector), device.store.candidate(detector)
@@ -89,7 +97,11 @@ def install_version(device: Device, detector: str, version: str) -> Outcome:
 
 
 def _outcome(
-    device: Device, what: str, work: Callable[[], Outcome], failed: Callable[[str], None], ending: Callable[[], bool]
+    device: Device,
+    what: str,
+    work: Callable[[], Outcome],
+    failed: Callable[[str], None],
+    ending: Callable[[], bool],
 ) -> Outcome:
     try:
         outcome = work()
@@ -100,7 +112,9 @@ def _outcome(
         return Outcome.LATER
     except DoorbellError as error:
         said = str(error)
-        if ending() or (isinstance(error, ChildDied) and not device.put_off.get(what, "").startswith(_ONCE_MORE)):
+        if ending() or (
+            isinstance(error, ChildDied) and not device.put_off.get(what, "").startswith(_ONCE_MORE)
+        ):
             _put_off(device, what, f"{_ONCE_MORE}{said}")
             return Outcome.LATER
     except Exception:

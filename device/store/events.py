@@ -1,4 +1,7 @@
-"""What the doorbell saw: one row an event, one picture file beside. Nothing of it leaves the device by itself."""
+"""What the doorbell saw: one row an event, one picture file beside.
+
+Nothing of it leaves the device by itself.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,9 @@ class Event:
 
     @property
     def split(self) -> str:
-        """The split that this picture belongs to if it is labelled; decided by its bytes alone, so it never moves."""
+        """The split that this picture belongs to if it is labelled; decided by its bytes alone, so
+        it never moves.
+        """
         return split_of(self.sha256)
 
 
@@ -83,7 +88,9 @@ class EventStore:
             "picture": name,
             "sha256": hashlib.sha256(picture).hexdigest(),
             "bytes": len(picture),
-            "answers": json.dumps({detector: asdict(answer) for detector, answer in answers.items()}),
+            "answers": json.dumps(
+                {detector: asdict(answer) for detector, answer in answers.items()}
+            ),
         }
         with self._database.write() as connection:
             number = connection.execute(insert(RINGS).values(row)).inserted_primary_key
@@ -103,7 +110,11 @@ class EventStore:
             return None if row is None else _event(row)
 
     def events(
-        self, limit: int, detector: str | None = None, labelled: bool | None = None, before: int | None = None
+        self,
+        limit: int,
+        detector: str | None = None,
+        labelled: bool | None = None,
+        before: int | None = None,
     ) -> tuple[Event, ...]:
         """Return the newest events, newest first.
 
@@ -123,19 +134,29 @@ class EventStore:
             said = func.json_extract(RINGS.c.labels, f'$."{detector}"')
             which.append(func.coalesce(said, verdict) == 1)
         with self._database.read() as connection:
-            rows = connection.execute(select(RINGS).where(*which).order_by(RINGS.c.id.desc()).limit(limit))
+            rows = connection.execute(
+                select(RINGS).where(*which).order_by(RINGS.c.id.desc()).limit(limit)
+            )
             return tuple(_event(row) for row in rows.mappings())
 
     def label(self, number: int, labels: Mapping[str, bool] | None) -> None:
         """Note what the owner said of an event, or that he took it back."""
         with self._database.write() as connection:
             mine = RINGS.update().where(RINGS.c.id == number)
-            connection.execute(mine.values(labels=None if labels is None else json.dumps(dict(labels))))
+            connection.execute(
+                mine.values(labels=None if labels is None else json.dumps(dict(labels)))
+            )
         self._words += 1
 
     def labelled_alike(self, event: Event) -> tuple[Event, ...]:
-        """Return the other events that have the very same picture and a word of the owner, oldest first."""
-        alike = (RINGS.c.sha256 == event.sha256) & (RINGS.c.id != event.id) & RINGS.c.labels.is_not(None)
+        """Return the other events that have the very same picture and a word of the owner, oldest
+        first.
+        """
+        alike = (
+            (RINGS.c.sha256 == event.sha256)
+            & (RINGS.c.id != event.id)
+            & RINGS.c.labels.is_not(None)
+        )
         with self._database.read() as connection:
             rows = connection.execute(select(RINGS).where(alike).order_by(RINGS.c.id)).mappings()
             return tuple(_event(row) for row in rows)
@@ -151,7 +172,9 @@ class EventStore:
             with storage_errors("An event's picture", "read"):
                 return (self._folder / event.picture).read_bytes()
         except FileNotFoundError as error:
-            raise NotFound("The picture of this event is gone.", todo="Open /events again.") from error
+            raise NotFound(
+                "The picture of this event is gone.", todo="Open /events again."
+            ) from error
 
     def delete(self, *events: Event) -> None:
         """Remove events and their pictures; those that are gone already are no trouble."""
@@ -172,7 +195,8 @@ class EventStore:
         self._database.clear_traces()
 
     def outdated(self, now: float, keep_s: float, keep_bytes: int) -> tuple[Event, ...]:
-        """Return the events that are older than may be, and as many of the oldest others as are too many; by number.
+        """Return the events that are older than may be, and as many of the oldest others as are too
+        many; by number.
 
         It is asked at every ring: of all events it reads no more than their lengths.
         """
@@ -189,7 +213,8 @@ class EventStore:
         return tuple(old[number] for number in sorted(old))
 
     def sweep(self, older_than: float) -> None:
-        """Remove what belongs to no event: picture files, whole or not, and what the database kept of deleted rows.
+        """Remove what belongs to no event: picture files, whole or not, and what the database kept
+        of deleted rows.
 
         A ring that was cut short leaves such a file.
 
@@ -220,7 +245,9 @@ class EventStore:
 
 
 def _event(row: Mapping[Any, Any]) -> Event:
-    answers = {detector: Answer(**answer) for detector, answer in json.loads(row["answers"]).items()}
+    answers = {
+        detector: Answer(**answer) for detector, answer in json.loads(row["answers"]).items()
+    }
     labels = None if row["labels"] is None else json.loads(row["labels"])
     plain = {name: row[name] for name in ("id", "at", "source", "picture", "sha256", "bytes")}
     return Event(**plain, answers=answers, labels=labels)

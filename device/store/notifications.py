@@ -1,4 +1,6 @@
-"""How far each way of telling the owner has come: the number of the last event that it is done with."""
+"""How far each way of telling the owner has come: the number of the last event that it is done
+with.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from shared.storage.database import Database
 
 
 class ToldStore:
-    """One row a teller, in the device's database: whoever restores a backup has it in step with the events."""
+    """One row a teller, in the device's database: whoever restores a backup has it in step with the
+    events.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -17,7 +21,9 @@ class ToldStore:
     def last(self, teller: str) -> int | None:
         """Return the last event that a teller is done with, or None if it never had any."""
         with self._database.read() as connection:
-            return connection.execute(select(TOLD.c.happening).where(TOLD.c.teller == teller)).scalar()
+            return connection.execute(
+                select(TOLD.c.happening).where(TOLD.c.teller == teller)
+            ).scalar()
 
     def note(self, teller: str, happening: int) -> None:
         """Note that a teller is done with an event, and with all before it."""

@@ -1,4 +1,6 @@
-"""What a device remembers: its global models, its trainings and what it sent, what went wrong, and what is due."""
+"""What a device remembers: its global models, its trainings and what it sent, what went wrong, and
+what is due.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,8 @@ class Store:
         self.database = Database.open(folder, MIGRATIONS, url)
 
     def propose(self, model: Held) -> Held | None:
-        """Let `model` wait for its answer, unless one of a later round is held or waits, which is returned then.
+        """Let `model` wait for its answer, unless one of a later round is held or waits, which is
+        returned then.
 
         What is in force already does not wait.
         """
@@ -56,10 +59,16 @@ class Store:
     def candidates(self) -> tuple[str, ...]:
         """Return the detectors whose newest global model has not answered yet."""
         with self.database.read() as connection:
-            return tuple(connection.execute(select(CANDIDATES.c.detector).order_by(CANDIDATES.c.detector)).scalars())
+            return tuple(
+                connection.execute(
+                    select(CANDIDATES.c.detector).order_by(CANDIDATES.c.detector)
+                ).scalars()
+            )
 
     def hold(self, model: Held, score: Score | None = None) -> bool:
-        """Put a model in force, with what it answered, unless one of a later round is; return whether it is now."""
+        """Put a model in force, with what it answered, unless one of a later round is; return
+        whether it is now.
+        """
         with self.database.write() as connection:
             _no_longer_waiting(connection, model)
             row = _row_of(connection, MODELS, model.detector)
@@ -70,11 +79,19 @@ class Store:
             return True
 
     def turn_down(self, model: Held, said: str) -> None:
-        """Note that a model does not answer: what is in force stays so, and why is a setback for its round."""
+        """Note that a model does not answer: what is in force stays so, and why is a setback for
+        its round.
+        """
         with self.database.write() as connection:
             _no_longer_waiting(connection, model)
-            _keep_score(connection, Score(model.version, model.detector, model.round, None, 0, said))
-            _put(connection, SETBACKS, {"detector": model.detector, "round": model.round, "said": said})
+            _keep_score(
+                connection, Score(model.version, model.detector, model.round, None, 0, said)
+            )
+            _put(
+                connection,
+                SETBACKS,
+                {"detector": model.detector, "round": model.round, "said": said},
+            )
 
     def held(self, detector: str) -> Held | None:
         """Return the global model of a detector that is in force, or None."""
@@ -83,32 +100,54 @@ class Store:
             return None if row is None else Held(**row)
 
     def in_force(self) -> dict[Held, float | None]:
-        """Return the models that are in force, each with the threshold of its verdict, if one was chosen."""
+        """Return the models that are in force, each with the threshold of its verdict, if one was
+        chosen.
+        """
         with self.database.read() as connection:
             query = select(MODELS, SCORES.c.threshold)
-            rows = connection.execute(query.outerjoin(SCORES, SCORES.c.version == MODELS.c.version)).all()
+            rows = connection.execute(
+                query.outerjoin(SCORES, SCORES.c.version == MODELS.c.version)
+            ).all()
             return {Held(row.detector, row.version, row.round): row.threshold for row in rows}
 
     def score(self, version: str) -> Score | None:
         """Return what a version answered, or None if it was never asked."""
         with self.database.read() as connection:
-            row = connection.execute(select(SCORES).where(SCORES.c.version == version)).mappings().first()
+            row = (
+                connection.execute(select(SCORES).where(SCORES.c.version == version))
+                .mappings()
+                .first()
+            )
             return None if row is None else Score(**row)
 
     def newest_score(self, detector: str) -> Score | None:
         """Return what the newest version answered that was measured here, or None."""
         with self.database.read() as connection:
-            query = select(SCORES).where(SCORES.c.detector == detector, SCORES.c.accuracy.is_not(None))
-            row = connection.execute(query.order_by(SCORES.c.round.desc()).limit(1)).mappings().first()
+            query = select(SCORES).where(
+                SCORES.c.detector == detector, SCORES.c.accuracy.is_not(None)
+            )
+            row = (
+                connection.execute(query.order_by(SCORES.c.round.desc()).limit(1))
+                .mappings()
+                .first()
+            )
             return None if row is None else Score(**row)
 
     def refused(self, detector: str) -> str | None:
-        """Return the newest version that did not answer here, unless a newer one is in force since; or None."""
+        """Return the newest version that did not answer here, unless a newer one is in force since;
+        or None.
+        """
         with self.database.read() as connection:
             query = select(SCORES).where(SCORES.c.detector == detector, SCORES.c.accuracy.is_(None))
-            row = connection.execute(query.order_by(SCORES.c.round.desc()).limit(1)).mappings().first()
+            row = (
+                connection.execute(query.order_by(SCORES.c.round.desc()).limit(1))
+                .mappings()
+                .first()
+            )
             held = _row_of(connection, MODELS, detector)
-            if row is None or (held and (held["version"] == row["version"] or held["round"] > row["round"])):
+            if row is None or (
+                held and (held["version"] == row["version"] or held["round"] > row["round"])
+            ):
                 return None
             return str(row["version"])
 
@@ -128,13 +167,19 @@ class Store:
         with self.database.write() as connection:
             row = _row_of(connection, ERRANDS, detector)
             newest = _newest(connection, detector, TRAININGS.c.id).scalar() or 0
-            values = {"detector": detector, "day": day or (row["day"] if row else ""), "pictures": pictures}
+            values = {
+                "detector": detector,
+                "day": day or (row["day"] if row else ""),
+                "pictures": pictures,
+            }
             _put(connection, ERRANDS, values | {"after": newest})
 
     def end_errand(self, detector: str) -> None:
         """Note that what the schedule wanted is done, or cannot be."""
         with self.database.write(alone=False) as connection:
-            connection.execute(ERRANDS.update().where(ERRANDS.c.detector == detector).values(after=None))
+            connection.execute(
+                ERRANDS.update().where(ERRANDS.c.detector == detector).values(after=None)
+            )
 
     def errand(self, detector: str) -> Errand | None:
         """Return the last training by the schedule, or None."""
@@ -145,7 +190,11 @@ class Store:
     def remember_round(self, settings: RoundSettings) -> None:
         """Note the newest round that the device heard of."""
         with self.database.write() as connection:
-            _put(connection, ROUNDS, {"detector": settings.detector, "settings": json.dumps(settings.to_json())})
+            _put(
+                connection,
+                ROUNDS,
+                {"detector": settings.detector, "settings": json.dumps(settings.to_json())},
+            )
 
     def newest_round(self, detector: str) -> RoundSettings | None:
         """Return the newest round that the device heard of, or None."""
@@ -169,34 +218,54 @@ class Store:
         """Return the newest training of a detector, or None."""
         with self.database.read() as connection:
             row = _newest(connection, detector, TRAININGS).mappings().first()
-            return None if row is None else Training(**(dict(row) | {"history": json.loads(row["history"])}))
+            return (
+                None
+                if row is None
+                else Training(**(dict(row) | {"history": json.loads(row["history"])}))
+            )
 
     def trainings(self, detector: str, limit: int) -> tuple[Training, ...]:
         """Return the newest trainings of a detector, newest first."""
         with self.database.read() as connection:
-            mine = select(TRAININGS).where(TRAININGS.c.detector == detector).order_by(TRAININGS.c.id.desc())
+            mine = (
+                select(TRAININGS)
+                .where(TRAININGS.c.detector == detector)
+                .order_by(TRAININGS.c.id.desc())
+            )
             rows = connection.execute(mine.limit(limit)).mappings()
-            return tuple(Training(**(dict(row) | {"history": json.loads(row["history"])})) for row in rows)
+            return tuple(
+                Training(**(dict(row) | {"history": json.loads(row["history"])})) for row in rows
+            )
 
     def scores(self, detector: str, limit: int) -> tuple[Score, ...]:
         """Return what the newest global models of a detector answered here, newest first."""
         with self.database.read() as connection:
-            mine = select(SCORES).where(SCORES.c.detector == detector).order_by(SCORES.c.round.desc())
+            mine = (
+                select(SCORES).where(SCORES.c.detector == detector).order_by(SCORES.c.round.desc())
+            )
             return tuple(Score(**row) for row in connection.execute(mine.limit(limit)).mappings())
 
     def fingerprint(self) -> str:
         """Return text that is another one when something was written that the device's page shows."""
         with self.database.read() as connection:
-            newest = connection.execute(select(func.max(TRAININGS.c.id), func.sum(TRAININGS.c.sent))).one()
+            newest = connection.execute(
+                select(func.max(TRAININGS.c.id), func.sum(TRAININGS.c.sent))
+            ).one()
             tables = (MODELS, CANDIDATES, SETBACKS, MEASUREMENTS)
             others = [tuple(connection.execute(select(table)).all()) for table in tables]
-            scores = connection.execute(select(func.count(), func.max(SCORES.c.round)).select_from(SCORES)).one()
-            return repr((newest, others, scores, connection.execute(select(ROUNDS.c.settings)).all()))
+            scores = connection.execute(
+                select(func.count(), func.max(SCORES.c.round)).select_from(SCORES)
+            ).one()
+            return repr(
+                (newest, others, scores, connection.execute(select(ROUNDS.c.settings)).all())
+            )
 
     def sent_round(self, detector: str) -> int | None:
         """Return the round of the newest training whose update was accepted, or None."""
         with self.database.read() as connection:
-            sent: int | None = _newest(connection, detector, TRAININGS.c.round, TRAININGS.c.sent == 1).scalar()
+            sent: int | None = _newest(
+                connection, detector, TRAININGS.c.round, TRAININGS.c.sent == 1
+            ).scalar()
             return sent
 
     def keep_update(self, training: Training, update: str) -> str:
@@ -211,7 +280,9 @@ class Store:
     def note_sent(self, training: Training) -> None:
         """Note that a training's update was accepted; what went wrong up to its round is made good."""
         with self.database.write() as connection:
-            connection.execute(TRAININGS.update().where(TRAININGS.c.id == training.id).values(sent=1))
+            connection.execute(
+                TRAININGS.update().where(TRAININGS.c.id == training.id).values(sent=1)
+            )
             _made_good(connection, training.detector, training.round)
 
     def keep_measurement(self, measurement: Measurement) -> None:
@@ -233,8 +304,12 @@ class Store:
             return tuple(Measurement(**row) for row in rows)
 
     def note_told(self, measurement: Measurement) -> None:
-        """Note that the main server has the numbers of a measurement, if it is still the detector's newest."""
-        mine = (MEASUREMENTS.c.detector == measurement.detector) & (MEASUREMENTS.c.report == measurement.report)
+        """Note that the main server has the numbers of a measurement, if it is still the detector's
+        newest.
+        """
+        mine = (MEASUREMENTS.c.detector == measurement.detector) & (
+            MEASUREMENTS.c.report == measurement.report
+        )
         with self.database.write() as connection:
             connection.execute(MEASUREMENTS.update().where(mine).values(told=1))
 
@@ -250,14 +325,23 @@ class Store:
                 (TRAININGS, TRAININGS.c.id, TRAININGS.c.id),
                 (SCORES, SCORES.c.version, SCORES.c.round),
             ):
-                for detector in connection.execute(select(table.c.detector).distinct()).scalars().all():
+                for detector in (
+                    connection.execute(select(table.c.detector).distinct()).scalars().all()
+                ):
                     mine = select(key).where(table.c.detector == detector).order_by(age.desc())
                     old = connection.execute(mine.offset(keep)).scalars().all()
                     connection.execute(table.delete().where(key.in_(old)))
-            for detector in connection.execute(select(TRAININGS.c.detector).distinct()).scalars().all():
+            for detector in (
+                connection.execute(select(TRAININGS.c.detector).distinct()).scalars().all()
+            ):
                 needed.add(_newest(connection, detector, TRAININGS.c.base_version).scalar())
             columns = (TRAININGS.c.local_model, TRAININGS.c.plot, TRAININGS.c.update)
-            others = (MEASUREMENTS.c.report, MEASUREMENTS.c.plot, MODELS.c.version, CANDIDATES.c.version)
+            others = (
+                MEASUREMENTS.c.report,
+                MEASUREMENTS.c.plot,
+                MODELS.c.version,
+                CANDIDATES.c.version,
+            )
             for column in (*columns, *others):
                 needed.update(connection.execute(select(column)).scalars())
         return frozenset(digest for digest in needed if digest is not None)

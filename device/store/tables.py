@@ -1,4 +1,7 @@
-"""A device's tables, as `migrations/` makes them. `store.py`, and what the doorbell keeps, read and write them."""
+"""A device's tables, as `migrations/` makes them.
+
+`store.py`, and what the doorbell keeps, read and write them.
+"""
 
 from __future__ import annotations
 

@@ -1,11 +1,14 @@
-"""The frozen body: EfficientNet-Lite0, exported once per machine to LiteRT. The device's training child runs it.
+"""The frozen body: EfficientNet-Lite0, exported once per machine to LiteRT. The device's training
+child runs it.
 
-The network is that of Tan and Le (EfficientNet, 2019) in its Lite form: no squeeze-and-excite, ReLU6 throughout.
-Its ImageNet weights come from a PyTorch checkpoint that was converted from TensorFlow (its kernels lie in memory in
-TensorFlow's order), so padding is TensorFlow's "same" and the batch norms' epsilon is 1e-3. Each batch norm is
-folded into its convolution, as inference allows.
+The network is that of Tan and Le (EfficientNet, 2019) in its Lite form: no squeeze-and-excite,
+ReLU6 throughout. Its ImageNet weights come from a PyTorch checkpoint that was converted from
+TensorFlow (its kernels lie in memory in TensorFlow's order), so padding is TensorFlow's "same" and
+the batch norms' epsilon is 1e-3. Each batch norm is folded into its convolution, as inference
+allows.
 
-TensorFlow takes seconds to import and is only needed for the export, so it is imported inside the functions.
+TensorFlow takes seconds to import and is only needed for the export, so it is imported inside the
+functions.
 """
 
 from __future__ import annotations
@@ -35,7 +38,10 @@ BATCH_NORM_EPSILON: Final = 1e-3
 
 @dataclass(frozen=True)
 class _Stage:
-    """Inverted-residual blocks in a row; the first alone has the stride. Widths are those of the checkpoint."""
+    """Inverted-residual blocks in a row; the first alone has the stride.
+
+    Widths are those of the checkpoint.
+    """
 
     blocks: int
     kernel_px: int
@@ -52,13 +58,20 @@ _STAGES: Final = (
     _Stage(4, 5, 2),
     _Stage(1, 3, 1),
 )
-_BLOCKS: Final = tuple((stage, 1 if repeat else stage.stride) for stage in _STAGES for repeat in range(stage.blocks))
+_BLOCKS: Final = tuple(
+    (stage, 1 if repeat else stage.stride) for stage in _STAGES for repeat in range(stage.blocks)
+)
 
 
-def _folded(tensors: Tensors, conv: str, norm: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return kernel and bias, in Keras' layout, of a convolution that does its batch norm's work too."""
+def _folded(
+    tensors: Tensors, conv: str, norm: str
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return kernel and bias, in Keras' layout, of a convolution that does its batch norm's work
+    too.
+    """
     gamma, beta, mean, variance = (
-        tensors[f"{norm}.{name}"].astype(np.float32) for name in ("weight", "bias", "running_mean", "running_var")
+        tensors[f"{norm}.{name}"].astype(np.float32)
+        for name in ("weight", "bias", "running_mean", "running_var")
     )
     scale = gamma / np.sqrt(variance + BATCH_NORM_EPSILON)
     kernel = tensors[f"{conv}.weight"].astype(np.float32) * scale[:, None, None, None]
@@ -67,7 +80,9 @@ def _folded(tensors: Tensors, conv: str, norm: str) -> tuple[NDArray[np.float32]
 
 
 def _keras_name(name: str) -> str:
-    """Return "blocks_1_expand_conv" for "_blocks.1._expand_conv": LiteRT's export refuses leading underscores."""
+    """Return "blocks_1_expand_conv" for "_blocks.1._expand_conv": LiteRT's export refuses leading
+    underscores.
+    """
     return name.lstrip("_").replace("._", "_").replace(".", "_")
 
 
@@ -78,7 +93,8 @@ def build_body(tensors: Tensors) -> keras.Model:
         tensors: The checkpoint's state dict.
 
     Returns:
-        A Keras model from float32[n, 128, 128, 3], RGB from 0 to 255, to the float32[n, 1280] pooled features.
+        A Keras model from float32[n, 128, 128, 3], RGB from 0 to 255, to the float32[n, 1280]
+        pooled features.
     """
     import keras  # noqa: PLC0415
     from keras import layers  # noqa: PLC0415
@@ -87,7 +103,11 @@ def build_body(tensors: Tensors) -> keras.Model:
 
     def conv(x: Any, name: str, norm: str, kernel_px: int, stride: int) -> Any:
         kernel, _ = folded[_keras_name(name)] = _folded(tensors, name, norm)
-        kind = layers.DepthwiseConv2D if "depthwise" in name else partial(layers.Conv2D, kernel.shape[-1])
+        kind = (
+            layers.DepthwiseConv2D
+            if "depthwise" in name
+            else partial(layers.Conv2D, kernel.shape[-1])
+        )
         return kind(kernel_px, stride, padding="same", name=_keras_name(name))(x)
 
     def block(x: Any, prefix: str, stage: _Stage, stride: int) -> Any:
@@ -104,14 +124,17 @@ def build_body(tensors: Tensors) -> keras.Model:
     for number, (stage, stride) in enumerate(_BLOCKS):
         x = block(x, f"_blocks.{number}", stage, stride)
     x = layers.ReLU(6.0)(conv(x, "_conv_head", "_bn1", 1, 1))
-    model = keras.Model(pixels, layers.GlobalAveragePooling2D(name="pooled")(x), name="efficientnet_lite0")
+    model = keras.Model(
+        pixels, layers.GlobalAveragePooling2D(name="pooled")(x), name="efficientnet_lite0"
+    )
     for name, kernel_and_bias in folded.items():
         model.get_layer(name).set_weights(kernel_and_bias)
     return model
 
 
 def ensure_exported(cache: Path) -> Path:
-    """Return the exported body, after exporting it if this machine has not done so before; see `once`.
+    """Return the exported body, after exporting it if this machine has not done so before; see
+    `once`.
 
     Args:
         cache: Folder for files that every device on this machine may share; made if missing.
@@ -122,12 +145,17 @@ def ensure_exported(cache: Path) -> Path:
 
     def export() -> bytes:
         body = build_body(load_efficientnet_lite0())
-        return to_litert(lambda pixels: body(pixels, training=False), ((1, INPUT_PX, INPUT_PX, 3), "float32", "pixels"))
+        return to_litert(
+            lambda pixels: body(pixels, training=False),
+            ((1, INPUT_PX, INPUT_PX, 3), "float32", "pixels"),
+        )
 
     return once(answering_file(cache, EFFICIENTNET_LITE0_HEAD), export)
 
 
-def to_litert(call: Callable[..., Any], *inputs: tuple[tuple[int, ...], str, str], halved: bool = True) -> bytes:
+def to_litert(
+    call: Callable[..., Any], *inputs: tuple[tuple[int, ...], str, str], halved: bool = True
+) -> bytes:
     """Convert what a model does for one picture.
 
     Args:
@@ -138,7 +166,8 @@ def to_litert(call: Callable[..., Any], *inputs: tuple[tuple[int, ...], str, str
     import tensorflow as tf  # noqa: PLC0415
 
     function = tf.function(call, autograph=False)
-    # Without a trackable object the weights are frozen into the graph, which is also the quicker way.
+    # Without a trackable object the weights are frozen into the graph, which is also the quicker
+    # way.
     concrete = function.get_concrete_function(*(tf.TensorSpec(*each) for each in inputs))
     converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
     if halved:
@@ -151,8 +180,8 @@ def to_litert(call: Callable[..., Any], *inputs: tuple[tuple[int, ...], str, str
 def once(path: Path, make: Callable[[], bytes]) -> Path:
     """Return a file that every device on this machine shares, after making it if it is not there.
 
-    Devices that start together wait for one another here, and one of them makes it. Finding the file takes no
-    TensorFlow.
+    Devices that start together wait for one another here, and one of them makes it. Finding the
+    file takes no TensorFlow.
     """
     if path.exists():
         return path

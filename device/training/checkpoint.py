@@ -1,9 +1,10 @@
 """Reads the tensors of a PyTorch checkpoint without PyTorch. The device runs it, once per machine.
 
-The file is PyTorch's older layout (`torch/serialization.py`, `_legacy_save`): five pickles (a magic number, the
-protocol version, facts about the writer, the state dict, the sorted storage keys), then each storage as a
-little-endian int64 count and its scalars. A pickle is a program, so the unpickler here admits a dictionary of
-tensors and nothing else, and no count in the file is believed before it is compared with the file's own size.
+The file is PyTorch's older layout (`torch/serialization.py`, `_legacy_save`): five pickles (a magic
+number, the protocol version, facts about the writer, the state dict, the sorted storage keys), then
+each storage as a little-endian int64 count and its scalars. A pickle is a program, so the unpickler
+here admits a dictionary of tensors and nothing else, and no count in the file is believed before it
+is compared with the file's own size.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ class _TensorView:
 
     def of(self, scalars: NDArray[np.generic]) -> NDArray[np.generic]:
         """Copy the tensor out of its storage, after checking that it lies in it and is no larger."""
-        reach = sum((length - 1) * stride for length, stride in zip(self.shape, self.strides, strict=True))
+        reach = sum(
+            (length - 1) * stride for length, stride in zip(self.shape, self.strides, strict=True)
+        )
         if math.prod(self.shape) > scalars.size or self.offset + reach >= scalars.size:
             _refuse("A tensor lies outside its storage.")
         strides = [stride * scalars.itemsize for stride in self.strides]
@@ -73,7 +76,9 @@ def _counts(value: object) -> tuple[int, ...]:
     _refuse("A tensor's shape or strides are not whole numbers.")
 
 
-def _rebuild_tensor(storage: object, offset: object, shape: object, strides: object, *_: object) -> _TensorView:
+def _rebuild_tensor(
+    storage: object, offset: object, shape: object, strides: object, *_: object
+) -> _TensorView:
     view = _counts((offset,)) + _counts(shape) + _counts(strides)
     if not isinstance(storage, _Storage) or len(view) != 1 + 2 * len(_counts(shape)):
         _refuse("A tensor does not say how it lies in its storage.")
@@ -140,7 +145,9 @@ def decode(content: bytes) -> Tensors:
         _refuse("This is not a PyTorch checkpoint of the layout that is expected.")
     _next_pickle(stream)
     views, keys = _next_pickle(stream), _next_pickle(stream)
-    if not isinstance(views, dict) or not all(isinstance(view, _TensorView) for view in views.values()):
+    if not isinstance(views, dict) or not all(
+        isinstance(view, _TensorView) for view in views.values()
+    ):
         _refuse("The checkpoint is not a dictionary of tensors.")
     storages = {view.storage.key: view.storage for view in views.values()}
     if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(storages):

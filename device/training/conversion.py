@@ -1,10 +1,11 @@
 """Models as files of another kind, from pixels to answer. The device's training child runs it.
 
-    frigate  for Frigate: uint8[1, 224, 224, 3] to what each line of labelmap.txt gets, float32[1, 2]
-    keras    float32[n, px, px, 3] to the probability, float32[n, 1]
+    frigate  for Frigate: uint8[1, 224, 224, 3] to what each line of labelmap.txt gets, float32[1,
+    2] keras    float32[n, px, px, 3] to the probability, float32[n, 1]
     onnx     the same
 
-Pixels are RGB from 0 to 255. The frozen body is part of the file, so nothing else is needed to run it.
+Pixels are RGB from 0 to 255. The frozen body is part of the file, so nothing else is needed to run
+it.
 """
 
 from __future__ import annotations
@@ -48,16 +49,21 @@ def convert(model: Model, form: str, path: Path, pixels: Path | None) -> dict[st
     if pixels is None:
         return {}
     written = keras.models.load_model(path, compile=False)
-    return {"scores": written(np.load(pixels, allow_pickle=False), training=False).numpy()[:, 0].tolist()}
+    return {
+        "scores": written(np.load(pixels, allow_pickle=False), training=False)
+        .numpy()[:, 0]
+        .tolist()
+    }
 
 
 def ensure_answering(cache: Path, kind: Architecture) -> Path:
-    """Return the file that an architecture needs to answer rings, after exporting it if it is not there.
+    """Return the file that an architecture needs to answer rings, after exporting it if it is not
+    there.
 
     Args:
         cache: Folder for files that every device on this machine may share; made if missing.
-        kind: The architecture; without a body, its network takes the picture and every parameter as inputs, and
-            returns the probability, float32[1, 1].
+        kind: The architecture; without a body, its network takes the picture and every parameter as
+            inputs, and returns the probability, float32[1, 1].
     """
     if kind.body is not None:
         return ensure_exported(cache)
@@ -67,11 +73,16 @@ def ensure_answering(cache: Path, kind: Architecture) -> Path:
         variables = {variable.path: variable for variable in network.trainable_variables}
 
         def answer(pixels: Any, *params: Any) -> Any:
-            given = [(variables[spec.name], value) for spec, value in zip(kind.specs, params, strict=True)]
+            given = [
+                (variables[spec.name], value)
+                for spec, value in zip(kind.specs, params, strict=True)
+            ]
             with keras.StatelessScope(state_mapping=given):
                 return tf.sigmoid(network(pixels, training=False))
 
-        inputs: list[tuple[tuple[int, ...], str, str]] = [((1, kind.input_px, kind.input_px, 3), "float32", "pixels")]
+        inputs: list[tuple[tuple[int, ...], str, str]] = [
+            ((1, kind.input_px, kind.input_px, 3), "float32", "pixels")
+        ]
         inputs += [(spec.shape, "float32", input_name(spec.name)) for spec in kind.specs]
         return to_litert(answer, *inputs, halved=False)
 
@@ -85,14 +96,17 @@ def whole(model: Model) -> keras.Model:
     set_params(trained, kind, model.params)
     pixels = keras.Input((kind.input_px, kind.input_px, 3), name="pixels")
     logit = trained(pixels if kind.body is None else build_body(load_efficientnet_lite0())(pixels))
-    return keras.Model(pixels, keras.layers.Activation("sigmoid", name="probability")(logit), name=model.detector)
+    return keras.Model(
+        pixels, keras.layers.Activation("sigmoid", name="probability")(logit), name=model.detector
+    )
 
 
 def _frigate(network: keras.Model, path: Path) -> None:
     input_px = network.input_shape[1]
 
     def labelled(pixels: Any) -> Any:
-        # Two steps, the second a mean: close to how a picture is decoded here, where every pixel counts.
+        # Two steps, the second a mean: close to how a picture is decoded here, where every pixel
+        # counts.
         enlarged = tf.image.resize(tf.cast(pixels, tf.float32), (2 * input_px, 2 * input_px))
         probability = network(tf.nn.avg_pool2d(enlarged, 2, 2, "VALID"), training=False)
         return tf.concat([probability, 1 - probability], axis=1)

@@ -1,4 +1,7 @@
-"""From picture folders to what a model looks at: pixels, or the features of the frozen body. The child runs it."""
+"""From picture folders to what a model looks at: pixels, or the features of the frozen body.
+
+The child runs it.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +30,12 @@ class Pictures:
         self._repeated: dict[tuple[str, str], tuple[int, list[str]]] = {}
 
     def repeated(self, root: Path, detector: str, client: str) -> list[str]:
-        """Say which test pictures are learned from as well; looked at again when a file has changed.
+        """Say which test pictures are learned from as well; looked at again when a file has
+        changed.
 
         Returns:
-            "train/animal/1.jpg = test/animal/7.jpg" and so on; empty also where there is no test split yet.
+            "train/animal/1.jpg = test/animal/7.jpg" and so on; empty also where there is no test
+            split yet.
         """
         folder = root / detector / client
         files = [(path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
@@ -53,7 +58,9 @@ class Pictures:
             DatasetError: The split has no usable pictures of a class.
         """
         self._cache.mkdir(parents=True, exist_ok=True)
-        loaded = folders.load(root, detector, client, split, architecture.input_px, cache=self._cache)
+        loaded = folders.load(
+            root, detector, client, split, architecture.input_px, cache=self._cache
+        )
         left_out = dict(Counter(file.reason for file in loaded.left_out))
         files = tuple(zip(loaded.paths, loaded.content_ids, strict=True))
         if architecture.body is None:

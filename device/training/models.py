@@ -1,6 +1,8 @@
-"""Builds each architecture in Keras. The device's training child runs it; the specs in `shared` say what it must be.
+"""Builds each architecture in Keras. The device's training child runs it; the specs in `shared` say
+what it must be.
 
-Layers carry the names of the specs, so Keras' path of a variable ("hidden/kernel") is the spec's name.
+Layers carry the names of the specs, so Keras' path of a variable ("hidden/kernel") is the spec's
+name.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ def build(architecture: Architecture) -> keras.Model:
         architecture: One of `learning.architectures.ARCHITECTURES`.
 
     Returns:
-        A model whose output is one logit, float32[n, 1]. Its input is float32[n, 1280], the body's features, or
-        for an architecture without a body float32[n, px, px, 3], RGB from 0 to 255.
+        A model whose output is one logit, float32[n, 1]. Its input is float32[n, 1280], the body's
+        features, or for an architecture without a body float32[n, px, px, 3], RGB from 0 to 255.
 
     Raises:
         NotFound: The architecture has specs but no model here.
@@ -36,7 +38,10 @@ def build(architecture: Architecture) -> keras.Model:
 
 def get_params(model: keras.Model, architecture: Architecture) -> Params:
     """Copy the model's parameters out, under the names of the specs; the inverse of `set_params`."""
-    values = {variable.path: np.array(variable.numpy(), np.float32) for variable in model.trainable_variables}
+    values = {
+        variable.path: np.array(variable.numpy(), np.float32)
+        for variable in model.trainable_variables
+    }
     return {spec.name: values[spec.name] for spec in architecture.specs}
 
 
@@ -63,7 +68,9 @@ def _porch_cnn(architecture: Architecture) -> keras.Model:
         if variable:
             continue
         stride = 2 if name == "stem" else 1
-        x = layers.Conv2D(spec.shape[-1], 3, stride, padding="same", use_bias=False, name=f"{name}_conv")(x)
+        x = layers.Conv2D(
+            spec.shape[-1], 3, stride, padding="same", use_bias=False, name=f"{name}_conv"
+        )(x)
         if name != "stem":
             x = layers.MaxPooling2D(name=f"{name}_pool")(x)
         x = layers.GroupNormalization(NORM_GROUPS, name=f"{name}_norm")(x)

@@ -1,9 +1,11 @@
-"""Local training: from a global model's params to this device's own. The device's training child runs it.
+"""Local training: from a global model's params to this device's own. The device's training child
+runs it.
 
-One compiled step of stochastic gradient descent with momentum serves every training of an architecture, whatever
-the number of pictures: the first dimension of its input is left open, so nothing is traced twice, and nothing that
-`Model.fit` would build per call (data adapters, callbacks) is left behind. Params, pictures, work and seed decide the
-result bit for bit on one machine.
+One compiled step of stochastic gradient descent with momentum serves every training of an
+architecture, whatever the number of pictures: the first dimension of its input is left open, so
+nothing is traced twice, and nothing that
+`Model.fit` would build per call (data adapters, callbacks) is left behind. Params, pictures, work
+and seed decide the result bit for bit on one machine.
 """
 
 from __future__ import annotations
@@ -38,9 +40,11 @@ class Examples:
     """One split, ready for the model.
 
     Attributes:
-        inputs: float32[n, 1280] features, or uint8[n, px, px, 3] RGB for an architecture without a body.
+        inputs: float32[n, 1280] features, or uint8[n, px, px, 3] RGB for an architecture without a
+            body.
         labels: uint8[n], 1 where the picture shows what is to be detected and 0 elsewhere.
-        files: Of each picture its file, relative to the data set's folder, and the SHA-256 of its bytes.
+        files: Of each picture its file, relative to the data set's folder, and the SHA-256 of its
+            bytes.
     """
 
     inputs: Inputs
@@ -61,7 +65,8 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training is: epoch and batch count from 1; loss and accuracy are means over this epoch so far.
+    """Where a training is: epoch and batch count from 1; loss and accuracy are means over this
+    epoch so far.
 
     `history` has the epochs that are done, and `seconds_left` is a guess from the pace so far.
     """
@@ -150,14 +155,18 @@ class Learner:
             started = time.perf_counter()
             loss, accuracy = self._pass(train, work, epoch, rng, tell)
             val_loss, val_accuracy = self._evaluate(valid)
-            history.append(Epoch(loss, accuracy, val_loss, val_accuracy, time.perf_counter() - started))
+            history.append(
+                Epoch(loss, accuracy, val_loss, val_accuracy, time.perf_counter() - started)
+            )
         trained = get_params(self._model, self._architecture)
         if not all(np.isfinite(value).all() for value in trained.values()):
             raise _diverged(work, work.epochs)
         return trained, tuple(history)
 
     def scores(self, params: Params, inputs: Inputs) -> NDArray[np.float32]:
-        """Return the probability, float32[n] from 0 to 1, that each picture shows what is to be detected."""
+        """Return the probability, float32[n] from 0 to 1, that each picture shows what is to be
+        detected.
+        """
         set_params(self._model, self._architecture, params)
         batches = [self._logits(_floats(inputs[rows])).numpy() for rows in _slices(len(inputs))]
         logits = np.concatenate([np.empty(0, np.float32), *batches])
@@ -213,8 +222,12 @@ class Learner:
         variables = self._model.trainable_variables
         with tf.GradientTape() as tape:
             sums = self._sums(inputs, labels)
-            kernels = [variable.value for variable in variables if variable.path.endswith("/kernel")]
-            decay = self._architecture.weight_decay * tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])
+            kernels = [
+                variable.value for variable in variables if variable.path.endswith("/kernel")
+            ]
+            decay = self._architecture.weight_decay * tf.add_n(
+                [tf.nn.l2_loss(kernel) for kernel in kernels]
+            )
             objective = sums[0] / tf.cast(tf.size(labels), tf.float32) + decay
         gradients = tape.gradient(objective, [variable.value for variable in variables])
         self._optimizer.apply(gradients, variables)
@@ -222,7 +235,8 @@ class Learner:
 
 
 def augment(inputs: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Vary pictures as a porch does: mirrored or not, a few pixels off, in brighter or dimmer light.
+    """Vary pictures as a porch does: mirrored or not, a few pixels off, in brighter or dimmer
+    light.
 
     Args:
         inputs: float32[n, px, px, 3] from 0 to 255.

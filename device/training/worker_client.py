@@ -1,8 +1,10 @@
-"""The web process's handle on the training child: starts it, gives it jobs, hears its progress, replaces it.
+"""The web process's handle on the training child: starts it, gives it jobs, hears its progress,
+replaces it.
 
-The child (`device/training/worker.py`) is the only process in the house with TensorFlow. It is started afresh, never
-forked from the web process, at the first training; stays warm between rounds; and goes when this process goes,
-however that ends, because its standard input closes. Jobs and events are lines of JSON; params lie in files.
+The child (`device/training/worker.py`) is the only process in the house with TensorFlow. It is
+started afresh, never forked from the web process, at the first training; stays warm between rounds;
+and goes when this process goes, however that ends, because its standard input closes. Jobs and
+events are lines of JSON; params lie in files.
 """
 
 from __future__ import annotations
@@ -19,12 +21,27 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import IO, Any, cast
 
-from shared.errors import Cancelled, CannotTrain, DatasetError, DoorbellError, OutOfOrder, TrainingFailed
+from shared.errors import (
+    Cancelled,
+    CannotTrain,
+    DatasetError,
+    DoorbellError,
+    OutOfOrder,
+    TrainingFailed,
+)
 
 _CHILD = (sys.executable, "-m", "device.training.worker")
-_ERRORS: dict[str, type[DoorbellError]] = {DatasetError.slug: DatasetError, TrainingFailed.slug: TrainingFailed}
+_ERRORS: dict[str, type[DoorbellError]] = {
+    DatasetError.slug: DatasetError,
+    TrainingFailed.slug: TrainingFailed,
+}
 _OWN_WORDS = {kind.slug: kind for kind in (Cancelled, CannotTrain)}
-_DOING = {"train": "training", "score": "measuring", "export": "exporting", "answer": "preparing to answer rings about"}
+_DOING = {
+    "train": "training",
+    "score": "measuring",
+    "export": "exporting",
+    "answer": "preparing to answer rings about",
+}
 _SHORT_JOBS = {"score", "export", "answer"}
 _PATIENCE_S = 10.0
 _CANCEL_S = 3.0
@@ -48,7 +65,9 @@ class Trainer:
         log: Where the child's complaints go; to this process's standard error without it.
     """
 
-    def __init__(self, max_mb: int = 2048, command: Sequence[str] = _CHILD, log: IO[bytes] | None = None) -> None:
+    def __init__(
+        self, max_mb: int = 2048, command: Sequence[str] = _CHILD, log: IO[bytes] | None = None
+    ) -> None:
         self._max_mb, self._command, self._log = max_mb, command, log
         self._busy = threading.Lock()
         self._cancelled = False
@@ -66,7 +85,8 @@ class Trainer:
         return None if self._child is None or self._child.poll() is not None else self._child.pid
 
     def run(self, job: Mapping[str, object]) -> dict[str, Any]:
-        """Have the child do a job, and return its result; the end of a short job, such as a score, is waited for.
+        """Have the child do a job, and return its result; the end of a short job, such as a score,
+        is waited for.
 
         Args:
             job: `do` names it; the rest are its arguments. See `device/training/worker.py`.
@@ -88,7 +108,8 @@ class Trainer:
             self._busy.release()
 
     def cancel(self) -> str:
-        """End the job that is being done, and return what it was; a child that does not listen is killed.
+        """End the job that is being done, and return what it was; a child that does not listen is
+        killed.
 
         Raises:
             OutOfOrder: There is none.
@@ -120,7 +141,8 @@ class Trainer:
             progress = self._progress or {"do": "score"}  # just begun, or just done
             if progress["do"] not in _SHORT_JOBS or time.monotonic() > deadline:
                 raise Busy(
-                    f"This device is busy: {describe(self._progress)}.", todo="Wait until that is done, then try again."
+                    f"This device is busy: {describe(self._progress)}.",
+                    todo="Wait until that is done, then try again.",
                 )
 
     def _converse(self, job: Mapping[str, object]) -> dict[str, Any]:
@@ -134,11 +156,15 @@ class Trainer:
         for line in child.stdout or ():
             try:
                 message = json.loads(line)
-            except ValueError:  # cut short, or none of ours: what follows would be taken for the next job's answer
+            except (
+                ValueError
+            ):  # cut short, or none of ours: what follows would be taken for the next job's answer
                 child.kill()
                 break
             if "progress" in message:
-                self._progress = {"do": job["do"], "detector": job["detector"]} | message["progress"]
+                self._progress = {"do": job["do"], "detector": job["detector"]} | message[
+                    "progress"
+                ]
             elif message.get("error") in _OWN_WORDS:
                 raise _OWN_WORDS[message["error"]]
             elif "error" in message:
@@ -170,7 +196,11 @@ class Trainer:
     def _died(self, child: subprocess.Popen[str]) -> ChildDied:
         code = child.wait()
         self.close()
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        how = (
+            f"was killed by {signal.Signals(-code).name}"
+            if code < 0
+            else f"ended with exit code {code}"
+        )
         return ChildDied(
             f"The training process {how}.",
             kept="The models and earlier trainings are kept, and this device goes on.",
@@ -182,9 +212,12 @@ def describe(progress: Mapping[str, Any] | None) -> str:
     """Return what a device is doing, in words."""
     if progress is None:
         return "idle"
-    doing = {"train": "training", "score": "measuring", "export": "exporting", "answer": "preparing"}.get(
-        progress["do"], progress["do"]
-    )
+    doing = {
+        "train": "training",
+        "score": "measuring",
+        "export": "exporting",
+        "answer": "preparing",
+    }.get(progress["do"], progress["do"])
     if progress["do"] in ("export", "answer"):
         return f"{doing} {progress['detector']}"
     if "epoch" not in progress:
@@ -196,12 +229,16 @@ def describe(progress: Mapping[str, Any] | None) -> str:
 
 
 def progress_of(progress: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return how far a device is: `words` for people, and `value` from 0 to 1, or None while that is not known."""
+    """Return how far a device is: `words` for people, and `value` from 0 to 1, or None while that
+    is not known.
+    """
     if progress is None:
         return None
     if "epoch" not in progress:
         return {"words": describe(progress), "value": None}
-    words = f"{describe(progress)}: loss {progress['loss']:.3f}, accuracy {progress['accuracy']:.1%}"
+    words = (
+        f"{describe(progress)}: loss {progress['loss']:.3f}, accuracy {progress['accuracy']:.1%}"
+    )
     words += f", about {math.ceil(progress['seconds_left'])} s left"
     value = (progress["epoch"] - 1 + progress["batch"] / progress["batches"]) / progress["epochs"]
     return {"words": words, "value": round(value, 4)}

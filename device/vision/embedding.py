@@ -1,7 +1,8 @@
-"""Pictures to features by the frozen body, without TensorFlow. The device runs it, in any of its processes.
+"""Pictures to features by the frozen body, without TensorFlow. The device runs it, in any of its
+processes.
 
-The body is the LiteRT file that `device/training/backbone.py` exports. A picture's features never change, so they are kept
-beside the pictures under the hash of the picture's content.
+The body is the LiteRT file that `device/training/backbone.py` exports. A picture's features never
+change, so they are kept beside the pictures under the hash of the picture's content.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ class Embedder:
             ValueError: The pictures are of another size or type.
         """
         if images.dtype != np.uint8 or images.shape[1:] != (INPUT_PX, INPUT_PX, 3):
-            raise ValueError(f"Expected uint8 pictures of {INPUT_PX} px, got {images.dtype} {images.shape}.")
+            raise ValueError(
+                f"Expected uint8 pictures of {INPUT_PX} px, got {images.dtype} {images.shape}."
+            )
         features = np.empty((len(images), FEATURES), np.float32)
         for row, image in enumerate(images):
             features[row] = self._network.run(image[None].astype(np.float32))
@@ -55,10 +58,11 @@ class Embedder:
 def embed_cached(
     embedder: Embedder, images: NDArray[np.uint8], content_ids: Sequence[str], cache: Path
 ) -> NDArray[np.float32]:
-    """Compute the features of a split's pictures, of those alone that the split's cache file does not hold.
+    """Compute the features of a split's pictures, of those alone that the split's cache file does
+    not hold.
 
-    The file then holds exactly these pictures, so features go when their picture goes. A file that is missing,
-    damaged, or from another version of the body counts as empty.
+    The file then holds exactly these pictures, so features go when their picture goes. A file that
+    is missing, damaged, or from another version of the body counts as empty.
 
     Args:
         embedder: The loaded body.
@@ -75,7 +79,9 @@ def embed_cached(
     missing = [row for row, content_id in enumerate(content_ids) if content_id not in known]
     fresh = embedder.embed(images[missing])
     found = known | {content_ids[row]: feature for row, feature in zip(missing, fresh, strict=True)}
-    features = np.array([found[content_id] for content_id in content_ids], np.float32).reshape(-1, FEATURES)
+    features = np.array([found[content_id] for content_id in content_ids], np.float32).reshape(
+        -1, FEATURES
+    )
     if missing or known.keys() != set(content_ids):
         _write(cache, content_ids, features)
     return features

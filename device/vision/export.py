@@ -1,10 +1,13 @@
-"""`python -m device export`: a model in force as a file for others, which answers as rings are answered or is not kept.
+"""`python -m device export`: a model in force as a file for others, which answers as rings are
+answered or is not kept.
 
-The training child writes the file. What is written is then run, by LiteRT, by ONNX Runtime, or by Keras in the child,
-on this device's own pictures and on drawn ones, and every answer is held against the one that a ring would get.
+The training child writes the file. What is written is then run, by LiteRT, by ONNX Runtime, or by
+Keras in the child, on this device's own pictures and on drawn ones, and every answer is held
+against the one that a ring would get.
 
-For Frigate (frigate/data_processing/real_time/custom_classification.py, release 0.17): it hands over 224 px RGB pixels
-as uint8, divides what comes back by its sum, and takes the best line of labelmap.txt; "none" it does not report.
+For Frigate (frigate/data_processing/real_time/custom_classification.py, release 0.17): it hands
+over 224 px RGB pixels as uint8, divides what comes back by its sum, and takes the best line of
+labelmap.txt; "none" it does not report.
 """
 
 from __future__ import annotations
@@ -35,8 +38,13 @@ from shared.round.payloads import parse_model
 from shared.storage.blobs import storage_errors, write_durably
 
 FRIGATE_PX: Final = 224
-TOLERANCES: Final[Mapping[str, float]] = MappingProxyType({"frigate": 0.05, "keras": 0.01, "onnx": 0.01})
-"""How far a file's probability may be from that of a ring, for any picture. Frigate's resizing comes on top there."""
+TOLERANCES: Final[Mapping[str, float]] = MappingProxyType(
+    {"frigate": 0.05, "keras": 0.01, "onnx": 0.01}
+)
+"""How far a file's probability may be from that of a ring, for any picture.
+
+Frigate's resizing comes on top there.
+"""
 
 _OWN, _DRAWN, _DRAWN_PX = 16, 2, 256
 _NONE: Final = "none"
@@ -75,7 +83,8 @@ def export(device: Device, form: str, detector: str, to: Path) -> Exported:
         device: Whose model; the device may be running.
         form: "frigate", "keras" or "onnx".
         detector: Which detector.
-        to: Folder that gets a folder of the detector's name; files from before are replaced once the new are checked.
+        to: Folder that gets a folder of the detector's name; files from before are replaced once
+            the new are checked.
 
     Raises:
         NotFound: No model of it is in force.
@@ -83,9 +92,14 @@ def export(device: Device, form: str, detector: str, to: Path) -> Exported:
         CannotTrain: TensorFlow is not installed.
         StorageFailed: The folder cannot be written.
     """
-    found = {held: threshold for held, threshold in in_force(device).items() if held.detector == detector}
+    found = {
+        held: threshold for held, threshold in in_force(device).items() if held.detector == detector
+    }
     if not found:
-        raise NotFound(f"No model of {detector!r} is in force on this device.", todo="Train and share one first.")
+        raise NotFound(
+            f"No model of {detector!r} is in force on this device.",
+            todo="Train and share one first.",
+        )
     ((held, threshold),) = found.items()
     seer = open_seer(device)
     seer.follow(lambda: found)
@@ -102,7 +116,9 @@ def export(device: Device, form: str, detector: str, to: Path) -> Exported:
     with storage_errors(f"The folder {to}"):
         path.parent.mkdir(parents=True, exist_ok=True)
     if form == "frigate":
-        write_durably(path.with_name("labelmap.txt"), "".join(f"{one}\n" for one in labels(detector)).encode())
+        write_durably(
+            path.with_name("labelmap.txt"), "".join(f"{one}\n" for one in labels(detector)).encode()
+        )
     write_durably(path, written)
     return Exported(held, path, len(differences), max(differences), threshold)
 
@@ -114,7 +130,10 @@ def labels(detector: str) -> tuple[str, str]:
         InvalidMessage: The detector is called as Frigate calls what it does not report.
     """
     if detector == _NONE:
-        raise InvalidMessage(f"Frigate does not report what is called {_NONE!r}.", todo="Call the detector otherwise.")
+        raise InvalidMessage(
+            f"Frigate does not report what is called {_NONE!r}.",
+            todo="Call the detector otherwise.",
+        )
     return detector, _NONE
 
 
@@ -140,13 +159,18 @@ def _differences(device: Device, form: str, held: Held, seer: Seer, work: Path) 
             f"The model of {held.detector!r} does not answer rings here.",
             todo="Train and share once more, then export.",
         )
-    return [abs(float(score) - answers[held.detector].score) for score, answers in zip(scores, rung, strict=True)]
+    return [
+        abs(float(score) - answers[held.detector].score)
+        for score, answers in zip(scores, rung, strict=True)
+    ]
 
 
 def _run_frigate(path: Path, pixels: NDArray[np.uint8], _: Mapping[str, Any]) -> Iterator[float]:
     network = Network(path)
     if network.takes != ((1, FRIGATE_PX, FRIGATE_PX, 3), np.dtype(np.uint8)):
-        raise NotFaithful(f"The frigate file takes {network.takes}, which is not what Frigate hands over.")
+        raise NotFaithful(
+            f"The frigate file takes {network.takes}, which is not what Frigate hands over."
+        )
     for one in pixels:
         row = network.run(one[np.newaxis])
         yield float((row / row.sum(axis=0))[0])
@@ -165,16 +189,20 @@ def _told_by_keras(_: Path, __: NDArray[np.uint8], result: Mapping[str, Any]) ->
     return scores
 
 
-_RUN: Final[Mapping[str, Callable[[Path, NDArray[np.uint8], Mapping[str, Any]], Any]]] = MappingProxyType(
-    {"frigate": _run_frigate, "onnx": _run_onnx, "keras": _told_by_keras}
+_RUN: Final[Mapping[str, Callable[[Path, NDArray[np.uint8], Mapping[str, Any]], Any]]] = (
+    MappingProxyType({"frigate": _run_frigate, "onnx": _run_onnx, "keras": _told_by_keras})
 )
 
 
 def _pictures(device: Device, detector: str) -> Iterator[bytes]:
-    """Yield this device's own pictures of the detector, some of each split and class, and drawn ones of every kind."""
+    """Yield this device's own pictures of the detector, some of each split and class, and drawn
+    ones of every kind.
+    """
     for split, positive in product(layout.SPLITS, (True, False)):
         with suppress(DatasetError):
-            names = folders.names(device.settings.data, detector, device.settings.client, split, positive)
+            names = folders.names(
+                device.settings.data, detector, device.settings.client, split, positive
+            )
             for name in names[:_OWN]:
                 with suppress(UnusablePicture, OSError):
                     picture = (device.settings.data / name).read_bytes()

@@ -1,7 +1,8 @@
 """LiteRT files: what runs where TensorFlow does not, and what of it rings need.
 
-Rings need one file for each architecture, made once per machine: the frozen body of an architecture that has one, else
-the whole network, whose params are inputs. So a new global model is never converted.
+Rings need one file for each architecture, made once per machine: the frozen body of an architecture
+that has one, else the whole network, whose params are inputs. So a new global model is never
+converted.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from numpy.typing import NDArray
 from learning.architectures import Architecture
 
 BODY_VERSION: Final = "efficientnet-lite0-57934424-128px-fp16-1"
-"""Names the body in every cache: checkpoint, input size, precision of the weights, revision of the export."""
+"""Names the body in every cache: checkpoint, input size, precision of the weights, revision of the
+export.
+"""
 
 _NETWORK_REVISION: Final = 1
 _NONE: Final[Mapping[str, NDArray[np.float32]]] = MappingProxyType({})
@@ -25,7 +28,9 @@ _NONE: Final[Mapping[str, NDArray[np.float32]]] = MappingProxyType({})
 
 def answering_file(cache: Path, kind: Architecture) -> Path:
     """Return where the file lies, or would lie, that an architecture needs to answer rings."""
-    name = f"{kind.name}-{kind.input_px}px-{_NETWORK_REVISION}" if kind.body is None else BODY_VERSION
+    name = (
+        f"{kind.name}-{kind.input_px}px-{_NETWORK_REVISION}" if kind.body is None else BODY_VERSION
+    )
     return cache / f"{name}.tflite"
 
 
@@ -51,7 +56,9 @@ class Network:
         pixels = self._inputs["pixels"]
         return tuple(int(side) for side in pixels["shape"]), np.dtype(pixels["dtype"])
 
-    def run(self, pixels: NDArray[Any], params: Mapping[str, NDArray[np.float32]] = _NONE) -> NDArray[np.float32]:
+    def run(
+        self, pixels: NDArray[Any], params: Mapping[str, NDArray[np.float32]] = _NONE
+    ) -> NDArray[np.float32]:
         """Return the output's only row.
 
         Args:

@@ -1,9 +1,11 @@
-"""From a picture to each detector's answer, in the device's web process: LiteRT and numpy, no TensorFlow.
+"""From a picture to each detector's answer, in the device's web process: LiteRT and numpy, no
+TensorFlow.
 
-The frozen body looks at a picture once, and every detector's head reads the same features. A head is two small layers,
-so it is worked out from the model's params as they are, and a new global model needs no conversion: a device without
-TensorFlow can follow the federation too. So it is with a model without a body, whose network takes the params as
-inputs. What answers is swapped as a whole: a picture that is being looked at keeps the models that it began with.
+The frozen body looks at a picture once, and every detector's head reads the same features. A head
+is two small layers, so it is worked out from the model's params as they are, and a new global model
+needs no conversion: a device without TensorFlow can follow the federation too. So it is with a
+model without a body, whose network takes the params as inputs. What answers is swapped as a whole:
+a picture that is being looked at keeps the models that it began with.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ _BODY_PX: Final = EFFICIENTNET_LITE0_HEAD.input_px
 
 
 class _Look:
-    """One picture, and what the models of one ring made of it: each size is decoded once, and embedded once."""
+    """One picture, and what the models of one ring made of it: each size is decoded once, and
+    embedded once.
+    """
 
     def __init__(self, picture: bytes, networks: _Networks) -> None:
         self._picture, self._networks = picture, networks
@@ -59,7 +63,9 @@ class _Look:
 
 
 class _Networks:
-    """What is loaded once for all models of an architecture, when the first picture comes; from any thread."""
+    """What is loaded once for all models of an architecture, when the first picture comes; from any
+    thread.
+    """
 
     def __init__(self, cache: Path) -> None:
         self._cache, self._running = cache, threading.Lock()
@@ -77,16 +83,22 @@ class _Networks:
         with self._running:
             if kind.name not in self._networks:
                 self._networks[kind.name] = self._opened(kind, Network)
-            return float(self._networks[kind.name].run(pixels[np.newaxis].astype(np.float32), params)[0])
+            return float(
+                self._networks[kind.name].run(pixels[np.newaxis].astype(np.float32), params)[0]
+            )
 
     def _opened(self, kind: Architecture, load: Callable[[Path], T]) -> T:
-        what, path = "frozen body" if kind.body else f"network {kind.name}", answering_file(self._cache, kind)
+        what, path = (
+            "frozen body" if kind.body else f"network {kind.name}",
+            answering_file(self._cache, kind),
+        )
         try:
             if path.exists():
                 return load(path)
         except (OSError, RuntimeError, ValueError) as error:
             raise OutOfOrder(
-                f"The {what} cannot be loaded from {path}.", todo="Copy it again, and let the service's user read it."
+                f"The {what} cannot be loaded from {path}.",
+                todo="Copy it again, and let the service's user read it.",
             ) from error
         raise OutOfOrder(
             f"The {what} is not on this machine yet.",
@@ -102,7 +114,8 @@ class Head:
     Attributes:
         held: Which model.
         threshold: From which score on the verdict is yes.
-        params: As the model's container has them; the kernels are float32[1280, h] and float32[h, 1].
+        params: As the model's container has them; the kernels are float32[1280, h] and float32[h,
+            1].
     """
 
     held: Held
@@ -110,8 +123,12 @@ class Head:
     params: Params
 
     def score(self, features: NDArray[np.float32]) -> float:
-        """Return the probability, from 0 to 1, that a picture with these features, float32[1280], shows it."""
-        hidden = np.maximum(features @ self.params["hidden/kernel"] + self.params["hidden/bias"], 0.0)
+        """Return the probability, from 0 to 1, that a picture with these features, float32[1280],
+        shows it.
+        """
+        hidden = np.maximum(
+            features @ self.params["hidden/kernel"] + self.params["hidden/bias"], 0.0
+        )
         logit = float((hidden @ self.params["logit/kernel"] + self.params["logit/bias"])[0])
         return math.exp(-np.logaddexp(0.0, -logit))
 
@@ -155,11 +172,12 @@ class Seer:
         self._models: Mapping[str, Head | Whole] = MappingProxyType({})
 
     def follow(self, in_force: Callable[[], Mapping[Held, float]]) -> None:
-        """Answer from now on with the models that are in force; what is answered already is loaded already.
+        """Answer from now on with the models that are in force; what is answered already is loaded
+        already.
 
         Args:
-            in_force: Returns them, each with its threshold. Threads ask in turn, so that a slow one does not go back to
-                what was in force before.
+            in_force: Returns them, each with its threshold. Threads ask in turn, so that a slow one
+                does not go back to what was in force before.
         """
         with self._changing:
             known = {model.held: model for model in self._models.values()}
@@ -181,7 +199,8 @@ class Seer:
             picture: The bytes of a JPEG, PNG, WebP or BMP file.
 
         Returns:
-            Detector to answer; empty while no model is in force, without those whose network is not here.
+            Detector to answer; empty while no model is in force, without those whose network is not
+            here.
 
         Raises:
             UnusablePicture: It is none.
@@ -197,7 +216,9 @@ class Seer:
             except OutOfOrder as error:
                 missing = error
                 continue
-            answers[detector] = Answer(score, score >= model.threshold, model.threshold, model.held.version)
+            answers[detector] = Answer(
+                score, score >= model.threshold, model.threshold, model.held.version
+            )
         if missing is not None and not answers:
             raise missing
         return answers
@@ -205,7 +226,9 @@ class Seer:
     def _loaded(self, held: Held) -> Head | Whole:
         model = self._load(held.version)
         kind, params = architecture(model.architecture), model.params
-        return Head(held, EVEN, params) if kind.body is not None else Whole(held, EVEN, params, kind)
+        return (
+            Head(held, EVEN, params) if kind.body is not None else Whole(held, EVEN, params, kind)
+        )
 
 
 def in_force(device: Device) -> dict[Held, float]:

@@ -6,16 +6,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def threshold_for(labels: NDArray[np.uint8], scores: NDArray[np.float32], false_alarms: float) -> float | None:
-    """Choose the lowest threshold at which few enough pictures without the object are taken for one with it.
+def threshold_for(
+    labels: NDArray[np.uint8], scores: NDArray[np.float32], false_alarms: float
+) -> float | None:
+    """Choose the lowest threshold at which few enough pictures without the object are taken for one
+    with it.
 
-    It lies in the middle between the score that must still be a no and the next higher score, so that a picture that
-    is a little different falls on the same side.
+    It lies in the middle between the score that must still be a no and the next higher score, so
+    that a picture that is a little different falls on the same side.
 
     Args:
         labels: uint8[n], 1 where the picture shows the object.
         scores: float32[n], probabilities.
-        false_alarms: The share of the pictures without the object that may be taken for one with it, 0 to 1.
+        false_alarms: The share of the pictures without the object that may be taken for one with
+            it, 0 to 1.
 
     Returns:
         The threshold, from 0 to 1; None where there is no picture without the object.

@@ -1,7 +1,9 @@
-"""The file that `python -m federation backup` writes: a tar of known names, and at its end the table of contents.
+"""The file that `python -m federation backup` writes: a tar of known names, and at its end the
+table of contents.
 
-Whoever reads one takes nothing from it on trust: a name that is not of this form, a second one, anything but a plain
-file, and bytes that are not those in the table of contents make the whole file unusable. No name in it becomes a path.
+Whoever reads one takes nothing from it on trust: a name that is not of this form, a second one,
+anything but a plain file, and bytes that are not those in the table of contents make the whole file
+unusable. No name in it becomes a path.
 """
 
 from __future__ import annotations
@@ -51,7 +53,9 @@ class Kept:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a backup holds: when it was made (seconds since the epoch), the services, and every file's SHA-256."""
+    """What a backup holds: when it was made (seconds since the epoch), the services, and every
+    file's SHA-256.
+    """
 
     made_at: float
     services: dict[str, Kept]
@@ -100,7 +104,11 @@ class Backup:
     def names(self, service: str, beginning: str = "") -> list[str]:
         """Return what it has of a service, "blobs/..." say, of which the name begins so."""
         start = f"{service}/{beginning}"
-        return [name.removeprefix(f"{service}/") for name in self.contents.files if name.startswith(start)]
+        return [
+            name.removeprefix(f"{service}/")
+            for name in self.contents.files
+            if name.startswith(start)
+        ]
 
     def read(self, service: str, name: str) -> bytes:
         """Return one file's bytes."""
@@ -131,7 +139,9 @@ def open_backup(path: Path) -> Iterator[Backup]:
         with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             yield Backup(tar, _check(tar))
     except FileNotFoundError as error:
-        raise BackupUnusable(f"There is no file {path}.", todo="Name the file that backup wrote.") from error
+        raise BackupUnusable(
+            f"There is no file {path}.", todo="Name the file that backup wrote."
+        ) from error
     except tarfile.TarError as error:
         raise _unusable("it cannot be read to its end") from error
 
@@ -155,9 +165,13 @@ def _check(tar: tarfile.TarFile) -> Contents:
             digests[member.name] = digest.hexdigest() if size == member.size else "cut off"
     if contents is None:
         raise _unusable("its end is missing")
-    if contents.files != digests or any(_service(name) not in contents.services for name in digests):
+    if contents.files != digests or any(
+        _service(name) not in contents.services for name in digests
+    ):
         raise _unusable("its parts are not those that it lists")
-    if any(name.rpartition("/")[2] != digest for name, digest in digests.items() if "/blobs/" in name):
+    if any(
+        name.rpartition("/")[2] != digest for name, digest in digests.items() if "/blobs/" in name
+    ):
         raise _unusable("it has a model that is not what its name says")
     return contents
 
@@ -173,7 +187,9 @@ def _parse(data: bytes) -> Contents:
         raise _unusable("its table of contents is none") from error
     for name, kept in services.items():
         known = _NAME.fullmatch(f"{name}/identity.key") and isinstance(kept.key_id, str)
-        if not known or not (kept.revision is None or re.fullmatch(r"[0-9]{4}", str(kept.revision))):
+        if not known or not (
+            kept.revision is None or re.fullmatch(r"[0-9]{4}", str(kept.revision))
+        ):
             raise _unusable("it lists a service that there is not")
     return contents
 
@@ -193,5 +209,7 @@ def _json(data: bytes) -> object:
 
 def _unusable(why: str) -> BackupUnusable:
     return BackupUnusable(
-        f"This file is not a whole backup: {why}.", kept="Nothing was restored.", todo="Use another copy of it."
+        f"This file is not a whole backup: {why}.",
+        kept="Nothing was restored.",
+        todo="Use another copy of it.",
     )

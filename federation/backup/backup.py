@@ -1,8 +1,10 @@
-"""`python -m federation backup | upgrade`: what a machine has of the federation, in one file; `restore` puts it back.
+"""`python -m federation backup | upgrade`: what a machine has of the federation, in one file;
+`restore` puts it back.
 
-Of the main server and of devices everything is kept: rows, the files that rows refer to, keys. Of the secure aggregator
-only who it is, never its rounds, updates and sums: an old memory brought back could add up a round a second time, over
-another cohort, and two sums that differ by one device give that device's update away. It asks for fresh rounds instead.
+Of the main server and of devices everything is kept: rows, the files that rows refer to, keys. Of
+the secure aggregator only who it is, never its rounds, updates and sums: an old memory brought back
+could add up a round a second time, over another cohort, and two sums that differ by one device give
+that device's update away. It asks for fresh rounds instead.
 """
 
 from __future__ import annotations
@@ -43,16 +45,22 @@ LEFT_OUT = {"nonces", "rings", "told"}  # what a doorbell saw stays with it
 PROGRESS = Console(stderr=True)
 _ATTEMPTS = 3
 _FILES = {
-    "versions": ("version",), "contributions": ("digest",), "plain_updates": ("digest",),
-    "models": ("version",), "candidates": ("version",), "trainings": ("local_model", "plot", "update", "base_version"),
+    "versions": ("version",),
+    "contributions": ("digest",),
+    "plain_updates": ("digest",),
+    "models": ("version",),
+    "candidates": ("version",),
+    "trainings": ("local_model", "plot", "update", "base_version"),
     "measurements": ("report", "plot"),
-}  # fmt: skip
+}
 _MAY_BE_GONE = {("trainings", "base_version")}
 
 
 @dataclass(frozen=True)
 class Service:
-    """One service's place on this machine; `name` is what a backup calls it, `rows` whether its tables are kept."""
+    """One service's place on this machine; `name` is what a backup calls it, `rows` whether its
+    tables are kept.
+    """
 
     name: str
     folder: Path
@@ -65,7 +73,9 @@ class Service:
 
     @property
     def is_here(self) -> bool:
-        """Whether it is on this machine: by its folder, or by its secret and the database that it shares."""
+        """Whether it is on this machine: by its folder, or by its secret and the database that it
+        shares.
+        """
         if any((self.folder / name).exists() for name in (*KEYS, "state.sqlite3")):
             return True
         return None not in (self.secret, self.url) and self.connect().revision() is not None
@@ -80,17 +90,40 @@ class Service:
 
 
 def services(environ: Mapping[str, str]) -> dict[str, Service]:
-    """Return the place of every service that this machine could have: both servers, and devices that have a folder."""
+    """Return the place of every service that this machine could have: both servers, and devices
+    that have a folder.
+    """
     main, aggregator = MainSettings.read(environ), AggregatorSettings.read(environ)
     devices = main.folder.parent / "devices"
-    names = sorted(path.name for path in devices.glob("*") if path.is_dir() and NAME.fullmatch(path.name))
+    names = sorted(
+        path.name for path in devices.glob("*") if path.is_dir() and NAME.fullmatch(path.name)
+    )
     known = [
-        Service(MAIN, main.folder, main_server.store.tables.MIGRATIONS, True, main.database_url, main.blobs,
-                main.s3_endpoint, main.secret),
-        Service(AGGREGATOR, aggregator.folder, sec_agg.store.tables.MIGRATIONS, False, aggregator.database_url,
-                aggregator.blobs, aggregator.s3_endpoint, aggregator.secret),
-        *(Service(f"devices/{name}", devices / name, device.store.tables.MIGRATIONS) for name in names),
-    ]  # fmt: skip
+        Service(
+            MAIN,
+            main.folder,
+            main_server.store.tables.MIGRATIONS,
+            True,
+            main.database_url,
+            main.blobs,
+            main.s3_endpoint,
+            main.secret,
+        ),
+        Service(
+            AGGREGATOR,
+            aggregator.folder,
+            sec_agg.store.tables.MIGRATIONS,
+            False,
+            aggregator.database_url,
+            aggregator.blobs,
+            aggregator.s3_endpoint,
+            aggregator.secret,
+        ),
+        *(
+            Service(f"devices/{name}", devices / name, device.store.tables.MIGRATIONS)
+            for name in names
+        ),
+    ]
     return {service.name: service for service in known}
 
 
@@ -99,15 +132,19 @@ class _Vanished(StorageFailed):
 
 
 def backup(path: Path, environ: Mapping[str, str] = os.environ) -> Contents:
-    """Write a backup of every service that this machine has, while they run or not; only its owner can read it.
+    """Write a backup of every service that this machine has, while they run or not; only its owner
+    can read it.
 
     Raises:
         NotFound: None is here.
-        StorageFailed: Something cannot be read or written, or is lost; no file was written, or the earlier one stays.
+        StorageFailed: Something cannot be read or written, or is lost; no file was written, or the
+            earlier one stays.
     """
     here = [service for service in services(environ).values() if service.is_here]
     if not here:
-        raise NotFound("There is nothing to back up here.", todo="Set DOORBELL_HOME as the services have it.")
+        raise NotFound(
+            "There is nothing to back up here.", todo="Set DOORBELL_HOME as the services have it."
+        )
     for attempt in range(_ATTEMPTS):
         try:
             return _write(path, here)
@@ -135,15 +172,20 @@ def _write(path: Path, here: list[Service]) -> Contents:
 
 
 def _add(writer: Writer, service: Service) -> Kept:
-    """Add one service: its keys, its rows as they are at one moment, and the files that those refer to."""
+    """Add one service: its keys, its rows as they are at one moment, and the files that those refer
+    to.
+    """
     if service.secret is None and not (service.folder / "identity.key").exists():
         raise StorageFailed(
             f"The key of {service.name} is not in {service.folder}.",
-            kept="No backup was written.", todo="Put it back from an earlier backup.",
-        )  # fmt: skip
+            kept="No backup was written.",
+            todo="Put it back from an earlier backup.",
+        )
     for name in KEYS:
         with storage_errors(f"The folder {service.folder}", "read"):
-            data = (service.folder / name).read_bytes() if (service.folder / name).exists() else None
+            data = (
+                (service.folder / name).read_bytes() if (service.folder / name).exists() else None
+            )
         if data is not None:
             writer.add(f"{service.name}/{name}", BytesIO(data))
     key_id = Identity.open(service.folder / "identity.key", service.secret).key_id
@@ -157,7 +199,9 @@ def _add(writer: Writer, service: Service) -> Kept:
     finally:
         database.close()
     blobs = service.blobs()
-    for digest, may_be_gone in track(sorted(files.items()), f"{service.name}: files", console=PROGRESS, transient=True):
+    for digest, may_be_gone in track(
+        sorted(files.items()), f"{service.name}: files", console=PROGRESS, transient=True
+    ):
         try:
             data = blobs.get(digest)
         except FileNotFoundError as error:
@@ -165,28 +209,37 @@ def _add(writer: Writer, service: Service) -> Kept:
                 continue
             raise _Vanished(
                 f"The file {digest} of {service.name} is not there, though its database refers to it.",
-                kept="No backup was written.", todo="Look for it in an earlier backup.",
-            ) from error  # fmt: skip
+                kept="No backup was written.",
+                todo="Look for it in an earlier backup.",
+            ) from error
         if writer.add(f"{service.name}/blobs/{digest}", BytesIO(data)) != digest:
             raise StorageFailed(
                 f"The file {digest} of {service.name} is damaged.",
-                kept="No backup was written.", todo="Restore it from an earlier backup.",
-            )  # fmt: skip
+                kept="No backup was written.",
+                todo="Restore it from an earlier backup.",
+            )
     return Kept(revision, key_id)
 
 
 def _add_rows(writer: Writer, service: Service, database: Database, files: dict[str, bool]) -> None:
-    """Add every table's rows, one JSON object a line; note in `files` what they refer to and whether it may be gone."""
+    """Add every table's rows, one JSON object a line; note in `files` what they refer to and
+    whether it may be gone.
+    """
     with database.read() as connection:
         for name, table in database.tables(connection).items():
             if name in LEFT_OUT:
                 continue
             with tempfile.TemporaryFile() as spool:
                 for row in connection.execute(table.select()).mappings():
-                    spool.write(json.dumps({key: as_json(value) for key, value in row.items()}).encode() + b"\n")
+                    spool.write(
+                        json.dumps({key: as_json(value) for key, value in row.items()}).encode()
+                        + b"\n"
+                    )
                     for column in _FILES.get(name, ()) if not row.get("forgotten") else ():
                         if (digest := row.get(column)) is not None:
-                            files[digest] = files.get(digest, True) and (name, column) in _MAY_BE_GONE
+                            files[digest] = (
+                                files.get(digest, True) and (name, column) in _MAY_BE_GONE
+                            )
                 writer.add(f"{service.name}/rows/{name}.jsonl", spool)
 
 
@@ -198,9 +251,11 @@ def as_json(value: Any) -> Any:
 
 
 def upgrade(environ: Mapping[str, str] = os.environ) -> list[str]:
-    """Bring the database of every service that is here to this version's tables; return what was done, in sentences.
+    """Bring the database of every service that is here to this version's tables; return what was
+    done, in sentences.
 
-    An SQLite database is copied first, into a file beside it that is named after the revision it had.
+    An SQLite database is copied first, into a file beside it that is named after the revision it
+    had.
     """
     said = []
     for service in services(environ).values():
@@ -213,7 +268,9 @@ def upgrade(environ: Mapping[str, str] = os.environ) -> list[str]:
         if old == new:
             said.append(f"{service.name}: revision {old}; there is nothing to do.")
             continue
-        copy = None if database.shared or old > new else database.copy_beside(f"state.{old}.sqlite3")
+        copy = (
+            None if database.shared or old > new else database.copy_beside(f"state.{old}.sqlite3")
+        )
         database.upgrade()
         database.close()
         kept = f" The database as it was is kept in {copy}." if copy else ""
@@ -223,10 +280,14 @@ def upgrade(environ: Mapping[str, str] = os.environ) -> list[str]:
 
 def add_commands(commands: Commands) -> None:
     """Add the commands to the command line."""
-    one = commands.add_parser("backup", help="write all that this machine has of the federation into one file")
+    one = commands.add_parser(
+        "backup", help="write all that this machine has of the federation into one file"
+    )
     one.add_argument("file", type=Path)
     one.set_defaults(run=_backup)
-    other = commands.add_parser("upgrade", help="bring the databases to this version's tables; stop the services first")
+    other = commands.add_parser(
+        "upgrade", help="bring the databases to this version's tables; stop the services first"
+    )
     other.set_defaults(run=_upgrade)
 
 

@@ -1,9 +1,10 @@
 """`python -m federation restore`: put back what `backup` wrote, all of it or nothing.
 
-After a backup the federation goes on, and round numbers must not fall back: devices and the aggregator would not take
-an older number, and a number used twice would be two rounds under one name. So a restored main server puts the newest
-model that it knows into force again, under a number that is higher by 1,000. Join codes that were out are void, since
-some may have been used after the backup; who was revoked after it has to be revoked again.
+After a backup the federation goes on, and round numbers must not fall back: devices and the
+aggregator would not take an older number, and a number used twice would be two rounds under one
+name. So a restored main server puts the newest model that it knows into force again, under a number
+that is higher by 1,000. Join codes that were out are void, since some may have been used after the
+backup; who was revoked after it has to be revoked again.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ ROUNDS_AHEAD = 1000
 _PARTS = ("versions", "rounds")
 
 
-def restore(path: Path, only: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -> list[str]:
+def restore(
+    path: Path, only: Sequence[str] = (), environ: Mapping[str, str] = os.environ
+) -> list[str]:
     """Restore the services of a backup, or `only` some; on failure nothing of it is left.
 
     Returns:
@@ -79,7 +82,10 @@ def _places(kept: Backup, only: Sequence[str], environ: Mapping[str, str]) -> li
         raise NotFound(f"This backup does not have {missing[0]}.", todo=f"It has {there}.")
     known, wanted = services(environ), only or list(kept.contents.services)
     devices = known[MAIN].folder.parent
-    return [known.get(name) or Service(name, devices / name, device.store.tables.MIGRATIONS) for name in wanted]
+    return [
+        known.get(name) or Service(name, devices / name, device.store.tables.MIGRATIONS)
+        for name in wanted
+    ]
 
 
 def _check(kept: Backup, place: Service) -> None:
@@ -89,8 +95,9 @@ def _check(kept: Backup, place: Service) -> None:
     if revision is not None and revision > newest:
         raise BackupUnusable(
             f"A newer version made this backup (revision {revision} of {place.name}; this one knows {newest}).",
-            kept="Nothing was restored.", todo="Install that version, and restore with it.",
-        )  # fmt: skip
+            kept="Nothing was restored.",
+            todo="Install that version, and restore with it.",
+        )
     if place.folder.exists() and any(place.folder.iterdir()):
         raise OutOfOrder(
             f"{place.name} is here already, in {place.folder}.",
@@ -100,13 +107,15 @@ def _check(kept: Backup, place: Service) -> None:
     if place.url is not None and place.rows and _revision(place) is not None:
         raise OutOfOrder(
             f"The database that DATABASE_URL names has tables of {place.name} already.",
-            kept="Nothing was restored.", todo="Name an empty database, or drop that schema if nobody needs it.",
-        )  # fmt: skip
+            kept="Nothing was restored.",
+            todo="Name an empty database, or drop that schema if nobody needs it.",
+        )
     if "identity.key" not in kept.names(place.name) and place.secret is None:
         raise SettingsError(
             f"The key of {place.name} is not in this backup: it is derived from DOORBELL_SECRET.",
-            kept="Nothing was restored.", todo="Set DOORBELL_SECRET as it was, and try again.",
-        )  # fmt: skip
+            kept="Nothing was restored.",
+            todo="Set DOORBELL_SECRET as it was, and try again.",
+        )
 
 
 def _revision(place: Service) -> str | None:
@@ -120,7 +129,9 @@ def _revision(place: Service) -> str | None:
 
 @contextmanager
 def _stage(home: Path) -> Iterator[Path]:
-    """Make a folder in which a restored state is made ready, and remove it in the end, whatever happens."""
+    """Make a folder in which a restored state is made ready, and remove it in the end, whatever
+    happens.
+    """
     stage = home / f".restoring-{secrets.token_hex(4)}"
     with storage_errors(f"The folder {home}"):
         stage.mkdir(parents=True, mode=0o700)
@@ -140,8 +151,9 @@ def _unpack(kept: Backup, service: Service, environ: Mapping[str, str]) -> str:
     if Identity.open(service.folder / "identity.key", service.secret).key_id != mine.key_id:
         raise SettingsError(
             f"The key of {service.name} is not the one that the backup was made with.",
-            kept="Nothing was restored.", todo="Set DOORBELL_SECRET as it was, and try again.",
-        )  # fmt: skip
+            kept="Nothing was restored.",
+            todo="Set DOORBELL_SECRET as it was, and try again.",
+        )
     names, blobs = kept.names(service.name, "blobs/"), service.blobs()
     for name in track(names, f"{service.name}: files", console=PROGRESS, transient=True):
         blobs.put(kept.read(service.name, name))
@@ -153,17 +165,27 @@ def _unpack(kept: Backup, service: Service, environ: Mapping[str, str]) -> str:
             database.migrate(connection, mine.revision)
             detectors = _fill(kept, service, inside, connection)
             database.migrate(connection)
-            said = _move_on(service, inside, sorted(detectors), environ) if service.name == MAIN else ""
+            said = (
+                _move_on(service, inside, sorted(detectors), environ)
+                if service.name == MAIN
+                else ""
+            )
     finally:
         database.close()
     return f"{service.name} is restored.{said}"
 
 
 def _fill(kept: Backup, service: Service, database: Database, connection: Any) -> set[str]:
-    """Fill the tables of a backup's revision, and return the detectors that the main server has models or rounds of."""
+    """Fill the tables of a backup's revision, and return the detectors that the main server has
+    models or rounds of.
+    """
     tables, detectors = database.tables(connection), set[str]()
-    if {f"rows/{name}.jsonl" for name in set(tables) - LEFT_OUT} != set(kept.names(service.name, "rows/")):
-        raise BackupUnusable(f"The tables of {service.name} in this backup are not those of its revision.")
+    if {f"rows/{name}.jsonl" for name in set(tables) - LEFT_OUT} != set(
+        kept.names(service.name, "rows/")
+    ):
+        raise BackupUnusable(
+            f"The tables of {service.name} in this backup are not those of its revision."
+        )
     for name, table in tables.items():
         if name in LEFT_OUT:
             continue
@@ -179,11 +201,18 @@ def _fill(kept: Backup, service: Service, database: Database, connection: Any) -
 def _row(kinds: Mapping[str, type], row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row as its table has it; `backup.as_json` is the inverse."""
     if set(row) != set(kinds):
-        raise BackupUnusable("A row in this backup does not fit its table.", kept="Nothing was restored.")
+        raise BackupUnusable(
+            "A row in this backup does not fit its table.", kept="Nothing was restored."
+        )
     try:
-        return {name: None if value is None else _value(kinds[name], value) for name, value in row.items()}
+        return {
+            name: None if value is None else _value(kinds[name], value)
+            for name, value in row.items()
+        }
     except (TypeError, ValueError) as error:
-        raise BackupUnusable("A row in this backup does not fit its table.", kept="Nothing was restored.") from error
+        raise BackupUnusable(
+            "A row in this backup does not fit its table.", kept="Nothing was restored."
+        ) from error
 
 
 def _value(kind: type, value: Any) -> Any:
@@ -196,8 +225,12 @@ def _value(kind: type, value: Any) -> Any:
     return value
 
 
-def _move_on(service: Service, database: Database, detectors: list[str], environ: Mapping[str, str]) -> str:
-    """Put the newest model of every detector into force again, under a round number that cannot have been used."""
+def _move_on(
+    service: Service, database: Database, detectors: list[str], environ: Mapping[str, str]
+) -> str:
+    """Put the newest model of every detector into force again, under a round number that cannot
+    have been used.
+    """
     settings = replace(MainSettings.read(environ), folder=service.folder)
     store = Store(service.folder, database=database)
     identity = Identity.open(service.folder / "identity.key", service.secret)
@@ -215,7 +248,9 @@ def _move_on(service: Service, database: Database, detectors: list[str], environ
         store.put_in_force(again, server.clock(), why)
         if store.pins().get(detector) == source.version:
             store.pin(detector, again.version, server.clock())
-        said += f" {detector}: the model of round {source.round} is in force as that of round {number}."
+        said += (
+            f" {detector}: the model of round {source.round} is in force as that of round {number}."
+        )
     return f"{said} Join codes that were out are void, and who was revoked since the backup is to be revoked again."
 
 
@@ -226,7 +261,9 @@ def _move_in(staged: list[Service], places: list[Service]) -> None:
         for service, place in zip(staged, places, strict=True):
             with storage_errors(f"The folder {place.folder.parent}"):
                 place.folder.parent.mkdir(parents=True, exist_ok=True)
-                service.folder.rename(place.folder)  # takes the place of an empty folder, and of no other
+                service.folder.rename(
+                    place.folder
+                )  # takes the place of an empty folder, and of no other
             moved.append((service.folder, place.folder))
     except BaseException:
         for ready, place_ in moved:
@@ -250,9 +287,12 @@ def add_command(commands: Commands) -> None:
     parser = commands.add_parser("restore", help="put back what backup wrote, where nothing is yet")
     parser.add_argument("file", type=Path)
     parser.add_argument(
-        "--only", action="append", default=[], metavar="SERVICE",
+        "--only",
+        action="append",
+        default=[],
+        metavar="SERVICE",
         help="main-server, secure-aggregator or devices/NAME; may be given several times; all without it",
-    )  # fmt: skip
+    )
     parser.set_defaults(run=_restore)
 
 

@@ -1,7 +1,8 @@
 """`python -m federation demo`: pictures, four services, some rounds, a table and a chart.
 
-The rounds go through the same HTTP steps that a person would do; nothing here knows a shortcut. The demonstration
-keeps its state in a folder of its own and starts afresh each time, so that its first round is a first round.
+The rounds go through the same HTTP steps that a person would do; nothing here knows a shortcut. The
+demonstration keeps its state in a folder of its own and starts afresh each time, so that its first
+round is a first round.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ class Demo:
             "DOORBELL_CACHE": str((self.home / "cache").resolve()),
             "DOORBELL_TOPOLOGY": self.topology,
         }
-        return variables | ({"DOORBELL_ARCHITECTURE": self.architecture} if self.architecture else {})
+        return variables | (
+            {"DOORBELL_ARCHITECTURE": self.architecture} if self.architecture else {}
+        )
 
 
 def run(demo: Demo, console: Console, stay: bool) -> None:
@@ -86,7 +89,9 @@ def run(demo: Demo, console: Console, stay: bool) -> None:
     with running(demo.environment(), demo.state / "services.log"):
         reports = _rounds(demo, at, detectors, console)
         console.print(accuracy_table(reports))
-        console.print("A device's own model was trained on its own pictures alone, from the round's global model.")
+        console.print(
+            "A device's own model was trained on its own pictures alone, from the round's global model."
+        )
         console.print(cost_table(reports))
         picture = demo.state / "rounds.png"
         chart(reports, picture)
@@ -110,11 +115,14 @@ def _draw_if_missing(demo: Demo, console: Console) -> None:
     with _progress(console) as progress:
         task = progress.add_task("Drawing the default pictures", total=None)
         porch.write_default(
-            demo.pictures, on_progress=lambda done, total: progress.update(task, completed=done, total=total)
+            demo.pictures,
+            on_progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
 
 
-def _rounds(demo: Demo, at: Addresses, detectors: tuple[str, ...], console: Console) -> list[RoundReport]:
+def _rounds(
+    demo: Demo, at: Addresses, detectors: tuple[str, ...], console: Console
+) -> list[RoundReport]:
     scoreboard = Scoreboard(demo.environment(), _DEVICES, demo.state / "scoreboard")
     reports = []
     try:
@@ -123,7 +131,9 @@ def _rounds(demo: Demo, at: Addresses, detectors: tuple[str, ...], console: Cons
             task = progress.add_task("", total=demo.rounds * per_round)
             for number in range(1, demo.rounds + 1):
                 begun = time.monotonic()
-                progress.update(task, description=f"Round {number} of {demo.rounds}: training on both devices")
+                progress.update(
+                    task, description=f"Round {number} of {demo.rounds}: training on both devices"
+                )
                 steps = run_round(at, demo.topology, on_step=partial(_tell, progress, task, number))
                 seconds = time.monotonic() - begun
                 progress.update(task, description=f"Round {number}: measuring on all test pictures")
@@ -148,7 +158,9 @@ def _progress(console: Console) -> Progress:
 def _stay(console: Console) -> None:
     for service, port in PORTS.items():
         console.print(f"  {service:<18} http://localhost:{port}/")
-    console.print("All four stay up: open them in a browser, press the buttons. Ctrl-C stops everything.")
+    console.print(
+        "All four stay up: open them in a browser, press the buttons. Ctrl-C stops everything."
+    )
     try:
         while True:
             time.sleep(3600)

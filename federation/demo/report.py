@@ -24,7 +24,9 @@ class RoundReport:
     bytes_down: tuple[int, ...]
 
 
-def report_of(rows: Sequence[Row], steps: Sequence[Step], seconds: float, at: Addresses) -> RoundReport:
+def report_of(
+    rows: Sequence[Row], steps: Sequence[Step], seconds: float, at: Addresses
+) -> RoundReport:
     """Put together what one round did."""
     pushed = _sum(steps, at.main, "/send_model_clients", "bytes_per_device")
     up = tuple(_sum(steps, device, "/sendmodel", "bytes_up") for device in at.devices)
@@ -34,7 +36,9 @@ def report_of(rows: Sequence[Row], steps: Sequence[Step], seconds: float, at: Ad
 
 def accuracy_table(reports: Sequence[RoundReport]) -> Table:
     """Return detector x round: each device's own model and the global one."""
-    result = Table(title="Accuracy on the test pictures of all devices together", title_justify="left")
+    result = Table(
+        title="Accuracy on the test pictures of all devices together", title_justify="left"
+    )
     result.add_column("detector")
     devices = range(1, len(reports[0].bytes_up) + 1)
     for heading in ["round", *(f"device {number}'s own" for number in devices), "global"]:
@@ -48,7 +52,9 @@ def accuracy_table(reports: Sequence[RoundReport]) -> Table:
 
 
 def cost_table(reports: Sequence[RoundReport]) -> Table:
-    """Return what each round took: seconds, and megabytes up and down per device, over all detectors."""
+    """Return what each round took: seconds, and megabytes up and down per device, over all
+    detectors.
+    """
     result = Table(title="What a round took, all detectors together", title_justify="left")
     devices = range(1, len(reports[0].bytes_up) + 1)
     for heading in ["round", "seconds", *(f"device {number}: MB up / down" for number in devices)]:
@@ -70,8 +76,16 @@ def chart(reports: Sequence[RoundReport], path: Path) -> None:
         rounds = [row.round for row in rows]
         for device in range(len(rows[0].own)):
             own = [row.own[device] for row in rows]
-            panel.plot(rounds, own, marker="o", linestyle="--", label=f"device {device + 1}'s own model")
-        panel.plot(rounds, [row.global_model for row in rows], marker="s", linewidth=2.5, label="global model")
+            panel.plot(
+                rounds, own, marker="o", linestyle="--", label=f"device {device + 1}'s own model"
+            )
+        panel.plot(
+            rounds,
+            [row.global_model for row in rows],
+            marker="s",
+            linewidth=2.5,
+            label="global model",
+        )
         panel.set(title=detector, xlabel="round")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))

@@ -1,7 +1,7 @@
 """Every device's own model and the global model, on the union of the test splits of all devices.
 
-No device could make this comparison, since none has the others' pictures; it is made here because a demonstration
-has them all on one machine.
+No device could make this comparison, since none has the others' pictures; it is made here because a
+demonstration has them all on one machine.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from shared.storage.blobs import BlobStore
 
 @dataclass(frozen=True)
 class Row:
-    """Accuracies after one round of one detector, 0 to 1: each device's own model, then the global one."""
+    """Accuracies after one round of one detector, 0 to 1: each device's own model, then the global
+    one.
+    """
 
     detector: str
     round: int

@@ -1,4 +1,7 @@
-"""What `doctor` looks at first: what is installed, what the environment says, and the disk. Nothing is changed."""
+"""What `doctor` looks at first: what is installed, what the environment says, and the disk.
+
+Nothing is changed.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,14 @@ from federation.backup.backup import Service, services
 from federation.processes import PROJECT
 from shared.errors import DoorbellError
 from shared.security.joining import JoinCode
-from shared.settings import AggregatorSettings, DeviceSettings, LogSettings, MainSettings, OperatorSettings, port_of
+from shared.settings import (
+    AggregatorSettings,
+    DeviceSettings,
+    LogSettings,
+    MainSettings,
+    OperatorSettings,
+    port_of,
+)
 from shared.transport.addresses import is_loopback
 
 State = Literal["ok", "warning", "wrong"]
@@ -47,7 +57,8 @@ class Finding:
 
     Attributes:
         where: What it is about: "keys of main-server".
-        state: "ok"; "warning": it works, or will, but not as it should; "wrong": something cannot work.
+        state: "ok"; "warning": it works, or will, but not as it should; "wrong": something cannot
+            work.
         said: What was found, one or two sentences.
         todo: How to mend it; empty where nothing has to be done.
     """
@@ -70,7 +81,8 @@ class Setup:
     Attributes:
         environ: The environment.
         main: As the main server reads it; `aggregator` and `operator` as they do.
-        devices: Those of this machine whose number or name is known; devices 1 and 2 where nothing has run yet.
+        devices: Those of this machine whose number or name is known; devices 1 and 2 where nothing
+            has run yet.
         here: The services that have run here, and servers whose rows are on PostgreSQL.
         closed: Folders of services that cannot be looked into from here.
     """
@@ -92,7 +104,11 @@ class Setup:
         """
         places = services(environ)
         here = {name: service for name, service in places.items() if _has_run(service)}
-        numbers = [int(found[1]) for name in here if (found := re.fullmatch(r"devices/device-([1-9][0-9]{0,3})", name))]
+        numbers = [
+            int(found[1])
+            for name in here
+            if (found := re.fullmatch(r"devices/device-([1-9][0-9]{0,3})", name))
+        ]
         if environ.get("DOORBELL_DEVICE_NAME"):
             numbers = [1]
         devices = [DeviceSettings.read(number, environ) for number in (numbers if here else (1, 2))]
@@ -103,7 +119,9 @@ class Setup:
             operator=OperatorSettings.read(environ),
             devices={device.name: device for device in devices},
             here=here,
-            closed=tuple(service.folder for service in places.values() if _is_closed(service.folder)),
+            closed=tuple(
+                service.folder for service in places.values() if _is_closed(service.folder)
+            ),
         )
 
     @property
@@ -114,7 +132,9 @@ class Setup:
     @property
     def main_is_here(self) -> bool:
         """Whether the main server that services of this machine look for is that of this machine."""
-        return "main-server" in self.here and is_loopback(urlsplit(self.aggregator.main_url).hostname or "")
+        return "main-server" in self.here and is_loopback(
+            urlsplit(self.aggregator.main_url).hostname or ""
+        )
 
 
 def _has_run(service: Service) -> bool:
@@ -130,13 +150,20 @@ def installation(requirements: Path = PROJECT / "requirements.txt") -> Iterator[
     """Compare Python and what is installed with what is pinned; nothing of it is imported."""
     version = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info < OLDEST_PYTHON:
-        yield Finding("Python", "wrong", f"This is Python {version}.", "Install Python 3.11 or newer, then make setup.")
+        yield Finding(
+            "Python",
+            "wrong",
+            f"This is Python {version}.",
+            "Install Python 3.11 or newer, then make setup.",
+        )
     else:
         yield Finding("Python", "ok", f"This is Python {version}.")
     lines = (line.strip() for line in requirements.read_text().splitlines())
     wanted = [Requirement(line) for line in lines if line and not line.startswith(("#", "-"))]
     here = [each for each in wanted if each.marker is None or each.marker.evaluate()]
-    pins = [(each.name, one.version) for each in here for one in each.specifier if one.operator == "=="]
+    pins = [
+        (each.name, one.version) for each in here for one in each.specifier if one.operator == "=="
+    ]
     differ = 0
     for name, pinned in pins:
         try:
@@ -147,12 +174,23 @@ def installation(requirements: Path = PROJECT / "requirements.txt") -> Iterator[
             continue
         differ += 1
         if installed is None:
-            yield Finding("packages", "wrong", f"{name} {pinned} is not installed.", "Run: make setup")
+            yield Finding(
+                "packages", "wrong", f"{name} {pinned} is not installed.", "Run: make setup"
+            )
         else:
             said = f"{name} is of version {installed}; the project was tested with {pinned}."
-            yield Finding("packages", "warning", said, f"Run: {sys.executable} -m pip install '{name}=={pinned}'")
+            yield Finding(
+                "packages",
+                "warning",
+                said,
+                f"Run: {sys.executable} -m pip install '{name}=={pinned}'",
+            )
     if not differ:
-        yield Finding("packages", "ok", f"All {len(pins)} pinned packages are installed, in their pinned versions.")
+        yield Finding(
+            "packages",
+            "ok",
+            f"All {len(pins)} pinned packages are installed, in their pinned versions.",
+        )
 
 
 def settings(environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -172,7 +210,9 @@ def settings(environ: Mapping[str, str]) -> Iterator[Finding]:
             said = f"{name} is no setting, so nobody reads it; did you mean {near[0]}?"
             yield Finding("settings", "wrong", said, f"Set {near[0]} instead.")
         else:
-            yield Finding("settings", "warning", f"{name} is no setting: nobody reads it.", f"Unset {name}.")
+            yield Finding(
+                "settings", "warning", f"{name} is no setting: nobody reads it.", f"Unset {name}."
+            )
     if not refused and not unknown:
         own = ", ".join(sorted(known & set(environ))) or "none"
         yield Finding("settings", "ok", f"Every service can read its settings. Set are: {own}.")
@@ -211,12 +251,18 @@ def contradictions(setup: Setup) -> Iterator[Finding]:
         parts = urlsplit(url)
         if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
             said = f"{name} is {url}: what is sent there is signed, but everybody on the way can read it."
-            yield Finding("settings", "warning", said, f"Put TLS in front, and let {name} begin with https://.")
+            yield Finding(
+                "settings",
+                "warning",
+                said,
+                f"Put TLS in front, and let {name} begin with https://.",
+            )
     ports = {
         "PORT": device.main_url,
         "DOORBELL_AGGREGATOR_PORT": device.aggregator_url,
         **{
-            f"DOORBELL_DEVICE{number}_PORT": setup.environ.get("DOORBELL_DEVICE_URL") or f"http://:{port_of(number)}"
+            f"DOORBELL_DEVICE{number}_PORT": setup.environ.get("DOORBELL_DEVICE_URL")
+            or f"http://:{port_of(number)}"
             for number in (1, 2)
         },
     }
@@ -224,7 +270,12 @@ def contradictions(setup: Setup) -> Iterator[Finding]:
         port, parts = setup.environ.get(name), urlsplit(url)
         if port and is_loopback(parts.hostname or "localhost") and port != str(parts.port):
             said = f"{name} is {port}, but others look for that service on port {parts.port}."
-            yield Finding("settings", "wrong", said, "Let its address name the same port, or unset one of them.")
+            yield Finding(
+                "settings",
+                "wrong",
+                said,
+                "Let its address name the same port, or unset one of them.",
+            )
     if device.join_code is not None:
         try:
             JoinCode.parse(device.join_code)
@@ -232,25 +283,35 @@ def contradictions(setup: Setup) -> Iterator[Finding]:
             yield Finding.of("settings", error)
     main = setup.main
     if main.target_cohort is not None and main.target_cohort < main.min_cohort:
-        said = (
-            f"DOORBELL_TARGET_COHORT is {main.target_cohort}, but DOORBELL_MIN_COHORT {main.min_cohort} is waited for."
-        )
+        said = f"DOORBELL_TARGET_COHORT is {main.target_cohort}, but DOORBELL_MIN_COHORT {main.min_cohort} is waited for."
         yield Finding("settings", "warning", said, "Raise the one or lower the other.")
     if main.s3_endpoint and not main.blobs:
         said = "DOORBELL_S3_ENDPOINT is set, but without DOORBELL_BLOBS everything is kept in the folder."
-        yield Finding("settings", "warning", said, "Set DOORBELL_BLOBS to s3://bucket/prefix, or unset the other.")
+        yield Finding(
+            "settings",
+            "warning",
+            said,
+            "Set DOORBELL_BLOBS to s3://bucket/prefix, or unset the other.",
+        )
 
 
 def disk(home: Path) -> Iterator[Finding]:
-    """Look whether the disk of the services' folder can be written and has room, and for files left over."""
+    """Look whether the disk of the services' folder can be written and has room, and for files left
+    over.
+    """
     folder = next(path for path in (home, *home.absolute().parents) if os.access(path, os.F_OK))
     where = f"disk of {home}"
     if not folder.is_dir() or not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         todo = "Let the services' user own that folder, or name another with DOORBELL_HOME."
-        yield Finding(where, "wrong", f"{folder} is no folder that can be read and written from here.", todo)
+        yield Finding(
+            where, "wrong", f"{folder} is no folder that can be read and written from here.", todo
+        )
         return
     room = os.statvfs(folder)
-    free, files = room.f_bavail * room.f_frsize, room.f_favail if room.f_files else SCARCE_FILES  # not all count files
+    free, files = (
+        room.f_bavail * room.f_frsize,
+        room.f_favail if room.f_files else SCARCE_FILES,
+    )  # not all count files
     said = f"{_size(free)} are free" + (f", for {files:,} more files." if room.f_files else ".")
     if free < TOO_FEW_BYTES or files < TOO_FEW_FILES:
         yield Finding(where, "wrong", said, "Make room there before a service has to stop.")
@@ -273,11 +334,19 @@ def folders(setup: Setup) -> Iterator[Finding]:
 
 
 def _left_over(home: Path) -> list[Path]:
-    """Return files that were written beside their place and never renamed; services remove those among their blobs."""
-    places, found = ("main-server", "secure-aggregator", "devices/*", "devices/*/pictures-cache", "cache"), []
+    """Return files that were written beside their place and never renamed; services remove those
+    among their blobs.
+    """
+    places, found = (
+        ("main-server", "secure-aggregator", "devices/*", "devices/*/pictures-cache", "cache"),
+        [],
+    )
     for path in sorted(path for place in places for path in home.glob(f"{place}/*")):
         with suppress(FileNotFoundError):  # it was renamed meanwhile
-            if _LEFT_OVER.fullmatch(path.name) and path.stat().st_mtime < time.time() - _LEFT_OVER_S:
+            if (
+                _LEFT_OVER.fullmatch(path.name)
+                and path.stat().st_mtime < time.time() - _LEFT_OVER_S
+            ):
                 found.append(path)
     return found
 

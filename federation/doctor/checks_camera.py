@@ -1,7 +1,9 @@
-"""What `doctor` looks at of cameras: whether a device that runs gets pictures, else whether what is named is there.
+"""What `doctor` looks at of cameras: whether a device that runs gets pictures, else whether what is
+named is there.
 
-A device says so among its figures, which are its operator's: whether a doorbell is blind is nobody else's business, so
-/healthz does not tell. An address may hold a password, so it is shown as the device itself shows it.
+A device says so among its figures, which are its operator's: whether a doorbell is blind is nobody
+else's business, so /healthz does not tell. An address may hold a password, so it is shown as the
+device itself shows it.
 """
 
 from __future__ import annotations
@@ -30,7 +32,11 @@ def cameras(setup: Setup) -> Iterator[Finding]:
     """Look at the camera of every device of this machine that is to have one."""
     for name, device in setup.devices.items():
         if device.bell.camera is not None:
-            yield _camera(f"camera of {name}", device.bell.camera, _gives_pictures(device.url, setup.operator.token))
+            yield _camera(
+                f"camera of {name}",
+                device.bell.camera,
+                _gives_pictures(device.url, setup.operator.token),
+            )
 
 
 def _camera(where: str, source: str, gives: bool | None) -> Finding:
@@ -43,7 +49,9 @@ def _camera(where: str, source: str, gives: bool | None) -> Finding:
     path = _path(source)
     if path is not None and not os.access(path, os.F_OK):
         todo = "Plug the camera in, or name what there is in DOORBELL_CAMERA."
-        return Finding(where, "wrong", f"There is no {path}, as far as can be seen from here.", todo)
+        return Finding(
+            where, "wrong", f"There is no {path}, as far as can be seen from here.", todo
+        )
     if path is not None and not os.access(path, os.R_OK):
         todo = "Let the service's user read it; a camera of the machine is read by whoever is in the group video."
         return Finding(where, "warning", f"{path} cannot be read from here.", todo)
@@ -51,18 +59,24 @@ def _camera(where: str, source: str, gives: bool | None) -> Finding:
         said = f"It is {shown(source)}. No device tells whether it gives pictures: none runs, or none has tried yet."
         return Finding(where, "ok", said)
     todo = "The device's page Events says why. See that the camera has power and a network, and its password is right."
-    return Finding(where, "wrong", f"It is {shown(source)}, and the device gets no picture from it.", todo)
+    return Finding(
+        where, "wrong", f"It is {shown(source)}, and the device gets no picture from it.", todo
+    )
 
 
 def _path(source: str) -> Path | None:
-    """Return what a camera is read from, if that is on this machine and has a place among the files."""
+    """Return what a camera is read from, if that is on this machine and has a place among the
+    files.
+    """
     if source.isdecimal():
         return Path(f"/dev/video{int(source)}") if sys.platform == "linux" else None
     return None if "://" in source else Path(source)
 
 
 def _gives_pictures(url: str, token: str | None) -> bool | None:
-    """Return what a device that runs says of its camera, or None if it says nothing; it alone may see the token."""
+    """Return what a device that runs says of its camera, or None if it says nothing; it alone may
+    see the token.
+    """
     parts = urlsplit(url)
     trusted = parts.scheme == "https" or is_loopback(parts.hostname or "")
     session = requests.Session()
@@ -70,9 +84,17 @@ def _gives_pictures(url: str, token: str | None) -> bool | None:
     headers = {"Authorization": f"Bearer {token}"} if token is not None and trusted else {}
     try:
         with session.get(
-            f"{url}/metrics", headers=headers, timeout=_TIMEOUT_S, allow_redirects=False, stream=True
+            f"{url}/metrics",
+            headers=headers,
+            timeout=_TIMEOUT_S,
+            allow_redirects=False,
+            stream=True,
         ) as response:
-            body = response.raw.read(_MAX_FIGURES_BYTES, decode_content=True) if response.status_code == 200 else b""
+            body = (
+                response.raw.read(_MAX_FIGURES_BYTES, decode_content=True)
+                if response.status_code == 200
+                else b""
+            )
     except (requests.RequestException, HTTPError, ValueError, OSError):
         return None
     found = _UP.search(body)

@@ -1,4 +1,6 @@
-"""What `doctor` looks at in who has joined whom, as far as the files and databases of this machine tell."""
+"""What `doctor` looks at in who has joined whom, as far as the files and databases of this machine
+tell.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ _INVITE = "python -m federation invite"
 
 
 def memberships(setup: Setup) -> Iterator[Finding]:
-    """Look whether devices and the aggregator of this machine have joined, and what its main server knows of them."""
+    """Look whether devices and the aggregator of this machine have joined, and what its main server
+    knows of them.
+    """
     with _main_store(setup) as store:
         for name, service in setup.here.items():
             if name != MAIN:
@@ -30,14 +34,18 @@ def memberships(setup: Setup) -> Iterator[Finding]:
 
 
 def announced(setup: Setup) -> tuple[Device, ...]:
-    """Return the devices that announced themselves to the main server of this machine, and where they can be called."""
+    """Return the devices that announced themselves to the main server of this machine, and where
+    they can be called.
+    """
     with _main_store(setup) as store:
         return store.devices() if store else ()
     return ()  # they cannot be read
 
 
 def identity_of(service: Service) -> Identity | None:
-    """Return a service's key pair if it has one that can be used; `keys` says what is wrong with others."""
+    """Return a service's key pair if it has one that can be used; `keys` says what is wrong with
+    others.
+    """
     path = service.folder / "identity.key"
     with suppress(DoorbellError):
         return Identity.open(path, service.secret) if path.exists() or service.secret else None
@@ -58,7 +66,9 @@ def membership_of(service: Service) -> Membership | None:
 
 @contextmanager
 def _main_store(setup: Setup) -> Iterator[Store | None]:
-    """Yield the main server's memory, if it is on this machine, of this version and whole; `databases` says why not."""
+    """Yield the main server's memory, if it is on this machine, of this version and whole;
+    `databases` says why not.
+    """
     service, store = setup.here.get(MAIN), None
     if service is None or (service.url is None and not (service.folder / "state.sqlite3").exists()):
         yield None
@@ -72,21 +82,35 @@ def _main_store(setup: Setup) -> Iterator[Store | None]:
 
 
 def _membership(setup: Setup, name: str, service: Service, store: Store | None) -> Finding:
-    """Return how a service stands; `store` is that of its main server, or None if that is elsewhere."""
+    """Return how a service stands; `store` is that of its main server, or None if that is
+    elsewhere.
+    """
     where, path = f"membership of {name}", service.folder / "membership.json"
-    anew = f"stop the service, empty {service.folder}, and start it with a new join code ({_INVITE})."
+    anew = (
+        f"stop the service, empty {service.folder}, and start it with a new join code ({_INVITE})."
+    )
     try:
         membership = membership_of(service)
     except ValueError:
         return Finding(
-            where, "wrong", f"{path} is damaged, or cannot be read.", f"Put it back from a backup; or {anew}"
+            where,
+            "wrong",
+            f"{path} is damaged, or cannot be read.",
+            f"Put it back from a backup; or {anew}",
         )
     if membership is None:
-        return _pending(setup, where, "secure-aggregator" if name == AGGREGATOR else "device", store)
-    identity, main = identity_of(service), identity_of(setup.here[MAIN]) if setup.main_is_here else None
+        return _pending(
+            setup, where, "secure-aggregator" if name == AGGREGATOR else "device", store
+        )
+    identity, main = (
+        identity_of(service),
+        identity_of(setup.here[MAIN]) if setup.main_is_here else None,
+    )
     if main is not None and main.key_id != membership.main_key_id:
         said = "It has joined another main server than the one on this machine: the keys differ."
-        return Finding(where, "wrong", said, f"Mend DOORBELL_MAIN_URL; or, to join this one, {anew}")
+        return Finding(
+            where, "wrong", said, f"Mend DOORBELL_MAIN_URL; or, to join this one, {anew}"
+        )
     if store is None or identity is None:
         return Finding(where, "ok", f"It has joined, as {membership.name}.")
     return _as_main_knows_it(where, membership.name, store.member(identity.key_id), anew)
@@ -95,7 +119,9 @@ def _membership(setup: Setup, name: str, service: Service, store: Store | None) 
 def _as_main_knows_it(where: str, name: str, member: Joined | None, anew: str) -> Finding:
     if member is None:
         said = f"The main server knows nobody with the key of {name}."
-        return Finding(where, "wrong", said, f"Restore a newer backup of the main server; or {anew}")
+        return Finding(
+            where, "wrong", said, f"Restore a newer backup of the main server; or {anew}"
+        )
     if member.revoked is not None:
         todo = f"If it is gone for good, remove its folder. To come back, {anew}"
         return Finding(where, "wrong", f"{member.name} was revoked: {member.revoked}", todo)
@@ -122,15 +148,26 @@ def _pending(setup: Setup, where: str, role: Role, store: Store | None) -> Findi
             said = f"It has not joined, and its join code is none of this machine's main server for a {role}."
             return Finding(where, "wrong", said, todo)
         if invitation.uses_left < 1 or invitation.expires_at <= time.time():
-            return Finding(where, "wrong", "It has not joined, and its join code is used up or has expired.", todo)
-    return Finding(where, "ok", "It has not joined yet; it has a join code, and joins when it first needs to.")
+            return Finding(
+                where,
+                "wrong",
+                "It has not joined, and its join code is used up or has expired.",
+                todo,
+            )
+    return Finding(
+        where, "ok", "It has not joined yet; it has a join code, and joins when it first needs to."
+    )
 
 
 def _cohorts(setup: Setup, store: Store) -> Iterator[Finding]:
     joined = sum(member.role == "device" and member.revoked is None for member in store.members())
     wanted = (
         ("DOORBELL_MIN_COHORT", setup.main.min_cohort, "no round can end"),
-        ("DOORBELL_TARGET_COHORT", setup.main.target_cohort or 0, "every round waits for its deadline"),
+        (
+            "DOORBELL_TARGET_COHORT",
+            setup.main.target_cohort or 0,
+            "every round waits for its deadline",
+        ),
     )
     for name, number, comes_of_it in wanted:
         if 0 < joined < number:

@@ -1,4 +1,6 @@
-"""What `doctor` asks over the network: who answers where, with which clock, version and key; and whether devices do."""
+"""What `doctor` asks over the network: who answers where, with which clock, version and key; and
+whether devices do.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,8 @@ class Health:
     Attributes:
         told: What /healthz says; empty if whoever answered is no service of ours.
         ahead_s: How far its clock is ahead of this machine's, in seconds; negative if it is behind.
-        unsure_s: By how much that may be off: its header has whole seconds, and the way there and back takes time.
+        unsure_s: By how much that may be off: its header has whole seconds, and the way there and
+            back takes time.
     """
 
     told: Mapping[str, Any]
@@ -71,10 +74,16 @@ def addresses(setup: Setup) -> list[Address]:
     device = DeviceSettings.read(1, setup.environ)
     needed = [Address(MAIN, "Main server", setup.aggregator.main_url, setup.main_is_here)]
     if AGGREGATOR in setup.here or (setup.devices and setup.main.topology == "secure"):
-        is_here = AGGREGATOR in setup.here and is_loopback(urlsplit(device.aggregator_url).hostname or "")
+        is_here = AGGREGATOR in setup.here and is_loopback(
+            urlsplit(device.aggregator_url).hostname or ""
+        )
         needed.append(Address(AGGREGATOR, "Secure aggregator", device.aggregator_url, is_here))
     for name, known in setup.devices.items():
-        needed.append(Address(f"devices/{name}", f"Doorbell {name}", known.url, f"devices/{name}" in setup.here))
+        needed.append(
+            Address(
+                f"devices/{name}", f"Doorbell {name}", known.url, f"devices/{name}" in setup.here
+            )
+        )
     return needed
 
 
@@ -88,7 +97,9 @@ def network(setup: Setup) -> Iterator[Finding]:
             yield _nobody(setup, address, health)
         elif health.told["service"] != address.service:
             said = f"{address.url} answers as {health.told['service']}, not as {address.service}."
-            yield Finding(f"address of {address.name}", "wrong", said, "Mend the addresses in the settings.")
+            yield Finding(
+                f"address of {address.name}", "wrong", said, "Mend the addresses in the settings."
+            )
         else:
             yield Finding(f"address of {address.name}", "ok", f"It answers at {address.url}.")
             yield _clock(address, health)
@@ -103,7 +114,9 @@ def _ask(url: str, session: requests.Session) -> Health | None:
     session.trust_env = False  # a proxy is not asked by the services either
     began = time.time()
     try:
-        with session.get(f"{url}/healthz", timeout=_TIMEOUT_S, allow_redirects=False, stream=True) as response:
+        with session.get(
+            f"{url}/healthz", timeout=_TIMEOUT_S, allow_redirects=False, stream=True
+        ) as response:
             took = time.time() - began
             body = response.raw.read(_MAX_HEALTH_BYTES, decode_content=True)
             date = response.headers.get("Date", "")
@@ -119,12 +132,21 @@ def _ask(url: str, session: requests.Session) -> Health | None:
 
 
 def _nobody(setup: Setup, address: Address, health: Health | None) -> Finding:
-    where, host, port = f"address of {address.name}", urlsplit(address.url).hostname or "", _port(address.url)
+    where, host, port = (
+        f"address of {address.name}",
+        urlsplit(address.url).hostname or "",
+        _port(address.url),
+    )
     if health is not None:
         todo = f"Stop what listens there (ss -ltnp 'sport = :{port}' shows it on its machine), or mend the address."
-        return Finding(where, "wrong", f"{address.url} answers, but not as a service of this project.", todo)
+        return Finding(
+            where, "wrong", f"{address.url} answers, but not as a service of this project.", todo
+        )
     if not is_loopback(host):
-        said, todo = f"Nobody answers at {address.url}.", "Start it there, let requests through, or mend that address."
+        said, todo = (
+            f"Nobody answers at {address.url}.",
+            "Start it there, let requests through, or mend that address.",
+        )
         return Finding(where, "warning" if address.is_here else "wrong", said, todo)
     try:
         check_ports({address.name: port})
@@ -134,7 +156,10 @@ def _nobody(setup: Setup, address: Address, health: Health | None) -> Finding:
     if address.is_here or not setup.here:
         return Finding(where, "ok", said)
     return Finding(
-        where, "warning", f"{said} Services of this machine look for it there.", "Start it, or mend that address."
+        where,
+        "warning",
+        f"{said} Services of this machine look for it there.",
+        "Start it, or mend that address.",
     )
 
 
@@ -149,7 +174,12 @@ def _clock(address: Address, health: Health) -> Finding:
         return Finding(where, "ok", "It agrees with this machine's.")
     which = "ahead of" if health.ahead_s > 0 else "behind"
     said = f"Its clock is {off:,.0f} s {which} this machine's; messages are taken up to {CLOCK_TOLERANCE_S} s."
-    return Finding(where, "wrong" if off > CLOCK_TOLERANCE_S else "warning", said, "Set both clocks, by NTP say.")
+    return Finding(
+        where,
+        "wrong" if off > CLOCK_TOLERANCE_S else "warning",
+        said,
+        "Set both clocks, by NTP say.",
+    )
 
 
 def _version(address: Address, health: Health) -> Iterator[Finding]:
@@ -157,12 +187,17 @@ def _version(address: Address, health: Health) -> Iterator[Finding]:
         said = f"It is of version {version}" if version else "It tells no version"
         todo = "Install the same version everywhere, and start the services again."
         yield Finding(
-            f"version of {address.name}", "warning", f"{said}; what is installed here is {__version__}.", todo
+            f"version of {address.name}",
+            "warning",
+            f"{said}; what is installed here is {__version__}.",
+            todo,
         )
 
 
 def _standings(setup: Setup) -> Iterator[Finding]:
-    """Have each service of this machine ask the main server something, signed, as it does when it runs."""
+    """Have each service of this machine ask the main server something, signed, as it does when it
+    runs.
+    """
     for name, service in setup.here.items():
         identity = identity_of(service)
         try:
@@ -174,7 +209,10 @@ def _standings(setup: Setup) -> Iterator[Finding]:
 
 
 def _standing(name: str, main_url: str, identity: Identity, membership: Membership) -> Finding:
-    where, path = f"standing of {name}", "/roster" if name == AGGREGATOR else f"/model/{_NO_VERSION}"
+    where, path = (
+        f"standing of {name}",
+        "/roster" if name == AGGREGATOR else f"/model/{_NO_VERSION}",
+    )
     try:
         HttpClient(identity, _TIMEOUT_S, 1).get(
             f"{main_url}{path}", Peer(MAIN_SERVER, main_url, membership.main_public_key)
@@ -184,15 +222,25 @@ def _standing(name: str, main_url: str, identity: Identity, membership: Membersh
     except DoorbellError as error:
         todo = "The main server's operator sees who has joined: python -m federation devices."
         return Finding(where, "wrong", error.happened, error.todo or todo)
-    return Finding(where, "ok", "The main server takes its messages, and answers with the key that it joined by.")
+    return Finding(
+        where,
+        "ok",
+        "The main server takes its messages, and answers with the key that it joined by.",
+    )
 
 
 def _callable_devices(setup: Setup) -> Iterator[Finding]:
-    """Call the devices that announced themselves to the main server of this machine; most need no call."""
+    """Call the devices that announced themselves to the main server of this machine; most need no
+    call.
+    """
     devices = announced(setup)
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         ask = lambda device: _ask(device.address, guarded_session(setup.main.device_networks))  # noqa: E731
-        silent = [each for each, health in zip(devices, threads.map(ask, devices), strict=True) if health is None]
+        silent = [
+            each
+            for each, health in zip(devices, threads.map(ask, devices), strict=True)
+            if health is None
+        ]
     if not devices:
         return
     said = f"{len(devices) - len(silent)} of {len(devices)} devices answer where they said they can be called."
@@ -202,7 +250,11 @@ def _callable_devices(setup: Setup) -> Iterator[Finding]:
         todo = "Set DOORBELL_WAIT_FOR_WORK=yes there, or let the main server through to their DOORBELL_DEVICE_URL."
         yield Finding("devices", "warning", said, todo)
     else:
-        said += f" {_names([device.name for device in silent])} ask for work by themselves." if silent else ""
+        said += (
+            f" {_names([device.name for device in silent])} ask for work by themselves."
+            if silent
+            else ""
+        )
         yield Finding("devices", "ok", said)
 
 

@@ -1,4 +1,7 @@
-"""What `doctor` looks at in the services' own state: keys, databases, model files, pictures. It only reads."""
+"""What `doctor` looks at in the services' own state: keys, databases, model files, pictures.
+
+It only reads.
+"""
 
 from __future__ import annotations
 
@@ -26,22 +29,40 @@ _CLOCK_SLACK_S = 2.0
 
 
 def keys(setup: Setup) -> Iterator[Finding]:
-    """Look at the private keys of every service that has run here: there, private, readable, whole, and its own."""
+    """Look at the private keys of every service that has run here: there, private, readable, whole,
+    and its own.
+    """
     for name, service in setup.here.items():
         where, paths = f"keys of {name}", [service.folder / "identity.key"]
         if name == MAIN:
             paths.append(service.folder / "sealing.key")
-        problems = [problem for path in paths if (problem := _key_problem(where, path, service.secret))]
+        problems = [
+            problem for path in paths if (problem := _key_problem(where, path, service.secret))
+        ]
         if (next_key := service.folder / "identity.key.next").exists():
             todo = "Run it with --new-key again, which goes on from there."
-            problems.append(Finding(where, "warning", f"A change of key was not finished: {next_key} is there.", todo))
-        yield from problems or [Finding(where, "ok", "They are there, whole, and nobody else may read them.")]
+            problems.append(
+                Finding(
+                    where,
+                    "warning",
+                    f"A change of key was not finished: {next_key} is there.",
+                    todo,
+                )
+            )
+        yield from problems or [
+            Finding(where, "ok", "They are there, whole, and nobody else may read them.")
+        ]
 
 
 def _key_problem(where: str, path: Path, secret: str | None) -> Finding | None:
     if not path.exists() and secret is None:
         todo = "Put it back: python -m federation restore has it from a backup. Without one, the service joins anew."
-        return Finding(where, "wrong", f"{path} is not there, by which the federation knows this service.", todo)
+        return Finding(
+            where,
+            "wrong",
+            f"{path} is not there, by which the federation knows this service.",
+            todo,
+        )
     try:
         if path.name == "sealing.key":
             SealingKey.from_private(private_bytes(path, PRIVATE_KEY_BYTES, secret))
@@ -52,7 +73,9 @@ def _key_problem(where: str, path: Path, secret: str | None) -> Finding | None:
     except ValueError as error:
         return Finding(where, "wrong", f"{path} is damaged: {error}.", "Put it back from a backup.")
     if path.exists() and (owner := path.stat().st_uid) != (folder := path.parent.stat().st_uid):
-        said = f"{path} belongs to user {owner}, but its folder to user {folder}, who cannot read it."
+        said = (
+            f"{path} belongs to user {owner}, but its folder to user {folder}, who cannot read it."
+        )
         return Finding(where, "wrong", said, f"Run: chown --reference='{path.parent}' '{path}'")
     return None
 
@@ -64,7 +87,12 @@ def databases(setup: Setup) -> Iterator[Finding]:
         if service.url is None and not (service.folder / "state.sqlite3").exists():
             if (service.folder / "membership.json").exists():
                 todo = "Restore a backup: python -m federation restore. An aggregator asks for fresh rounds by itself."
-                yield Finding(where, "warning", f"There is none in {service.folder}, though it has joined.", todo)
+                yield Finding(
+                    where,
+                    "warning",
+                    f"There is none in {service.folder}, though it has joined.",
+                    todo,
+                )
             continue
         database = look(service)
         try:
@@ -83,10 +111,16 @@ def look(service: Service) -> Database:
 def _database_findings(where: str, database: Database) -> Iterator[Finding]:
     revision, newest = database.revision(), database.newest_revision
     if revision is None:
-        yield Finding(where, "ok", f"{database.what} is empty: the service makes its tables when it starts.")
+        yield Finding(
+            where, "ok", f"{database.what} is empty: the service makes its tables when it starts."
+        )
         return
     with database.read() as connection:
-        damage = "ok" if database.shared else connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+        damage = (
+            "ok"
+            if database.shared
+            else connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+        )
         ahead = _newest_time(database, connection) - time.time()
     if damage != "ok":
         todo = "Stop the service, and restore a backup: python -m federation restore."
@@ -100,10 +134,16 @@ def _database_findings(where: str, database: Database) -> Iterator[Finding]:
         said = f"{database.what} was written by an older version (revision {revision}; this one needs {newest})."
         yield Finding(where, "wrong", said, todo)
     else:
-        yield Finding(where, "ok", f"{database.what} opens, is whole, and fits this version (revision {revision}).")
+        yield Finding(
+            where,
+            "ok",
+            f"{database.what} opens, is whole, and fits this version (revision {revision}).",
+        )
     if ahead > _CLOCK_SLACK_S:
         said = f"This machine's clock is {ahead:,.0f} s behind the newest thing in it."
-        yield Finding(where, "wrong", said, "Set the clock, by NTP say, before the service runs on.")
+        yield Finding(
+            where, "wrong", said, "Set the clock, by NTP say, before the service runs on."
+        )
 
 
 def _newest_time(database: Database, connection: Any) -> float:
@@ -113,7 +153,10 @@ def _newest_time(database: Database, connection: Any) -> float:
         for name, column in table.c.items():
             if (name in _TIMES or name.endswith("_at")) and name not in _FORWARD:
                 times = table.select().with_only_columns(column).where(column.is_not(None))
-                newest = max(newest, connection.execute(times.order_by(column.desc()).limit(1)).scalar() or 0.0)
+                newest = max(
+                    newest,
+                    connection.execute(times.order_by(column.desc()).limit(1)).scalar() or 0.0,
+                )
     return newest
 
 
@@ -124,7 +167,9 @@ def blobs(setup: Setup) -> Iterator[Finding]:
         if service.blobs_at is not None:
             try:
                 with tempfile.TemporaryDirectory() as nothing:
-                    open_blobs(Path(nothing), service.blobs_at, name, service.s3_endpoint).get(_NO_BLOB)
+                    open_blobs(Path(nothing), service.blobs_at, name, service.s3_endpoint).get(
+                        _NO_BLOB
+                    )
             except FileNotFoundError:
                 yield Finding(where, "ok", f"{service.blobs_at} answers.")
             except DoorbellError as error:
@@ -147,9 +192,7 @@ def pictures(setup: Setup) -> Iterator[Finding]:
             continue
         if not found:
             said = f"There is no detector with a folder {device.client} in {device.data}: the device learns nothing."
-            todo = (
-                f"Lay them out as {device.data}/<detector>/{device.client}/train/<detector>, and so on; or draw some: "
-            )
+            todo = f"Lay them out as {device.data}/<detector>/{device.client}/train/<detector>, and so on; or draw some: "
             yield Finding(where, "warning", said, todo + "python -m dataset draw.")
 
 
@@ -168,4 +211,6 @@ def _picture_finding(where: str, device: DeviceSettings, detector: str) -> Findi
     }
     without = f" Without pictures of both classes in {{}}, {', and '.join(costs[split] for split in lacking)}."
     said += without.format(" and ".join(lacking))
-    return Finding(where, "wrong" if "train" in lacking else "warning", said, f"Add some to {folder}.")
+    return Finding(
+        where, "wrong" if "train" in lacking else "warning", said, f"Add some to {folder}."
+    )

@@ -1,7 +1,8 @@
-"""`python -m federation doctor`: what is wrong with a set-up, and how to mend it. It changes nothing.
+"""`python -m federation doctor`: what is wrong with a set-up, and how to mend it. It changes
+nothing.
 
-It reads the settings that the services read, looks at what is on this machine, and asks the services that it can reach.
-None of them has to run.
+It reads the settings that the services read, looks at what is on this machine, and asks the
+services that it can reach. None of them has to run.
 """
 
 from __future__ import annotations
@@ -50,7 +51,12 @@ def examine(environ: Mapping[str, str] = os.environ) -> Iterator[Finding]:
     try:
         setup = Setup.read(environ)
     except DoorbellError:
-        yield Finding("services", "warning", "Nothing more was looked at.", "Mend the settings, then run it again.")
+        yield Finding(
+            "services",
+            "warning",
+            "Nothing more was looked at.",
+            "Mend the settings, then run it again.",
+        )
         return
     for check in _CHECKS:
         yield from _readable(check(setup))
@@ -67,7 +73,9 @@ def _readable(findings: Iterator[Finding]) -> Iterator[Finding]:
 
 def add_command(commands: Commands) -> None:
     """Add the command to the command line."""
-    doctor = commands.add_parser("doctor", help="look for what is wrong with this set-up, and say how to mend it")
+    doctor = commands.add_parser(
+        "doctor", help="look for what is wrong with this set-up, and say how to mend it"
+    )
     doctor.add_argument("--json", action="store_true", help="for scripts")
     doctor.set_defaults(run=_doctor)
 
@@ -79,10 +87,15 @@ def _doctor(chosen: argparse.Namespace) -> int:
         if not chosen.json:
             todo = f"\n{'':9}{escape(finding.todo)}" if finding.todo else ""
             state = f"[{_LOOKS[finding.state]}]{finding.state:<9}[/]"
-            console.print(f"{state}[bold]{escape(finding.where)}[/]: {escape(finding.said)}{todo}", highlight=False)
+            console.print(
+                f"{state}[bold]{escape(finding.where)}[/]: {escape(finding.said)}{todo}",
+                highlight=False,
+            )
     counts = Counter(finding.state for finding in findings)
     if chosen.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:
-        print(f"{counts['wrong']} wrong, {counts['warning']} to be warned of, {counts['ok']} in order.")
+        print(
+            f"{counts['wrong']} wrong, {counts['warning']} to be warned of, {counts['ok']} in order."
+        )
     return int(counts["wrong"] > 0)

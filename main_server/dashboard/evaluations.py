@@ -1,4 +1,6 @@
-"""How well the devices' own models and the global one do on their test pictures: told by devices, shown to people."""
+"""How well the devices' own models and the global one do on their test pictures: told by devices,
+shown to people.
+"""
 
 from __future__ import annotations
 
@@ -23,27 +25,36 @@ SHOWN: Final = ("accuracy", "f1", "roc_auc")
 """What the page has room for; the file has all."""
 _NAMES: Final = {"local": "Local", "global": "Global", "difference": "Difference"}
 _COLUMNS: Final = (
-    "detector", "device", "pictures", "told_at", "model", "round", "version",
+    "detector",
+    "device",
+    "pictures",
+    "told_at",
+    "model",
+    "round",
+    "version",
     *(f"{metric}{end}" for metric in METRICS for end in ("", "_low", "_high")),
-)  # fmt: skip
+)
 
 
 def note(server: MainServer, caller: Caller, message: object) -> None:
     """Keep what a device measured of its own and the global model.
 
     Raises:
-        InvalidMessage: The message is anything else, or about a version that is none of that detector's.
+        InvalidMessage: The message is anything else, or about a version that is none of that
+            detector's.
         NotFound: The device takes no part in that detector.
     """
     performance = parse_performance(message)
     version = server.store.version(performance.version)
     if version is None or version.detector != performance.detector:
         raise InvalidMessage(
-            f"That is no version of {performance.detector} here.", todo="Fetch the newest model, and measure again."
+            f"That is no version of {performance.detector} here.",
+            todo="Fetch the newest model, and measure again.",
         )
     if not server.store.note_performance(caller.name, performance, server.clock()):
         raise NotFound(
-            f"{caller.name} does not take part in {performance.detector}.", todo="Open /sendstatus on it first."
+            f"{caller.name} does not take part in {performance.detector}.",
+            todo="Open /sendstatus on it first.",
         )
 
 
@@ -51,8 +62,15 @@ def add_report(app: Flask, server: MainServer) -> None:
     """Add the page, and the same as a file, to the main server's app."""
 
     def make() -> dict[str, object]:
-        found = [_table(name, list(told)) for name, told in groupby(server.store.performances(), _detector)]
-        return {"detectors": found, "metrics": [METRICS[metric] for metric in SHOWN], "rows": _NAMES}
+        found = [
+            _table(name, list(told))
+            for name, told in groupby(server.store.performances(), _detector)
+        ]
+        return {
+            "detectors": found,
+            "metrics": [METRICS[metric] for metric in SHOWN],
+            "rows": _NAMES,
+        }
 
     @app.get("/report")
     def report() -> str:
@@ -70,14 +88,18 @@ def add_report(app: Flask, server: MainServer) -> None:
 
 
 def weighted_mean(told: Sequence[Told], row: str, metric: str) -> Estimate:
-    """Return the mean over the devices that know a value, weighted by their test pictures; it has no interval."""
+    """Return the mean over the devices that know a value, weighted by their test pictures; it has
+    no interval.
+    """
     known = [
         (value, each.performance.pictures)
         for each in told
         if (value := each.performance.figures[row][metric].value) is not None
     ]
     pictures = sum(weight for _, weight in known)
-    return Estimate(sum(value * weight for value, weight in known) / pictures if pictures else None, None, None)
+    return Estimate(
+        sum(value * weight for value, weight in known) / pictures if pictures else None, None, None
+    )
 
 
 def _detector(told: Told) -> str:
@@ -86,7 +108,10 @@ def _detector(told: Told) -> str:
 
 def _table(detector: str, told: Sequence[Told]) -> dict[str, Any]:
     def cells(figures: Figures) -> dict[str, list[str]]:
-        return {row: [shown(metric, figures[row][metric], row == "difference") for metric in SHOWN] for row in ROWS}
+        return {
+            row: [shown(metric, figures[row][metric], row == "difference") for metric in SHOWN]
+            for row in ROWS
+        }
 
     means = {row: {metric: weighted_mean(told, row, metric) for metric in SHOWN} for row in ROWS}
     return {
@@ -110,7 +135,17 @@ def _table(detector: str, told: Sequence[Told]) -> dict[str, Any]:
 def _rows(told: Told) -> Iterator[list[Cell]]:
     performance = told.performance
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(told.told_at))
-    of = {"local": (performance.trained_round, None), "global": (told.global_round, performance.version)}
+    of = {
+        "local": (performance.trained_round, None),
+        "global": (told.global_round, performance.version),
+    }
     for row, estimates in performance.figures.items():
-        about = (performance.detector, told.device, performance.pictures, at, row, *of.get(row, (None, None)))
+        about = (
+            performance.detector,
+            told.device,
+            performance.pictures,
+            at,
+            row,
+            *of.get(row, (None, None)),
+        )
         yield [*about, *(number for metric in METRICS for number in astuple(estimates[metric]))]

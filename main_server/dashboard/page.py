@@ -1,4 +1,6 @@
-"""What the main server's page shows: how things stand, cut to what a person reads, and a chart of the accuracies."""
+"""What the main server's page shows: how things stand, cut to what a person reads, and a chart of
+the accuracies.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +18,26 @@ _DEVICES, _ROUNDS, _DOTS, _FEWEST_DOTS = 100, 1_000, 120, 12
 _LISTED_ROUNDS, _LISTED_VERSIONS = 10, 5
 BADGES = {"failing": "bad", "late": "bad", "training": "wait", "sent": "good", "online": "good"}
 BADGES |= {"open": "wait", "published": "good", "failed": "bad", "abandoned": "quiet"}
-BADGES |= {"pending": "wait", "passed": "good", "rejected": "bad", "in force": "good", "pinned": "wait"}
+BADGES |= {
+    "pending": "wait",
+    "passed": "good",
+    "rejected": "bad",
+    "in force": "good",
+    "pinned": "wait",
+}
 BADGES |= {"running": "good", "finished": "good", "stopped": "wait"}
 
 
 def page(server: MainServer) -> dict[str, object]:
-    """Return what the template shows; devices beyond a hundred are counted, and those that need a person come first."""
+    """Return what the template shows; devices beyond a hundred are counted, and those that need a
+    person come first.
+    """
     now = status(server)
     for each in now["detectors"]:
-        each |= {"rounds": each["rounds"][:_LISTED_ROUNDS], "versions": each["versions"][:_LISTED_VERSIONS]}
+        each |= {
+            "rounds": each["rounds"][:_LISTED_ROUNDS],
+            "versions": each["versions"][:_LISTED_VERSIONS],
+        }
     devices = sorted(now["devices"], key=lambda each: (STATES.index(each["state"]), each["device"]))
     states = Counter(each["state"] for each in devices)
     return {
@@ -39,7 +52,9 @@ def page(server: MainServer) -> dict[str, object]:
 
 
 def _accuracies(server: MainServer) -> list[dict[str, Any]]:
-    """Return a chart for every six detectors, with the numbers in it: round to accuracies, newest first."""
+    """Return a chart for every six detectors, with the numbers in it: round to accuracies, newest
+    first.
+    """
     found = server.store.accuracies(_ROUNDS)
     names = list(found)
     most = max(_FEWEST_DOTS, _DOTS // max(1, len(names)))
@@ -48,15 +63,22 @@ def _accuracies(server: MainServer) -> list[dict[str, Any]]:
         series = {name: found[name] for name in names[start : start + COLOURS]}
         shown, every = thin(series, most)
         numbers = sorted({number for values in shown.values() for number in values}, reverse=True)
-        charts.append({
-            "chart": _chart(series, most),
-            "every": every,
-            "names": list(shown),
-            "rows": [(number, [values.get(number) for values in shown.values()]) for number in numbers],
-        })  # fmt: skip
+        charts.append(
+            {
+                "chart": _chart(series, most),
+                "every": every,
+                "names": list(shown),
+                "rows": [
+                    (number, [values.get(number) for values in shown.values()])
+                    for number in numbers
+                ],
+            }
+        )
     return charts
 
 
 def _chart(series: dict[str, dict[int, float]], most: int) -> Markup:
     told = "The share of devices' own validation pictures that each round's model tells apart rightly, by round number."
-    return line_chart("Accuracy by round", series, told, write="{:.1%}".format, bounds=(0.0, 1.0), most=most)
+    return line_chart(
+        "Accuracy by round", series, told, write="{:.1%}".format, bounds=(0.0, 1.0), most=most
+    )

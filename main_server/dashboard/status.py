@@ -33,11 +33,15 @@ def _detector(server: MainServer, standing: Standing, name: str) -> dict[str, ob
     current, rounds = standing.newest_round(name), standing.rounds.get(name, ())
     run, done = standing.runs.get(name, (None, 0))
     versions = standing.versions.get(name, ())
-    in_force = next((version.version for version in versions if version.released_at is not None), None)
+    in_force = next(
+        (version.version for version in versions if version.released_at is not None), None
+    )
     return {
         "detector": name,
         "next": outlook(server, standing, name),
-        "round": None if current is None else _open_round(current) | {"sent": dict(standing.sent.get(name, {}))},
+        "round": None
+        if current is None
+        else _open_round(current) | {"sent": dict(standing.sent.get(name, {}))},
         "run": None if run is None else vars(run) | {"done": done},
         "pinned": standing.pins.get(name),
         "rounds": [_round(each) for each in rounds],
@@ -48,15 +52,23 @@ def _detector(server: MainServer, standing: Standing, name: str) -> dict[str, ob
 
 
 def _open_round(current: Round) -> dict[str, object]:
-    times = {name: getattr(current, name) for name in ("opened_at", "asked_at", "due_at", "closed_at")}
+    times = {
+        name: getattr(current, name) for name in ("opened_at", "asked_at", "due_at", "closed_at")
+    }
     who = {"cohort": list(current.cohort), "min_cohort": current.settings.min_cohort}
     return {"round": current.settings.round, "state": current.state, **times, **who}
 
 
 def _round(each: Round) -> dict[str, object]:
-    """Return what a round came to: bytes that the main server received and gave out, seconds from open to closed."""
+    """Return what a round came to: bytes that the main server received and gave out, seconds from
+    open to closed.
+    """
     seconds = None if each.closed_at is None else max(0.0, each.closed_at - each.opened_at)
-    figures = {"devices": len(each.cohort), "bytes_up": each.bytes_up, "bytes_down": each.bytes_down}
+    figures = {
+        "devices": len(each.cohort),
+        "bytes_up": each.bytes_up,
+        "bytes_down": each.bytes_down,
+    }
     when = {"opened_at": each.opened_at, "seconds": seconds}
     return {"round": each.settings.round, "state": each.state, **when, **figures}
 
@@ -64,5 +76,9 @@ def _round(each: Round) -> dict[str, object]:
 def _version(version: Version) -> dict[str, object]:
     left_out = ("manifest", "detector", "accuracy", "scored_by", "scored_pictures")
     shown = {name: value for name, value in vars(version).items() if name not in left_out}
-    score = {"accuracy": version.accuracy, "devices": version.scored_by, "pictures": version.scored_pictures}
+    score = {
+        "accuracy": version.accuracy,
+        "devices": version.scored_by,
+        "pictures": version.scored_pictures,
+    }
     return shown | {"score": None if version.accuracy is None else score}

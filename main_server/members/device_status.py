@@ -12,7 +12,9 @@ from main_server.store.records import Device, Participation, Round
 from main_server.store.snapshot import Standing
 
 ONLINE_S = 75.0
-"""A device that waits for work calls at least every half minute; two calls may be lost before it counts as offline."""
+"""A device that waits for work calls at least every half minute; two calls may be lost before it
+counts as offline.
+"""
 
 
 STATES = ("failing", "late", "offline", "training", "sent", "online", "by hand")
@@ -40,11 +42,15 @@ class Attendance:
 
 def is_online(device: Device, now: float) -> bool:
     """Return whether a device waits for work, and did so a moment ago."""
-    return device.waiting and abs(now - device.last_seen) <= ONLINE_S  # either way: the clock may have been set back
+    return (
+        device.waiting and abs(now - device.last_seen) <= ONLINE_S
+    )  # either way: the clock may have been set back
 
 
 def attendance(server: MainServer, standing: Standing | None = None) -> tuple[Attendance, ...]:
-    """Return every device that announced itself, by name; `standing` is how things stand, if that is known already."""
+    """Return every device that announced itself, by name; `standing` is how things stand, if that
+    is known already.
+    """
     now, standing = server.clock(), standing or server.store.standing()
     rounds = asked_rounds((run for run, _ in standing.runs.values()), standing.newest_round)
     asked = {name: (each, standing.sent.get(name, {})) for name, each in rounds.items()}
@@ -68,18 +74,31 @@ def fingerprint(server: MainServer) -> str:
 def _in_rounds(
     device: Device, mine: list[tuple[Participation, Round, Mapping[str, float]]], now: float
 ) -> tuple[str, str] | None:
-    """Return what a device does in the rounds that wait for it, each with what was sent; None if none does."""
+    """Return what a device does in the rounds that wait for it, each with what was sent; None if
+    none does.
+    """
     for part, current, _ in mine:
         if part.setback_round == current.settings.round:
             return "failing", f"{part.detector}, round {part.setback_round}: {part.setback}"
-    missing = [(part.detector, current, sent) for part, current, sent in mine if device.name not in sent]
+    missing = [
+        (part.detector, current, sent) for part, current, sent in mine if device.name not in sent
+    ]
     for detector, current, sent in missing:
         if current.due_at is not None or len(sent) >= current.settings.min_cohort:
-            away = "" if is_online(device, now) else f"; it was last heard of {_ago(now - device.last_seen)}"
+            away = (
+                ""
+                if is_online(device, now)
+                else f"; it was last heard of {_ago(now - device.last_seen)}"
+            )
             number, count = current.settings.round, len(sent)
-            return "late", f"{detector}: round {number} has {count} updates, and none of this device{away}."
+            return (
+                "late",
+                f"{detector}: round {number} has {count} updates, and none of this device{away}.",
+            )
     if missing and is_online(device, now):
-        return "training", ", ".join(f"{detector}, round {each.settings.round}" for detector, each, _ in missing) + "."
+        return "training", ", ".join(
+            f"{detector}, round {each.settings.round}" for detector, each, _ in missing
+        ) + "."
     return None
 
 

@@ -22,7 +22,9 @@ from shared.web.openapi import NAME_TEXT, as_json, record, record_of, table, tex
 
 MAX_DETECTORS = 64
 _ADDRESS = re.compile(r'https?://[!"$->A-\[\]-~]{1,248}')
-"""Without `?` and `#`, behind which the path of a message would be lost, and without `@`: no password travels."""
+"""Without `?` and `#`, behind which the path of a message would be lost, and without `@`: no
+password travels.
+"""
 _TRAINED = table({"type": ["integer", "null"], "minimum": 1, "maximum": 2**31 - 1})
 ADDRESS = text(_ADDRESS.pattern)
 STATUS = as_json(record(address=ADDRESS, detectors={**_TRAINED, "maxProperties": MAX_DETECTORS}))
@@ -40,10 +42,15 @@ def announce(server: MainServer, caller: Caller, message: object) -> dict[str, R
     Raises:
         InvalidMessage: The message is anything else.
     """
-    if not isinstance(message, Mapping) or not isinstance(detectors := message.get("detectors"), Mapping):
+    if not isinstance(message, Mapping) or not isinstance(
+        detectors := message.get("detectors"), Mapping
+    ):
         raise InvalidMessage("This is not the status of a device.")
     device = Device(caller.name, checked_address(message.get("address")), server.clock())
-    trained = {checked_name(name, "detector"): checked_round_number(number) for name, number in detectors.items()}
+    trained = {
+        checked_name(name, "detector"): checked_round_number(number)
+        for name, number in detectors.items()
+    }
     check_detectors(server, caller.name, set(trained))
     server.store.note_device(device, trained)
     return {detector: open_round(server, detector) for detector in trained}
@@ -68,7 +75,12 @@ def checked_address(value: object) -> str:
     """
     try:
         parts = urlsplit(value) if isinstance(value, str) and _ADDRESS.fullmatch(value) else None
-        valid = parts is not None and parts.port != 0 and bool(parts.hostname) and not _is_nowhere(str(parts.hostname))
+        valid = (
+            parts is not None
+            and parts.port != 0
+            and bool(parts.hostname)
+            and not _is_nowhere(str(parts.hostname))
+        )
     except ValueError:
         valid = False
     if not valid or not isinstance(value, str):
@@ -77,7 +89,9 @@ def checked_address(value: object) -> str:
 
 
 def _is_nowhere(host: str) -> bool:
-    """Return whether a device can never be there; where a name leads is checked when it is connected to."""
+    """Return whether a device can never be there; where a name leads is checked when it is
+    connected to.
+    """
     try:
         return not permitted(ip_address(host.partition("%")[0]), ())
     except ValueError:

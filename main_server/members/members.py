@@ -1,7 +1,8 @@
-"""Who belongs to the federation: inviting, admitting, revoking, renaming. The operator decides, by the command line.
+"""Who belongs to the federation: inviting, admitting, revoking, renaming. The operator decides, by
+the command line.
 
-On one machine nobody has to pass a code on: the main server leaves one in its own folder, in a file that only its
-owner can read, and services of the same owner find it there.
+On one machine nobody has to pass a code on: the main server leaves one in its own folder, in a file
+that only its owner can read, and services of the same owner find it there.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ _PROOF = {"public_key": base64_of(32), "proof": base64_of(32), "signature": base
 _ROLE = {"enum": list(get_args(Role))}
 ADMISSION = as_json(record(**_PROOF))
 JOINING = as_json(
-    {**record(invitation=text("[0-9a-f]{32}"), name=NAME_TEXT, role=_ROLE, **_PROOF), "additionalProperties": False}
+    {
+        **record(invitation=text("[0-9a-f]{32}"), name=NAME_TEXT, role=_ROLE, **_PROOF),
+        "additionalProperties": False,
+    }
 )
 NEW_KEY = as_json(record(public_key=base64_of(32), signature=base64_of(64)))
 _REVOKED = {"type": ["string", "null"]}
@@ -52,7 +56,9 @@ def invite(server: MainServer, role: Role, uses: int, hours: float) -> JoinCode:
 
 
 def leave_local_codes(server: MainServer) -> None:
-    """Leave a code per role in files that only the owner of the main server's folder can read; of its own key alone."""
+    """Leave a code per role in files that only the owner of the main server's folder can read; of
+    its own key alone.
+    """
     for role in (DEVICE, AGGREGATOR):
         path = local_code_path(server.settings.folder, role)
         fresh = JoinCode.make(server.identity.key_id)
@@ -64,7 +70,8 @@ def leave_local_codes(server: MainServer) -> None:
 
 
 def admit(server: MainServer, message: object) -> dict[str, str]:
-    """Let a service join that proves that it was invited and owns its key; prove the same of this server.
+    """Let a service join that proves that it was invited and owns its key; prove the same of this
+    server.
 
     Raises:
         InvalidMessage: The message is no request to join.
@@ -77,7 +84,9 @@ def admit(server: MainServer, message: object) -> dict[str, str]:
         refused = "This join code is not one of this main server."
         raise Forbidden(refused, todo="Ask for a new one.", slug="join-refused")
     now = server.clock()
-    member = Joined(fingerprint(request.public_key), request.name, request.role, request.public_key, now, None)
+    member = Joined(
+        fingerprint(request.public_key), request.name, request.role, request.public_key, now, None
+    )
     if (reason := server.store.admit(request.invitation, member, now)) is not None:
         raise Forbidden(
             f"{request.name} cannot join: {reason}.",
@@ -91,11 +100,17 @@ def admit(server: MainServer, message: object) -> dict[str, str]:
 def member_of(server: MainServer, key_id: str) -> Member | None:
     """Return the member with a key, revoked ones too; the gate asks this."""
     joined = server.store.member(key_id)
-    return None if joined is None else Member(joined.name, joined.role, joined.public_key, joined.revoked)
+    return (
+        None
+        if joined is None
+        else Member(joined.name, joined.role, joined.public_key, joined.revoked)
+    )
 
 
 def roster(server: MainServer) -> list[dict[str, object]]:
-    """Return everybody, as the aggregator gets it: name, role, public key in base64, and why revoked."""
+    """Return everybody, as the aggregator gets it: name, role, public key in base64, and why
+    revoked.
+    """
     return [
         {
             "name": joined.name,
@@ -124,7 +139,9 @@ def change_key(server: MainServer, caller: Caller, message: object) -> None:
     if not verify(public, signature, new_key_statement(caller.member.public_key)):
         raise InvalidMessage("Whoever sent this key does not own it.", kept="The old key stays.")
     if not server.store.change_key(caller.verified.key_id, fingerprint(public), public):
-        raise OutOfOrder("That key is known already.", kept="The old key stays.", todo="Make another.")
+        raise OutOfOrder(
+            "That key is known already.", kept="The old key stays.", todo="Make another."
+        )
 
 
 def revoke(server: MainServer, name: str, reason: str) -> None:
@@ -134,7 +151,10 @@ def revoke(server: MainServer, name: str, reason: str) -> None:
         NotFound: Nobody is called that.
     """
     if not server.store.revoke(name, reason, server.clock()):
-        raise NotFound(f"Nobody called {name} is in this federation.", todo="python -m federation devices lists them.")
+        raise NotFound(
+            f"Nobody called {name} is in this federation.",
+            todo="python -m federation devices lists them.",
+        )
 
 
 def rename(server: MainServer, old: str, new: str) -> None:
@@ -145,4 +165,6 @@ def rename(server: MainServer, old: str, new: str) -> None:
         NotFound: Nobody is called that, or the new name is taken.
     """
     if not server.store.rename(old, checked_member_name(new, "device"), server.clock()):
-        raise NotFound(f"Nobody is called {old}, or there is a {new} already.", todo="Choose another name.")
+        raise NotFound(
+            f"Nobody is called {old}, or there is a {new} already.", todo="Choose another name."
+        )

@@ -11,7 +11,9 @@ down_revision = "0001"
 
 def upgrade() -> None:
     """Go to this revision."""
-    op.add_column("devices", sa.Column("waiting", sa.Boolean, nullable=False, server_default=sa.false()))
+    op.add_column(
+        "devices", sa.Column("waiting", sa.Boolean, nullable=False, server_default=sa.false())
+    )
     op.add_column("participations", sa.Column("setback_round", sa.Integer))
     op.add_column("participations", sa.Column("setback", sa.String))
     op.add_column("rounds", sa.Column("opened_at", sa.Float, nullable=False, server_default="0"))
@@ -21,9 +23,13 @@ def upgrade() -> None:
     op.add_column("versions", sa.Column("parent", sa.String))
     op.add_column("versions", sa.Column("made_at", sa.Float, nullable=False, server_default="0"))
     op.add_column("versions", sa.Column("released_at", sa.Float, server_default="0"))
-    op.add_column("versions", sa.Column("gate", sa.String, nullable=False, server_default="unchecked"))
+    op.add_column(
+        "versions", sa.Column("gate", sa.String, nullable=False, server_default="unchecked")
+    )
     op.add_column("versions", sa.Column("said", sa.String, nullable=False, server_default=""))
-    op.add_column("versions", sa.Column("forgotten", sa.Boolean, nullable=False, server_default=sa.false()))
+    op.add_column(
+        "versions", sa.Column("forgotten", sa.Boolean, nullable=False, server_default=sa.false())
+    )
     contributions = op.create_table(
         "contributions",
         sa.Column("detector", sa.String, primary_key=True),
@@ -32,9 +38,17 @@ def upgrade() -> None:
         sa.Column("sent_at", sa.Float, nullable=False),
         sa.Column("digest", sa.String),
     )
-    plain = sa.table("plain_updates", *(sa.column(name) for name in ("detector", "round", "device", "digest")))
-    kept = sa.select(plain.c.detector, plain.c.round, plain.c.device, sa.literal(0.0), plain.c.digest)
-    op.execute(sa.insert(contributions).from_select(["detector", "round", "device", "sent_at", "digest"], kept))
+    plain = sa.table(
+        "plain_updates", *(sa.column(name) for name in ("detector", "round", "device", "digest"))
+    )
+    kept = sa.select(
+        plain.c.detector, plain.c.round, plain.c.device, sa.literal(0.0), plain.c.digest
+    )
+    op.execute(
+        sa.insert(contributions).from_select(
+            ["detector", "round", "device", "sent_at", "digest"], kept
+        )
+    )
     op.drop_table("plain_updates")
     op.create_table(
         "scores",

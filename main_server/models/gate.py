@@ -1,9 +1,11 @@
 """The gate and the way back: what devices say of a new version decides whether it stays in force.
 
-After installing a version each device reports how often it tells its own validation pictures apart rightly. If the
-mean, weighted by pictures, over the devices that reported both the version and its parent falls by more than
-`max_regression`, the version is rejected and its parent's params are in force again. Going back is a new version with
-old params and a higher round number, so whoever holds a model can go by one rule: numbers only grow.
+After installing a version each device reports how often it tells its own validation pictures apart
+rightly. If the mean, weighted by pictures, over the devices that reported both the version and its
+parent falls by more than
+`max_regression`, the version is rejected and its parent's params are in force again. Going back is
+a new version with old params and a higher round number, so whoever holds a model can go by one
+rule: numbers only grow.
 """
 
 from __future__ import annotations
@@ -40,7 +42,11 @@ class Comparison:
         """Compare over the devices that reported both; None if there is none."""
         earlier = {score.device: score for score in parent}
         asked = [score for score in version if score.pictures and score.device in earlier]
-        both = [(earlier[score.device].accuracy, score) for score in asked if earlier[score.device].pictures]
+        both = [
+            (earlier[score.device].accuracy, score)
+            for score in asked
+            if earlier[score.device].pictures
+        ]
         pictures = sum(score.pictures for _, score in both)
         if not pictures:
             return None
@@ -67,7 +73,8 @@ def judge(server: MainServer, version: Version) -> bool:
         return server.store.judge(version, UNCHECKED, f"{version.detector} was pinned to it.", now)
     scores = server.store.scores(version.version)
     if version.released_at is None or (
-        _awaited(server, version, scores, now) and abs(now - version.released_at) < server.settings.gate_deadline_s
+        _awaited(server, version, scores, now)
+        and abs(now - version.released_at) < server.settings.gate_deadline_s
     ):
         return False
     return server.store.judge(version, *_verdict(server, version, scores))
@@ -82,7 +89,8 @@ def roll_back(server: MainServer, version: str) -> Done:
 
     Raises:
         InvalidMessage: That is no beginning of a version's name.
-        NotFound: There is no such version, or more than one, or its parameters are not kept any more.
+        NotFound: There is no such version, or more than one, or its parameters are not kept any
+            more.
         OutOfOrder: It is in force already, or the detector is pinned.
     """
     source = _find(server, version)
@@ -93,7 +101,9 @@ def roll_back(server: MainServer, version: str) -> Done:
 def _roll_back(server: MainServer, source: Version) -> Done:
     newest = server.store.newest_version(source.detector)
     if newest is not None and newest.version == source.version:
-        raise OutOfOrder(f"That version of {source.detector} is in force already.", kept="Nothing was changed.")
+        raise OutOfOrder(
+            f"That version of {source.detector} is in force already.", kept="Nothing was changed."
+        )
     if source.architecture != server.settings.architecture:
         raise OutOfOrder(
             f"That version is a {source.architecture}, and this federation learns {server.settings.architecture} now.",
@@ -103,12 +113,17 @@ def _roll_back(server: MainServer, source: Version) -> Done:
     again = _again(server, source, f"The params of round {source.round} again, by the operator.")
     said = f"The {source.detector} model of round {source.round} is in force again, as that of round {again.round}."
     if not server.store.put_in_force(again, server.clock(), said):
-        raise OutOfOrder(f"A newer {source.detector} model came meanwhile.", kept="It is in force.", todo="Try again.")
+        raise OutOfOrder(
+            f"A newer {source.detector} model came meanwhile.",
+            kept="It is in force.",
+            todo="Try again.",
+        )
     return Done(said, {"version": again.version, "round": again.round})
 
 
 def pin(server: MainServer, version: str) -> Done:
-    """Keep a detector at one version: rolled back to if need be; no round changes it until it is unpinned.
+    """Keep a detector at one version: rolled back to if need be; no round changes it until it is
+    unpinned.
 
     Raises:
         InvalidMessage, NotFound: There is no such version; see `roll_back`.
@@ -124,9 +139,7 @@ def pin(server: MainServer, version: str) -> Done:
     for run in server.store.runs():
         if run.detector == source.detector and run.state == RUNNING:
             server.store.move_run(run, STOPPED, f"{source.detector} is pinned.", now)
-    said = (
-        f"{source.detector} is pinned to the model of round {newest.round}: no round changes it until it is unpinned."
-    )
+    said = f"{source.detector} is pinned to the model of round {newest.round}: no round changes it until it is unpinned."
     return Done(said, {"version": newest.version, "round": newest.round})
 
 
@@ -143,28 +156,46 @@ def unpin(server: MainServer, detector: str) -> Done:
 
 
 def _awaited(server: MainServer, version: Version, scores: Sequence[Score], now: float) -> bool:
-    """Return whether somebody who is there has not reported yet; with nobody there, somebody may still come."""
+    """Return whether somebody who is there has not reported yet; with nobody there, somebody may
+    still come.
+    """
     there = {device.name for device in server.store.devices() if is_online(device, now)}
     expected = there & {part.device for part in server.store.participations(version.detector)}
     return not expected or not expected <= {score.device for score in scores}
 
 
-def _verdict(server: MainServer, version: Version, scores: Sequence[Score]) -> tuple[str, str, float, Version | None]:
+def _verdict(
+    server: MainServer, version: Version, scores: Sequence[Score]
+) -> tuple[str, str, float, Version | None]:
     """Return what becomes of a version, why, when, and what is in force instead."""
     now, parent = server.clock(), server.store.version(version.parent or "")
     comparison = Comparison.of(server.store.scores(version.parent or ""), scores)
     if parent is None or comparison is None:
-        return UNCHECKED, "No device reported an accuracy both for it and for the version before.", now, None
+        return (
+            UNCHECKED,
+            "No device reported an accuracy both for it and for the version before.",
+            now,
+            None,
+        )
     if comparison.before - comparison.after <= server.settings.max_regression + _ROUNDING:
         return PASSED, f"{comparison}.", now, None
-    instead = _again(server, parent, f"The params of round {parent.round} again: round {version.round} was rejected.")
+    instead = _again(
+        server,
+        parent,
+        f"The params of round {parent.round} again: round {version.round} was rejected.",
+    )
     said = f"{comparison}. The model of round {parent.round} is in force again, as that of {instead.round}."
     return REJECTED, said, now, instead
 
 
 def _again(server: MainServer, source: Version, said: str) -> Version:
-    """Return a new version with the params of an earlier one, newer than every round and version there is."""
-    newest, version = server.store.newest_round(source.detector), server.store.newest_version(source.detector)
+    """Return a new version with the params of an earlier one, newer than every round and version
+    there is.
+    """
+    newest, version = (
+        server.store.newest_round(source.detector),
+        server.store.newest_version(source.detector),
+    )
     number = max((version.round if version else 0) + 1, newest.settings.round if newest else 0)
     return republish(server, source, number, said)
 

@@ -1,4 +1,6 @@
-"""Letting go of what nobody needs any more, so that a federation that runs for years fits on its disk."""
+"""Letting go of what nobody needs any more, so that a federation that runs for years fits on its
+disk.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,13 @@ GRACE_S = 3600.0
 
 
 def prune(server: MainServer, grace_s: float = GRACE_S) -> int:
-    """Forget old versions' parameters, old contributions and old events; return how many bytes of models went.
+    """Forget old versions' parameters, old contributions and old events; return how many bytes of
+    models went.
 
     Args:
         server: The main server.
-        grace_s: Blobs younger than so many seconds stay: what they are for may not be written down yet.
+        grace_s: Blobs younger than so many seconds stay: what they are for may not be written down
+            yet.
     """
     for detector in server.store.detectors():
         server.store.forget(detector, server.settings.keep_versions, KEPT_ROUNDS)

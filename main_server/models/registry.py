@@ -21,7 +21,10 @@ from shared.web.steps import Done
 
 _PARALLEL_DELIVERIES = 8
 _deliveries = Counter(
-    "doorbell_deliveries", "Models pushed to devices, missed, or fetched.", ["detector", "how"], registry=REGISTRY
+    "doorbell_deliveries",
+    "Models pushed to devices, missed, or fetched.",
+    ["detector", "how"],
+    registry=REGISTRY,
 )
 
 
@@ -31,11 +34,15 @@ def keep_model(server: MainServer, model: Model) -> Version:
     now = server.clock()
     manifest = Manifest.of(server.settings.federation, model, data, now).signed(server.identity)
     digest = server.blobs.put(data)
-    return Version(digest, model.detector, model.round, model.architecture, manifest, model.parent, now)
+    return Version(
+        digest, model.detector, model.round, model.architecture, manifest, model.parent, now
+    )
 
 
 def initial_version(server: MainServer, detector: str, number: int, parent: str | None) -> Version:
-    """Publish freshly drawn params, by numpy alone, as the version of round `number` (0 for a new detector)."""
+    """Publish freshly drawn params, by numpy alone, as the version of round `number` (0 for a new
+    detector).
+    """
     spec = architecture(server.settings.architecture)
     seed = np.random.SeedSequence([server.settings.seed, *detector.encode()])
     model = Model(detector, number, parent, spec.name, spec.initial(np.random.default_rng(seed)))
@@ -45,7 +52,8 @@ def initial_version(server: MainServer, detector: str, number: int, parent: str 
 
 
 def republish(server: MainServer, source: Version, number: int, said: str = "") -> Version:
-    """Return a new version with the params of an earlier one, under a higher round number; it is not in force yet.
+    """Return a new version with the params of an earlier one, under a higher round number; it is
+    not in force yet.
 
     Raises:
         NotFound: Its parameters are not kept any more.
@@ -74,7 +82,8 @@ def published_model(server: MainServer, version: str) -> tuple[bytes, str]:
     published = server.store.version(version)
     if published is None or published.forgotten:
         raise NotFound(
-            "There is no such version, or not any more.", todo="Ask for the version that the open round starts from."
+            "There is no such version, or not any more.",
+            todo="Ask for the version that the open round starts from.",
         )
     model = server.blobs.get(version)
     server.store.note_given(published.detector, len(model))
@@ -83,7 +92,8 @@ def published_model(server: MainServer, version: str) -> tuple[bytes, str]:
 
 
 def deliver(server: MainServer, detector: str) -> Done:
-    """Send the newest version to every device that takes part; those that do not answer fetch it later.
+    """Send the newest version to every device that takes part; those that do not answer fetch it
+    later.
 
     Raises:
         OutOfOrder: No round has been finished yet.
@@ -92,7 +102,8 @@ def deliver(server: MainServer, detector: str) -> Done:
     newest = server.store.newest_round(detector)
     if version is None or newest is None or version.round == 0:
         raise OutOfOrder(
-            "No aggregated model exists yet.", todo="Finish a round first: train, send, aggregate; then deliver."
+            "No aggregated model exists yet.",
+            todo="Finish a round first: train, send, aggregate; then deliver.",
         )
     server.store.release(version.version, server.clock())
     model = server.blobs.get(version.version)
@@ -101,12 +112,23 @@ def deliver(server: MainServer, detector: str) -> Done:
     with ThreadPoolExecutor(_PARALLEL_DELIVERIES) as pool:
         push = carried(lambda device: _deliver_to(server, device, version, model))
         outcomes = list(pool.map(push, devices))
-    there = [device.name for device, reason in zip(devices, outcomes, strict=True) if reason is None]
-    later = {device.name: reason for device, reason in zip(devices, outcomes, strict=True) if reason is not None}
+    there = [
+        device.name for device, reason in zip(devices, outcomes, strict=True) if reason is None
+    ]
+    later = {
+        device.name: reason
+        for device, reason in zip(devices, outcomes, strict=True)
+        if reason is not None
+    }
     server.store.note_given(detector, len(model) * len(there))
     said = f"The model of round {version.round} is delivered to {', '.join(there) or 'no device'}."
     said += "".join(f" {name} fetches it later: {reason}" for name, reason in later.items())
-    figures = {"version": version.version, "round": version.round, "delivered": there, "later": later}
+    figures = {
+        "version": version.version,
+        "round": version.round,
+        "delivered": there,
+        "later": later,
+    }
     return Done(said, figures | {"bytes_per_device": len(model)})
 
 

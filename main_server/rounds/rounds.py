@@ -1,15 +1,18 @@
 """The main server's half of a round, in the order of docs/protocol.md.
 
     open_round         decide what the next round asks of everybody, and write it down
-    check_seeds        say which of the sealed seeds open, before the cohort is frozen          (step 6)
-    accept_aggregate   unmask the one sum of the round, step the global model, publish          (step 7)
+    check_seeds        say which of the sealed seeds open, before the cohort is frozen
+    (step 6) accept_aggregate   unmask the one sum of the round, step the global model, publish
+    (step 7)
 
 and, in the direct topology, without an aggregator:
 
-    accept_plain       keep a device's plain update                                              (step 3)
-    aggregate_plain    average the updates, step the global model, publish                       (step 4)
+    accept_plain       keep a device's plain update
+    (step 3) aggregate_plain    average the updates, step the global model, publish
+    (step 4)
 
-In the secure topology nothing here ever sees a single device's update: what arrives is a sum over at least
+In the secure topology nothing here ever sees a single device's update: what arrives is a sum over
+at least
 `min_cohort` devices, and only the first sum of a round is taken.
 """
 
@@ -54,7 +57,8 @@ FINISHED = as_json(record(said=STRING, round=_NUMBER, devices=_NAMES, clamped={"
 def open_round(server: MainServer, detector: str) -> RoundSettings:
     """Return the open round of a detector; opens the next one if none is open.
 
-    An open round made under other settings (architecture, topology, ...) is abandoned: its number is never used again.
+    An open round made under other settings (architecture, topology, ...) is abandoned: its number
+    is never used again.
     """
     newest = server.store.newest_round(detector)
     base = server.store.newest_version(detector)
@@ -71,14 +75,16 @@ def open_round(server: MainServer, detector: str) -> RoundSettings:
     ).settings
 
 
-def current_round(server: MainServer, detector: str, untouched: bool = False) -> tuple[RoundSettings, tuple[str, ...]]:
+def current_round(
+    server: MainServer, detector: str, untouched: bool = False
+) -> tuple[RoundSettings, tuple[str, ...]]:
     """Return the open round of a detector and the devices that take part.
 
     Args:
         server: The main server.
         detector: Whose round.
-        untouched: Give up the open round if seeds were vouched for in it: whoever asks lost what it knew, and might
-            otherwise add it up a second time, over another cohort.
+        untouched: Give up the open round if seeds were vouched for in it: whoever asks lost what it
+            knew, and might otherwise add it up a second time, over another cohort.
 
     Raises:
         NotFound: No device takes part in that detector.
@@ -86,7 +92,8 @@ def current_round(server: MainServer, detector: str, untouched: bool = False) ->
     devices = tuple(p.device for p in server.store.participations(detector))
     if not devices:
         raise NotFound(
-            f"No device takes part in {detector}.", todo="Open /sendstatus on a device that has pictures for it."
+            f"No device takes part in {detector}.",
+            todo="Open /sendstatus on a device that has pictures for it.",
         )
     settings = open_round(server, detector)
     if untouched and server.store.vouched(detector, settings.round):
@@ -96,7 +103,9 @@ def current_round(server: MainServer, detector: str, untouched: bool = False) ->
     return settings, devices
 
 
-def asked_rounds(runs: Iterable[Run], newest_round: Callable[[str], Round | None]) -> dict[str, Round]:
+def asked_rounds(
+    runs: Iterable[Run], newest_round: Callable[[str], Round | None]
+) -> dict[str, Round]:
     """Return detector to open round of those that a run has asked the devices for.
 
     Args:
@@ -104,7 +113,11 @@ def asked_rounds(runs: Iterable[Run], newest_round: Callable[[str], Round | None
         newest_round: Returns a detector's newest round, or None.
     """
     newest = {run.detector: newest_round(run.detector) for run in runs if run.state == RUNNING}
-    return {name: each for name, each in newest.items() if each and each.state == OPEN and each.asked_at is not None}
+    return {
+        name: each
+        for name, each in newest.items()
+        if each and each.state == OPEN and each.asked_at is not None
+    }
 
 
 def check_not_pinned(server: MainServer, detector: str) -> None:
@@ -132,7 +145,9 @@ def check_seeds(server: MainServer, message: object) -> dict[str, str]:
         InvalidMessage: The message is anything else.
         OutOfOrder: That round is not open.
     """
-    if not isinstance(message, Mapping) or not isinstance(seeds := message.get("sealed_seeds"), Mapping):
+    if not isinstance(message, Mapping) or not isinstance(
+        seeds := message.get("sealed_seeds"), Mapping
+    ):
         raise InvalidMessage("This is not a list of sealed seeds.")
     detector = checked_name(message.get("detector"), "detector")
     current = _round(server, detector, message.get("round"))
@@ -143,9 +158,13 @@ def check_seeds(server: MainServer, message: object) -> dict[str, str]:
     for name, sealed in seeds.items():
         device = checked_name(name, "device")
         try:
-            _open_seed(server, current.settings, known, device, base64.b64decode(sealed, validate=True))
+            _open_seed(
+                server, current.settings, known, device, base64.b64decode(sealed, validate=True)
+            )
         except (DoorbellError, ValueError, TypeError) as error:
-            refused[device] = error.happened if isinstance(error, DoorbellError) else "It sent no sealed seed."
+            refused[device] = (
+                error.happened if isinstance(error, DoorbellError) else "It sent no sealed seed."
+            )
     opened = [device for device in seeds if device not in refused]
     if len(opened) >= current.settings.min_cohort:  # or else the aggregator freezes nothing
         server.store.vouch(current.settings, opened)
@@ -160,7 +179,8 @@ def accept_aggregate(server: MainServer, body: bytes) -> Done:
         body: A `doorbell-aggregate/1` container.
 
     Raises:
-        InvalidMessage: It is none, its cohort is too small or not the round's, or it does not unmask.
+        InvalidMessage: It is none, its cohort is too small or not the round's, or it does not
+            unmask.
         OutOfOrder: The round has its one sum already, and this is another.
     """
     aggregate = parse_aggregate(body)
@@ -176,7 +196,10 @@ def accept_aggregate(server: MainServer, body: bytes) -> Done:
         raise _not_open(current)
     _check_aggregate(settings, aggregate)
     known = {p.device for p in server.store.participations(aggregate.detector)}
-    seeds = {device: _open_seed(server, settings, known, device, s) for device, s in aggregate.sealed_seeds.items()}
+    seeds = {
+        device: _open_seed(server, settings, known, device, s)
+        for device, s in aggregate.sealed_seeds.items()
+    }
     total = aggregate.sum.copy()
     for device, seed in seeds.items():
         unmask(total, seed, settings.context(device))
@@ -209,7 +232,9 @@ def accept_plain(server: MainServer, caller: Caller) -> Done:
     if update.base_version != settings.base_version or update.delta.size != settings.size:
         raise InvalidMessage("This update was not made for this round's model.")
     if update.device not in {p.device for p in server.store.participations(update.detector)}:
-        raise InvalidMessage(f"{update.device} has not announced itself.", todo="Open /sendstatus on it first.")
+        raise InvalidMessage(
+            f"{update.device} has not announced itself.", todo="Open /sendstatus on it first."
+        )
     if current.state != OPEN:  # before the disk is touched
         raise _not_open(current)
     kept = server.blobs.put(body)
@@ -233,7 +258,11 @@ def aggregate_plain(server: MainServer, detector: str) -> Done:
         )
     check_not_pinned(server, detector)
     digests = server.store.plain_updates(settings)
-    if not digests and (before := server.store.round(detector, settings.round - 1)) and before.state == PUBLISHED:
+    if (
+        not digests
+        and (before := server.store.round(detector, settings.round - 1))
+        and before.state == PUBLISHED
+    ):
         return _published(server, before)
     if len(digests) < settings.min_cohort:
         missing = ", ".join(device for device in devices if device not in digests)
@@ -274,39 +303,61 @@ def _settings(server: MainServer, number: int, base: Version, value_range: float
 
 
 def _value_range(server: MainServer, last: Round | None) -> float:
-    """Return the next round's value range: twice the last one where a coordinate did not fit into it, up to a limit."""
+    """Return the next round's value range: twice the last one where a coordinate did not fit into
+    it, up to a limit.
+    """
     if last is None:
         return server.settings.value_range
     return min(last.settings.value_range * (2 if last.clamped else 1), MAX_VALUE_RANGE)
 
 
 def _round(server: MainServer, detector: str, number: object) -> Round:
-    current = server.store.round(detector, number) if type(number) is int and 0 < number < 2**31 else None
+    current = (
+        server.store.round(detector, number) if type(number) is int and 0 < number < 2**31 else None
+    )
     if current is None:
-        raise InvalidMessage(f"There is no such round of {detector}.", todo="Ask for the open round, and use that.")
+        raise InvalidMessage(
+            f"There is no such round of {detector}.", todo="Ask for the open round, and use that."
+        )
     return current
 
 
 def _check_aggregate(settings: RoundSettings, aggregate: Aggregate) -> None:
     count = len(aggregate.sealed_seeds)
     if not settings.min_cohort <= count <= settings.cohort_cap:
-        raise InvalidMessage(f"A sum over {count} devices is not taken: at least {settings.min_cohort} must be in it.")
-    if aggregate.sum.size != settings.size + EXTRA_COORDINATES or aggregate.base_version != settings.base_version:
+        raise InvalidMessage(
+            f"A sum over {count} devices is not taken: at least {settings.min_cohort} must be in it."
+        )
+    if (
+        aggregate.sum.size != settings.size + EXTRA_COORDINATES
+        or aggregate.base_version != settings.base_version
+    ):
         raise InvalidMessage("This sum was not made for this round's model.")
 
 
-def _open_seed(server: MainServer, settings: RoundSettings, known: set[str], device: str, sealed: bytes) -> bytes:
+def _open_seed(
+    server: MainServer, settings: RoundSettings, known: set[str], device: str, sealed: bytes
+) -> bytes:
     if device not in known:
         raise InvalidMessage(f"{device} has not announced itself for {settings.detector}.")
     return server.key.open_sealed(sealed, settings.context(device))
 
 
 def _step_and_publish(
-    server: MainServer, settings: RoundSettings, cohort: tuple[str, ...], digest: str, mean: Mean, received: int = 0
+    server: MainServer,
+    settings: RoundSettings,
+    cohort: tuple[str, ...],
+    digest: str,
+    mean: Mean,
+    received: int = 0,
 ) -> Done:
     base, spec = load_model(server, settings.base_version), architecture(settings.architecture)
-    params = _finite(step(spec.flatten(base.params), mean.delta, server.settings.server_learning_rate))
-    model = Model(settings.detector, settings.round, settings.base_version, spec.name, spec.unflatten(params))
+    params = _finite(
+        step(spec.flatten(base.params), mean.delta, server.settings.server_learning_rate)
+    )
+    model = Model(
+        settings.detector, settings.round, settings.base_version, spec.name, spec.unflatten(params)
+    )
     version = keep_model(server, model)
     current = server.store.publish(settings, cohort, digest, mean.clamped, version, received)
     if current.aggregate != digest:
@@ -318,7 +369,9 @@ def _step_and_publish(
 
 def _finite(params: NDArray[np.float32]) -> NDArray[np.float32]:
     if not np.isfinite(params).all():
-        raise InvalidMessage("The mean of this cohort is not finite.", kept="The global model is as it was.")
+        raise InvalidMessage(
+            "The mean of this cohort is not finite.", kept="The global model is as it was."
+        )
     return params
 
 
@@ -328,7 +381,9 @@ def _published(server: MainServer, current: Round) -> Done:
     if current.clamped:
         widened = _value_range(server, current)
         said += f" {current.clamped} values were clamped; the next round allows up to {widened:g}."
-    return Done(said, {"round": settings.round, "devices": list(current.cohort), "clamped": current.clamped})
+    return Done(
+        said, {"round": settings.round, "devices": list(current.cohort), "clamped": current.clamped}
+    )
 
 
 def _not_open(current: Round) -> OutOfOrder:

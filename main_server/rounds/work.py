@@ -1,7 +1,8 @@
-"""What is to be done next, for whoever asks: devices and the aggregator call, and wait for the answer (long poll).
+"""What is to be done next, for whoever asks: devices and the aggregator call, and wait for the
+answer (long poll).
 
-The caller says what it has, and the answer is what is missing; nothing has to be remembered between two calls, so
-whoever dies simply asks again. docs/protocol.md has the messages.
+The caller says what it has, and the answer is what is missing; nothing has to be remembered between
+two calls, so whoever dies simply asks again. docs/protocol.md has the messages.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ Task = dict[str, Any]
 
 
 class News:
-    """Wakes those who wait when something has happened, whichever process wrote it down, and lets the runs advance.
+    """Wakes those who wait when something has happened, whichever process wrote it down, and lets
+    the runs advance.
 
     Args:
         server: The main server.
@@ -51,20 +53,26 @@ class News:
 
         Args:
             stop: Ends it.
-            threads: How many requests this worker answers at once; half of them, or all but eight, may wait for news.
+            threads: How many requests this worker answers at once; half of them, or all but eight,
+                may wait for news.
         """
         self._slots = threading.BoundedSemaphore(max(threads - 8, threads // 2))
         advanced = pruned = time.monotonic()
         while not stop.wait(_LOOK_EVERY_S):
             try:
-                if self._server.store.newest_event() != self._seen or time.monotonic() > advanced + _ADVANCE_EVERY_S:
+                if (
+                    self._server.store.newest_event() != self._seen
+                    or time.monotonic() > advanced + _ADVANCE_EVERY_S
+                ):
                     advance(self._server)
                     advanced = time.monotonic()
                     self._tell(self._server.store.newest_event())
                 if time.monotonic() > pruned + _PRUNE_EVERY_S:
                     prune(self._server)
                     pruned = time.monotonic()
-            except DoorbellError as error:  # the database is away, or the disk is full: until somebody mends it
+            except (
+                DoorbellError
+            ) as error:  # the database is away, or the disk is full: until somebody mends it
                 _log.warning("%s", error)
                 stop.wait(_ADVANCE_EVERY_S)
         with self._changed:
@@ -72,7 +80,8 @@ class News:
             self._changed.notify_all()  # this process ends: nobody is kept waiting
 
     def wait_for(self, tasks: Callable[[], list[Task]], wait_s: float) -> tuple[list[Task], float]:
-        """Return tasks as soon as there are some, or none after `wait_s`; and after how long to come back if not now.
+        """Return tasks as soon as there are some, or none after `wait_s`; and after how long to
+        come back if not now.
 
         Args:
             tasks: Looks for them.
@@ -101,17 +110,26 @@ class News:
                 self._changed.notify_all()
 
 
-def for_device(server: MainServer, news: News, caller: Caller, message: object) -> dict[str, object]:
-    """Note what a device says of itself, and return what it is to do: install a version, take part in a round.
+def for_device(
+    server: MainServer, news: News, caller: Caller, message: object
+) -> dict[str, object]:
+    """Note what a device says of itself, and return what it is to do: install a version, take part
+    in a round.
 
     Raises:
         InvalidMessage: The message is none.
     """
     said = members(message, {"address", "wait_s", "detectors"})
-    address, wait_s, detectors = checked_address(said["address"]), wait_s_of(said["wait_s"]), said["detectors"]
+    address, wait_s, detectors = (
+        checked_address(said["address"]),
+        wait_s_of(said["wait_s"]),
+        said["detectors"],
+    )
     if not isinstance(detectors, Mapping) or len(detectors) > MAX_DETECTORS:
         raise InvalidMessage(f"A device takes part in {MAX_DETECTORS} detectors at most.")
-    statuses = {checked_name(name, "detector"): status_of(value) for name, value in detectors.items()}
+    statuses = {
+        checked_name(name, "detector"): status_of(value) for name, value in detectors.items()
+    }
     check_detectors(server, caller.name, set(statuses))
     server.store.note_status(Device(caller.name, address, server.clock(), True), statuses)
     found, again_s = news.wait_for(lambda: _device_tasks(server, statuses), wait_s)
@@ -135,7 +153,9 @@ def _log_rounds(who: str, tasks: list[Task]) -> None:
     for task in tasks:
         if "round" in task:
             with under(round_id(task["detector"], task["round"])):
-                _log.info("%s: %s is to %s, round %d", task["detector"], who, task["do"], task["round"])
+                _log.info(
+                    "%s: %s is to %s, round %d", task["detector"], who, task["do"], task["round"]
+                )
 
 
 def _device_tasks(server: MainServer, statuses: Mapping[str, Status]) -> list[Task]:
@@ -156,7 +176,9 @@ def _device_tasks(server: MainServer, statuses: Mapping[str, Status]) -> list[Ta
 
 
 def _has(server: MainServer, status: Status, released: Version) -> bool:
-    """Return whether a device holds a version, or a newer one that it fetched for a training, or cannot use it."""
+    """Return whether a device holds a version, or a newer one that it fetched for a training, or
+    cannot use it.
+    """
     if released.version in (status.held, status.refused):
         return True
     held = server.store.version(status.held) if status.held else None
@@ -166,6 +188,8 @@ def _has(server: MainServer, status: Status, released: Version) -> bool:
 def _aggregator_tasks(server: MainServer) -> list[Task]:
     return [
         {"do": "aggregate", "detector": detector, "round": current.settings.round}
-        for detector, current in asked_rounds(server.store.runs(), server.store.newest_round).items()
+        for detector, current in asked_rounds(
+            server.store.runs(), server.store.newest_round
+        ).items()
         if current.due_at is not None and current.settings.topology == "secure"
     ]

@@ -1,4 +1,6 @@
-"""What is asked for work, and answered, strictly checked: the messages of `work.py`, and their schemas."""
+"""What is asked for work, and answered, strictly checked: the messages of `work.py`, and their
+schemas.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def members(message: object, names: set[str]) -> Mapping[str, Any]:
         InvalidMessage: It has others, or is none.
     """
     if not isinstance(message, Mapping) or set(message) != names:
-        raise InvalidMessage("This does not ask for work.", todo="Run the same version of every service.")
+        raise InvalidMessage(
+            "This does not ask for work.", todo="Run the same version of every service."
+        )
     return message
 
 
@@ -68,7 +72,12 @@ def _score(value: object) -> tuple[str, float, int]:
 def _setback(value: object) -> tuple[int, str]:
     said = members(value, {"round", "said"})
     number, why = said["round"], said["said"]
-    if type(number) is not int or not 0 <= number < 2**31 or not isinstance(why, str) or len(why) > MAX_SAID_CHARS:
+    if (
+        type(number) is not int
+        or not 0 <= number < 2**31
+        or not isinstance(why, str)
+        or len(why) > MAX_SAID_CHARS
+    ):
         raise InvalidMessage("A setback is a round's number and one sentence.")
     return number, "".join(char if char.isprintable() else " " for char in why)
 
@@ -84,7 +93,8 @@ _SCORE = {
 }
 _SETBACK = {
     **record(
-        round={"type": "integer", "minimum": 0, "maximum": 2**31 - 1}, said={**STRING, "maxLength": MAX_SAID_CHARS}
+        round={"type": "integer", "minimum": 0, "maximum": 2**31 - 1},
+        said={**STRING, "maxLength": MAX_SAID_CHARS},
     ),
     "additionalProperties": False,
 }
@@ -101,7 +111,9 @@ _STATUS = {
 }
 _WAIT = {"type": "number", "minimum": 0, "maximum": MAX_WAIT_S}
 _OF_DEVICE = {
-    **record(address=ADDRESS, wait_s=_WAIT, detectors={**table(_STATUS), "maxProperties": MAX_DETECTORS}),
+    **record(
+        address=ADDRESS, wait_s=_WAIT, detectors={**table(_STATUS), "maxProperties": MAX_DETECTORS}
+    ),
     "additionalProperties": False,
 }
 _OF_AGGREGATOR = {**record(wait_s=_WAIT), "additionalProperties": False}

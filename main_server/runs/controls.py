@@ -1,4 +1,7 @@
-"""The main server's controls: runs, the way back, how things stand. Buttons and `python -m federation` use them."""
+"""The main server's controls: runs, the way back, how things stand.
+
+Buttons and `python -m federation` use them.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,12 @@ _ROUNDS = {
     "schema": text("([0-9]{1,6})?"),
 }
 _VERSION = {
-    "name": "version", "in": "query", "required": True, "schema": text("[0-9a-f]{6,64}"),
+    "name": "version",
+    "in": "query",
+    "required": True,
+    "schema": text("[0-9a-f]{6,64}"),
     "description": "Name of a version, or how it begins.",
-}  # fmt: skip
+}
 
 
 def add_controls(app: Flask, server: MainServer) -> None:
@@ -49,12 +55,26 @@ def add_controls(app: Flask, server: MainServer) -> None:
 
     add_step(app, "/run", run, "Start a run of rounds.", (404,), takes=(PICK, _ROUNDS))
     add_step(app, "/stop_run", step(lambda name: runs.stop(server, name)), "Stop a run.")
-    add_step(app, "/resume_run", step(lambda name: runs.resume(server, name)), "Go on with a run that was stopped.")
-    add_step(app, "/rollback", rollback, "Put an earlier version in force again.", (404,), (_VERSION,))
+    add_step(
+        app,
+        "/resume_run",
+        step(lambda name: runs.resume(server, name)),
+        "Go on with a run that was stopped.",
+    )
+    add_step(
+        app, "/rollback", rollback, "Put an earlier version in force again.", (404,), (_VERSION,)
+    )
     add_step(app, "/pin", pin, "Keep a detector at one version.", (404,), (_VERSION,))
-    add_step(app, "/unpin", step(lambda name: gate.unpin(server, name)), "Let rounds change a model again.")
+    add_step(
+        app,
+        "/unpin",
+        step(lambda name: gate.unpin(server, name)),
+        "Let rounds change a model again.",
+    )
     app.add_url_rule("/status", "status", show_status)
-    shown = Operation("Show devices, runs, rounds and versions.", answer=as_json(record()), security="operator")
+    shown = Operation(
+        "Show devices, runs, rounds and versions.", answer=as_json(record()), security="operator"
+    )
     declare(app.extensions, "status", GET=shown)
 
 
@@ -64,5 +84,7 @@ def _answer(done: Done) -> Answer:
 
 def _whole_number(text_: str) -> int:
     if not text_.isascii() or not text_.isdecimal() or len(text_) > 6:
-        raise InvalidMessage("The number of rounds is a whole number.", todo="Say how many, rounds=10 for instance.")
+        raise InvalidMessage(
+            "The number of rounds is a whole number.", todo="Say how many, rounds=10 for instance."
+        )
     return int(text_)

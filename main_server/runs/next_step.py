@@ -1,4 +1,6 @@
-"""What happens next with a detector, in a sentence: what is waited for and until when, or which button to press."""
+"""What happens next with a detector, in a sentence: what is waited for and until when, or which
+button to press.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +24,23 @@ def outlook(server: MainServer, standing: Standing, detector: str) -> str:
         standing: How things stand, with a round and a version of each detector at least.
         detector: Its name.
     """
-    current, newest = standing.newest_round(detector), next(iter(standing.versions.get(detector, ())), None)
+    current, newest = (
+        standing.newest_round(detector),
+        next(iter(standing.versions.get(detector, ())), None),
+    )
     run, _ = standing.runs.get(detector, (None, 0))
     if detector in standing.pins:
         return "Pinned: no round changes the model until you press “Unpin”."
     if newest is not None and newest.gate == PENDING and newest.released_at is not None:
-        return _at_the_gate(server, newest, sum(part.detector == detector for part in standing.parts))
+        return _at_the_gate(
+            server, newest, sum(part.detector == detector for part in standing.parts)
+        )
     if run is not None and run.state == RUNNING:
-        return _in_a_run(server, standing, current) if current and current.state == OPEN else "The next round is near."
+        return (
+            _in_a_run(server, standing, current)
+            if current and current.state == OPEN
+            else "The next round is near."
+        )
     if run is not None and run.state == STOPPED:
         return f"{run.said} “Resume the run” goes on; what was sent is kept."
     if newest is not None and newest.gate == PENDING:
@@ -65,17 +76,25 @@ def _in_a_run(server: MainServer, standing: Standing, current: Round) -> str:
             f"Round {settings.round} is to be added up, and has {len(sent)} of the {settings.min_cohort} updates it "
             f"needs: {_absent(missing)}."
         )
-    does = "the secure aggregator adds them up" if settings.topology == "secure" else "they are added up here"
+    does = (
+        "the secure aggregator adds them up"
+        if settings.topology == "secure"
+        else "they are added up here"
+    )
     return f"Round {settings.round} has its {len(sent)} updates: {does} now."
 
 
 def _by_hand(current: Round | None, sent: int) -> str:
     if current is None or current.state != OPEN:
-        return "No round is open: “Run rounds” opens the next one, and so does a training on a device."
+        return (
+            "No round is open: “Run rounds” opens the next one, and so does a training on a device."
+        )
     number, least = current.settings.round, current.settings.min_cohort
     if current.settings.topology == "secure":
         how = "train and send on each device, then add up and hand over on the secure aggregator"
-        return f"Round {number} is open and needs {least} updates: {how}; “Run rounds” does all of it."
+        return (
+            f"Round {number} is open and needs {least} updates: {how}; “Run rounds” does all of it."
+        )
     then = "press “Aggregate Local Models”" if sent >= least else "train and send on the devices"
     there = f"{sent} of the {least} updates it needs"
     return f"Round {number} is open and has {there}: {then}; “Run rounds” does all of it."

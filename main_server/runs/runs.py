@@ -1,10 +1,12 @@
-"""Rounds that run by themselves: a run opens rounds, asks the devices, waits, has them summed, and goes on.
+"""Rounds that run by themselves: a run opens rounds, asks the devices, waits, has them summed, and
+goes on.
 
     start, stop, resume    what an operator says
-    advance                what is next, for every run; called over and over, by every process, and after any restart
+    advance                what is next, for every run; called over and over, by every process, and
+    after any restart
 
-Everything is decided from what is written down, and every decision is one transaction that only the first can make, so
-it does not matter who advances a run, how often, or who was killed in between.
+Everything is decided from what is written down, and every decision is one transaction that only the
+first can make, so it does not matter who advances a run, how often, or who was killed in between.
 """
 
 from __future__ import annotations
@@ -38,19 +40,29 @@ def start(server: MainServer, detector: str, rounds: int) -> Done:
         OutOfOrder: One is running already, or the detector is pinned.
     """
     if not 1 <= rounds <= MAX_ROUNDS:
-        raise InvalidMessage(f"A run has from 1 to {MAX_ROUNDS} rounds.", todo="Say how many, rounds=10 for instance.")
+        raise InvalidMessage(
+            f"A run has from 1 to {MAX_ROUNDS} rounds.",
+            todo="Say how many, rounds=10 for instance.",
+        )
     check_not_pinned(server, detector)
     settings, _ = current_round(server, detector)
     first, begun, before = settings.round, server.clock(), _newest(server, detector)
     run = before or server.store.start_run(detector, rounds, first, begun)
-    if before or (run.rounds, run.first_round, run.started_at) != (rounds, first, begun):  # another was faster
+    if before or (run.rounds, run.first_round, run.started_at) != (
+        rounds,
+        first,
+        begun,
+    ):  # another was faster
         raise OutOfOrder(
             f"A run of {detector} is going on already: {_progress(server, run)}.",
             kept="It goes on.",
             todo="Stop it first, or wait until it is done.",
         )
     _ask_anew(server, settings)
-    return Done(f"A run of {rounds} rounds has begun with round {first}.", {"rounds": rounds, "first_round": first})
+    return Done(
+        f"A run of {rounds} rounds has begun with round {first}.",
+        {"rounds": rounds, "first_round": first},
+    )
 
 
 def stop(server: MainServer, detector: str) -> Done:
@@ -60,9 +72,15 @@ def stop(server: MainServer, detector: str) -> Done:
         OutOfOrder: None is running.
     """
     run = _newest(server, detector)
-    if run is None or not server.store.move_run(run, STOPPED, "Stopped by the operator.", server.clock()):
-        raise OutOfOrder(f"No run of {detector} is going on.", todo="Start one: python -m federation run.")
-    return Done(f"The run is stopped: {_progress(server, run)}. What was sent is kept; resume goes on from here.")
+    if run is None or not server.store.move_run(
+        run, STOPPED, "Stopped by the operator.", server.clock()
+    ):
+        raise OutOfOrder(
+            f"No run of {detector} is going on.", todo="Start one: python -m federation run."
+        )
+    return Done(
+        f"The run is stopped: {_progress(server, run)}. What was sent is kept; resume goes on from here."
+    )
 
 
 def resume(server: MainServer, detector: str) -> Done:
@@ -74,8 +92,12 @@ def resume(server: MainServer, detector: str) -> Done:
     check_not_pinned(server, detector)
     run = _newest(server, detector, STOPPED)
     if run is None or not server.store.move_run(run, RUNNING, "", server.clock()):
-        raise OutOfOrder(f"No run of {detector} was stopped.", todo="Start one: python -m federation run.")
-    _ask_anew(server, open_round(server, detector))  # a new one: after sums that failed it would stop again otherwise
+        raise OutOfOrder(
+            f"No run of {detector} was stopped.", todo="Start one: python -m federation run."
+        )
+    _ask_anew(
+        server, open_round(server, detector)
+    )  # a new one: after sums that failed it would stop again otherwise
     return Done(f"The run goes on: {_progress(server, run)}.")
 
 
@@ -103,7 +125,9 @@ def done(server: MainServer, run: Run) -> int:
 def _advance(server: MainServer, run: Run) -> None:
     now, store = server.clock(), server.store
     version = store.newest_version(run.detector)
-    if version is not None and version.released_at is None:  # made by hand, or while the run was stopped
+    if (
+        version is not None and version.released_at is None
+    ):  # made by hand, or while the run was stopped
         store.release(version.version, now)
         version = store.newest_version(run.detector)
     if version is not None and not judge(server, version):
@@ -113,7 +137,9 @@ def _advance(server: MainServer, run: Run) -> None:
         return
     last = store.rounds(run.detector, _MAX_FAILURES, run.first_round)
     if len(last) == _MAX_FAILURES and all(each.state == FAILED for each in last):
-        store.move_run(run, STOPPED, f"The sums of {_MAX_FAILURES} rounds in a row made no sense.", now)
+        store.move_run(
+            run, STOPPED, f"The sums of {_MAX_FAILURES} rounds in a row made no sense.", now
+        )
         return
     settings = open_round(server, run.detector)
     current = store.round(run.detector, settings.round)
@@ -124,8 +150,16 @@ def _advance(server: MainServer, run: Run) -> None:
     elif current.due_at is None and (why := _why_due(server, current, now)):
         store.make_due(settings, now, why)
     elif current.due_at is not None and _is_stuck(server, current, now):
-        store.give_up(settings, now, f"Round {settings.round} is given up: too few updates came, and something failed.")
-    elif current.due_at is not None and settings.topology == "direct" and _has_enough(server, current):
+        store.give_up(
+            settings,
+            now,
+            f"Round {settings.round} is given up: too few updates came, and something failed.",
+        )
+    elif (
+        current.due_at is not None
+        and settings.topology == "direct"
+        and _has_enough(server, current)
+    ):
         with under(round_id(run.detector, settings.round)):
             _sum_plain(server, current)
 
@@ -138,8 +172,12 @@ def _why_due(server: MainServer, current: Round, now: float) -> str | None:
     if target is not None and len(sent) >= max(target, settings.min_cohort):
         return f"{len(sent)} updates are there, as many as are wanted."
     there = {device.name for device in store.devices() if is_online(device, now)}
-    parts = [part for part in store.participations(settings.detector) if part.device in there | set(sent)]
-    waited_for = [p.device for p in parts if p.device not in sent and p.setback_round != settings.round]
+    parts = [
+        part for part in store.participations(settings.detector) if part.device in there | set(sent)
+    ]
+    waited_for = [
+        p.device for p in parts if p.device not in sent and p.setback_round != settings.round
+    ]
     if target is None and not waited_for and len(sent) >= settings.min_cohort:
         return f"All {len(sent)} devices that are there have sent their updates."
     if now - (current.asked_at or now) >= server.settings.round_deadline_s:
@@ -152,12 +190,20 @@ def _has_enough(server: MainServer, current: Round) -> bool:
 
 
 def _is_stuck(server: MainServer, current: Round, now: float) -> bool:
-    """Return whether a due round lacks updates of devices that failed, and that only another round asks again."""
+    """Return whether a due round lacks updates of devices that failed, and that only another round
+    asks again.
+    """
     settings, due_for = current.settings, abs(now - (current.due_at or now))
     if _has_enough(server, current) or due_for < server.settings.round_deadline_s:
         return False
-    failed = {p.device for p in server.store.participations(settings.detector) if p.setback_round == settings.round}
-    return any(device.name in failed and is_online(device, now) for device in server.store.devices())
+    failed = {
+        p.device
+        for p in server.store.participations(settings.detector)
+        if p.setback_round == settings.round
+    }
+    return any(
+        device.name in failed and is_online(device, now) for device in server.store.devices()
+    )
 
 
 def _ask_anew(server: MainServer, settings: RoundSettings) -> None:
@@ -176,7 +222,10 @@ def _sum_plain(server: MainServer, current: Round) -> None:
 
 
 def _newest(server: MainServer, detector: str, state: str = RUNNING) -> Run | None:
-    return next((run for run in server.store.runs() if run.detector == detector and run.state == state), None)
+    return next(
+        (run for run in server.store.runs() if run.detector == detector and run.state == state),
+        None,
+    )
 
 
 def _progress(server: MainServer, run: Run) -> str:

@@ -16,7 +16,9 @@ from shared.protocol.evaluations import Performance, figures_to_json, parse_figu
 
 @dataclass(frozen=True)
 class Told:
-    """What a device told last of a detector; `global_round` made the global model, `told_at` is in epoch seconds."""
+    """What a device told last of a detector; `global_round` made the global model, `told_at` is in
+    epoch seconds.
+    """
 
     device: str
     performance: Performance
@@ -25,14 +27,20 @@ class Told:
 
 
 class PerformanceStore(MemberStore):
-    """The part of the main server's database that is about performances; each method is one transaction."""
+    """The part of the main server's database that is about performances; each method is one
+    transaction.
+    """
 
     def note_performance(self, device: str, performance: Performance, at: float) -> bool:
-        """Keep what a device measured in place of what it told before; False if it has no part in the detector."""
+        """Keep what a device measured in place of what it told before; False if it has no part in
+        the detector.
+        """
         detector = performance.detector
         part = and_(PARTICIPATIONS.c.device == device, PARTICIPATIONS.c.detector == detector)
         mine = and_(PERFORMANCES.c.device == device, PERFORMANCES.c.detector == detector)
-        values = {name: getattr(performance, name) for name in ("trained_round", "version", "pictures")}
+        values = {
+            name: getattr(performance, name) for name in ("trained_round", "version", "pictures")
+        }
         values["figures"] = json.dumps(figures_to_json(performance.figures))
         with self.database.write() as connection:
             if connection.execute(select(PARTICIPATIONS.c.device).where(part)).first() is None:
@@ -48,11 +56,14 @@ class PerformanceStore(MemberStore):
 
     def performances(self) -> tuple[Told, ...]:
         """Return what each device told last, by detector and device."""
-        query = select(PERFORMANCES, VERSIONS.c.round).join(VERSIONS, VERSIONS.c.version == PERFORMANCES.c.version)
+        query = select(PERFORMANCES, VERSIONS.c.round).join(
+            VERSIONS, VERSIONS.c.version == PERFORMANCES.c.version
+        )
         query = query.order_by(PERFORMANCES.c.detector, PERFORMANCES.c.device)
         with self.database.read() as connection:
             return tuple(
-                Told(row.device, _performance_of(row), row.round, row.told_at) for row in connection.execute(query)
+                Told(row.device, _performance_of(row), row.round, row.told_at)
+                for row in connection.execute(query)
             )
 
 

@@ -11,7 +11,9 @@ PENDING, PASSED, REJECTED, UNCHECKED = "pending", "passed", "rejected", "uncheck
 
 @dataclass(frozen=True)
 class Device:
-    """A device that announced itself; `last_seen` is seconds since the epoch; `waiting` if it asks for work itself."""
+    """A device that announced itself; `last_seen` is seconds since the epoch; `waiting` if it asks
+    for work itself.
+    """
 
     name: str
     address: str
@@ -41,7 +43,9 @@ class Participation:
 
 @dataclass(frozen=True)
 class Status:
-    """What a device says of one detector when it asks for work; `refused` is a version that did not answer there."""
+    """What a device says of one detector when it asks for work; `refused` is a version that did not
+    answer there.
+    """
 
     trained_round: int | None
     sent_round: int | None
@@ -65,8 +69,8 @@ class Round:
         asked_at: When a run asked the devices to train for it.
         due_at: From when on it is to be summed, by decision of the run.
         closed_at: When it left the state open.
-        bytes_up: What was received while it was the newest: its sum, or plain updates; and `bytes_down`: what was
-            given out, in models.
+        bytes_up: What was received while it was the newest: its sum, or plain updates; and
+            `bytes_down`: what was given out, in models.
     """
 
     settings: RoundSettings
@@ -89,7 +93,8 @@ class Version:
     Attributes:
         version: SHA-256 of its container.
         detector: Whose model.
-        round: Number of the round that made it, or under which it was put back into force; 0 for the first.
+        round: Number of the round that made it, or under which it was put back into force; 0 for
+            the first.
         architecture: Name of the architecture.
         manifest: The main server's signed word for it.
         parent: The version that it came of.
@@ -98,8 +103,9 @@ class Version:
         gate: "pending", "passed", "rejected" or "unchecked".
         said: Why.
         forgotten: Whether its parameters are not kept any more.
-        accuracy: How often it tells devices' validation pictures apart rightly, the mean weighted by pictures; None
-            if no device has said so. It stays when the scores that it is made of go.
+        accuracy: How often it tells devices' validation pictures apart rightly, the mean weighted
+            by pictures; None if no device has said so. It stays when the scores that it is made of
+            go.
         scored_by: How many devices have, and `scored_pictures`: of how many pictures.
     """
 

@@ -1,4 +1,6 @@
-"""What the main server remembers of rounds that run by themselves: runs, scores of versions, pins, events."""
+"""What the main server remembers of rounds that run by themselves: runs, scores of versions, pins,
+events.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ _MAX_EVENTS = 10_000
 class Run:
     """So many rounds of one detector, one after another; `said` is why it stopped, if it did.
 
-    How many are done is counted from the rounds published since `first_round`, and written down nowhere else.
+    How many are done is counted from the rounds published since `first_round`, and written down
+    nowhere else.
     """
 
     id: int
@@ -33,7 +36,9 @@ class Run:
 
 @dataclass(frozen=True)
 class Score:
-    """How often a version tells one device's own validation pictures apart rightly; of 0 pictures if it has none."""
+    """How often a version tells one device's own validation pictures apart rightly; of 0 pictures
+    if it has none.
+    """
 
     device: str
     accuracy: float
@@ -54,7 +59,9 @@ class Event:
 
 
 class RunStore(MemberStore):
-    """The part of the main server's database that is about runs and the gate; each method is one transaction."""
+    """The part of the main server's database that is about runs and the gate; each method is one
+    transaction.
+    """
 
     def start_run(self, detector: str, rounds: int, first_round: int, at: float) -> Run:
         """Start a run, unless one of that detector is running; return the one that is running then."""
@@ -62,17 +69,33 @@ class RunStore(MemberStore):
             mine = and_(RUNS.c.detector == detector, RUNS.c.state == RUNNING)
             row = connection.execute(select(RUNS).where(mine)).mappings().first()
             if row is None:
-                values = {"detector": detector, "rounds": rounds, "first_round": first_round, "state": RUNNING}
+                values = {
+                    "detector": detector,
+                    "rounds": rounds,
+                    "first_round": first_round,
+                    "state": RUNNING,
+                }
                 connection.execute(insert(RUNS).values(values | {"said": "", "started_at": at}))
-                note(connection, at, "run-started", f"A run of {rounds} rounds has begun.", detector=detector)
+                note(
+                    connection,
+                    at,
+                    "run-started",
+                    f"A run of {rounds} rounds has begun.",
+                    detector=detector,
+                )
                 row = connection.execute(select(RUNS).where(mine)).mappings().one()
             return Run(**row)
 
     def move_run(self, run: Run, to: str, said: str, at: float) -> bool:
-        """Bring a run from the state in which it was read into another; False if it is not in that state any more."""
+        """Bring a run from the state in which it was read into another; False if it is not in that
+        state any more.
+        """
         with self.database.write() as connection:
             mine = and_(RUNS.c.id == run.id, RUNS.c.state == run.state)
-            moved = connection.execute(RUNS.update().where(mine).values(state=to, said=said)).rowcount == 1
+            moved = (
+                connection.execute(RUNS.update().where(mine).values(state=to, said=said)).rowcount
+                == 1
+            )
             if moved:
                 note(connection, at, f"run-{to}", said, detector=run.detector)
             return moved
@@ -97,9 +120,21 @@ class RunStore(MemberStore):
             connection.execute(PINS.delete().where(PINS.c.detector == detector))
             if version is not None:
                 connection.execute(insert(PINS).values(detector=detector, version=version))
-                note(connection, at, "pinned", f"{detector} is pinned to {version[:12]}.", detector=detector)
+                note(
+                    connection,
+                    at,
+                    "pinned",
+                    f"{detector} is pinned to {version[:12]}.",
+                    detector=detector,
+                )
             else:
-                note(connection, at, "unpinned", f"{detector} is not pinned any more.", detector=detector)
+                note(
+                    connection,
+                    at,
+                    "unpinned",
+                    f"{detector} is not pinned any more.",
+                    detector=detector,
+                )
 
     def pins(self) -> Mapping[str, str]:
         """Return detector to version of what is pinned."""
@@ -113,7 +148,9 @@ class RunStore(MemberStore):
             return tuple(Event(**row) for row in connection.execute(query).mappings())
 
     def newest_event(self) -> int:
-        """Return the number of the newest event, 0 before the first: as long as it is the same, nothing has changed."""
+        """Return the number of the newest event, 0 before the first: as long as it is the same,
+        nothing has changed.
+        """
         with self.database.read() as connection:
             return connection.execute(select(func.max(EVENTS.c.id))).scalar() or 0
 

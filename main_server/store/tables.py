@@ -1,10 +1,24 @@
-"""The main server's tables, as `migrations/` makes them. `store.py` and its parts read and write them."""
+"""The main server's tables, as `migrations/` makes them.
+
+`store.py` and its parts read and write them.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Integer, LargeBinary, MetaData, String, Table
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+)
 
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
 METADATA = MetaData()

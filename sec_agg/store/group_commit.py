@@ -1,4 +1,6 @@
-"""Doing at once what several threads ask for at the same time, where it costs as much for many as for one."""
+"""Doing at once what several threads ask for at the same time, where it costs as much for many as
+for one.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ R = TypeVar("R")
 class Batch(Generic[T, R]):
     """One piece of work for all who ask while another is being done; nobody waits for company.
 
-    Whoever finds nobody at work does it for everybody who has asked by then. A commit that waits for the disk is
-    shared in this way by all updates that arrived during the commit before.
+    Whoever finds nobody at work does it for everybody who has asked by then. A commit that waits
+    for the disk is shared in this way by all updates that arrived during the commit before.
 
     Args:
         work: Does it for several wishes, and returns as many results in the same order.
@@ -27,7 +29,9 @@ class Batch(Generic[T, R]):
         self._waiting: deque[_Wish[T, R]] = deque()
 
     def do(self, what: T) -> R:
-        """Have it done, and return the result; an error reaches everybody for whom the work was done."""
+        """Have it done, and return the result; an error reaches everybody for whom the work was
+        done.
+        """
         mine: _Wish[T, R] = _Wish(what)
         self._waiting.append(mine)
         with self._turn:

@@ -1,8 +1,9 @@
-"""What the aggregator remembers: rounds, who sent which masked update, and the one sum of each round.
+"""What the aggregator remembers: rounds, who sent which masked update, and the one sum of each
+round.
 
-States of a round here: open (updates come in) → frozen (the cohort is fixed) → summed (the sum is kept).
-Nothing leads back, so no second sum can ever be made: a round stays here for ever, as one small row. Its updates are
-let go of when nobody can need them any more (`pruning.py`).
+States of a round here: open (updates come in) → frozen (the cohort is fixed) → summed (the sum is
+kept). Nothing leads back, so no second sum can ever be made: a round stays here for ever, as one
+small row. Its updates are let go of when nobody can need them any more (`pruning.py`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from shared.storage.database import Database
 
 # What every upload asks is made ready once.
 _STORED = (UPDATES.c.device, UPDATES.c.digest, UPDATES.c.sealed_seed, UPDATES.c.key_id)
-_SENT = select(func.count()).where(UPDATES.c.detector == bindparam("of"), UPDATES.c.round == bindparam("number"))
+_SENT = select(func.count()).where(
+    UPDATES.c.detector == bindparam("of"), UPDATES.c.round == bindparam("number")
+)
 _MINE = and_(
     UPDATES.c.detector == bindparam("of"),
     UPDATES.c.round == bindparam("number"),
@@ -35,7 +38,9 @@ _ROOM = select(
     select(func.count()).where(_MINE).scalar_subquery().label("before"),
 ).where(ROUNDS.c.detector == bindparam("of"), ROUNDS.c.round == bindparam("number"))
 _NEWEST = select(ROUNDS.c.detector, func.max(ROUNDS.c.round)).group_by(ROUNDS.c.detector)
-_DELIVERED = select(ROUNDS.c.detector, func.count()).where(ROUNDS.c.delivered).group_by(ROUNDS.c.detector)
+_DELIVERED = (
+    select(ROUNDS.c.detector, func.count()).where(ROUNDS.c.delivered).group_by(ROUNDS.c.detector)
+)
 _REPLACE = UPDATES.update().where(_MINE)
 _ADD = UPDATES.insert()
 _NEWEST_WITH = (
@@ -95,7 +100,10 @@ class Store(StandingStore):
             if (known := _round(connection, settings.detector, settings.round)) is not None:
                 return known
             shared = ("detector", "round", "base_version", "size", "min_cohort", "cohort_cap")
-            row = {name: getattr(settings, name) for name in shared} | {"state": "open", "delivered": False}
+            row = {name: getattr(settings, name) for name in shared} | {
+                "state": "open",
+                "delivered": False,
+            }
             connection.execute(ROUNDS.insert().values(row))
             return Round(**row, aggregate=None)
 
@@ -116,7 +124,8 @@ class Store(StandingStore):
             return tuple(connection.execute(query).scalars())
 
     def keep_update(self, detector: str, number: int, update: Stored, at: float) -> bool:
-        """Keep an update, replacing an earlier one of the same device; False if the cohort is frozen or full.
+        """Keep an update, replacing an earlier one of the same device; False if the cohort is
+        frozen or full.
 
         Threads that come at the same time share one transaction.
 
@@ -126,14 +135,18 @@ class Store(StandingStore):
             update: The update; its bytes are on disk already.
             at: When it came, in seconds since the epoch.
         """
-        return self._keeping.do(vars(update) | {"detector": detector, "round": number, "received_at": at})
+        return self._keeping.do(
+            vars(update) | {"detector": detector, "round": number, "received_at": at}
+        )
 
     def _keep_updates(self, rows: Sequence[dict[str, Any]]) -> list[bool]:
         with self.database.write() as connection:
             return [_keep_update(connection, row) for row in rows]
 
     def newest_round_with(self, detector: str, device: str) -> tuple[Round | None, Stored | None]:
-        """Return the newest round of a detector, and what is kept of one device for it; None for what there is not."""
+        """Return the newest round of a detector, and what is kept of one device for it; None for
+        what there is not.
+        """
         with self.database.read() as connection:
             row = connection.execute(_NEWEST_WITH, {"of": detector, "from": device}).first()
         if row is None:
@@ -146,8 +159,11 @@ class Store(StandingStore):
         with self.database.read() as connection:
             return _stored(connection, detector, number)
 
-    def freeze(self, detector: str, number: int, seen: tuple[Stored, ...], cohort: Mapping[str, str]) -> bool:
-        """Fix the cohort, once; False if updates came or went since they were `seen`, or it is fixed already.
+    def freeze(
+        self, detector: str, number: int, seen: tuple[Stored, ...], cohort: Mapping[str, str]
+    ) -> bool:
+        """Fix the cohort, once; False if updates came or went since they were `seen`, or it is
+        fixed already.
 
         Args:
             detector: Whose round.
@@ -157,7 +173,11 @@ class Store(StandingStore):
         """
         with self.database.write() as connection:
             current = _round(connection, detector, number)
-            if current is None or current.state != "open" or _stored(connection, detector, number) != seen:
+            if (
+                current is None
+                or current.state != "open"
+                or _stored(connection, detector, number) != seen
+            ):
                 return False
             chosen = and_(_of(detector, number), UPDATES.c.device.in_(list(cohort)))
             connection.execute(UPDATES.update().where(chosen).values(in_cohort=True))
@@ -170,18 +190,27 @@ class Store(StandingStore):
             return _stored(connection, detector, number, UPDATES.c.in_cohort.is_(True))
 
     def let_go(self, recent: int, listed: int) -> tuple[str, ...]:
-        """Let go of updates that nobody can need any more, and return the digests of their blobs, which may go then.
+        """Let go of updates that nobody can need any more, and return the digests of their blobs,
+        which may go then.
 
-        That is: of a round whose sum the main server has, when a newer round is known; and of any round that is not
-        among the `recent` newest of its detector, since the main server takes a sum for its one open round alone.
-        The names of who sent one are kept for the `listed` newest rounds.
+        That is: of a round whose sum the main server has, when a newer round is known; and of any
+        round that is not among the `recent` newest of its detector, since the main server takes a
+        sum for its one open round alone. The names of who sent one are kept for the `listed` newest
+        rounds.
         """
         digests: list[str] = []
         with self.database.write() as connection:
             for detector, newest in connection.execute(_NEWEST).all():
-                handed_over = select(ROUNDS.c.round).where(ROUNDS.c.detector == detector, ROUNDS.c.delivered)
+                handed_over = select(ROUNDS.c.round).where(
+                    ROUNDS.c.detector == detector, ROUNDS.c.delivered
+                )
                 over = or_(UPDATES.c.round <= newest - recent, UPDATES.c.round.in_(handed_over))
-                over = and_(UPDATES.c.detector == detector, UPDATES.c.digest != "", UPDATES.c.round < newest, over)
+                over = and_(
+                    UPDATES.c.detector == detector,
+                    UPDATES.c.digest != "",
+                    UPDATES.c.round < newest,
+                    over,
+                )
                 digests += connection.execute(select(UPDATES.c.digest).where(over)).scalars()
                 connection.execute(UPDATES.update().where(over).values(digest="", sealed_seed=b""))
                 unlisted = and_(UPDATES.c.detector == detector, UPDATES.c.round <= newest - listed)
@@ -189,9 +218,13 @@ class Store(StandingStore):
         return tuple(digests)
 
     def needed(self, recent: int) -> set[str]:
-        """Return the digests of the blobs to keep: updates not let go of, and sums of the `recent` newest rounds."""
+        """Return the digests of the blobs to keep: updates not let go of, and sums of the `recent`
+        newest rounds.
+        """
         with self.database.read() as connection:
-            needed = set(connection.execute(select(UPDATES.c.digest).where(UPDATES.c.digest != "")).scalars())
+            needed = set(
+                connection.execute(select(UPDATES.c.digest).where(UPDATES.c.digest != "")).scalars()
+            )
             for detector, newest in connection.execute(_NEWEST).all():
                 mine = (ROUNDS.c.detector == detector, ROUNDS.c.round > newest - recent)
                 sums = select(ROUNDS.c.aggregate).where(*mine, ROUNDS.c.aggregate.is_not(None))
@@ -223,14 +256,18 @@ def _of(detector: str, number: int) -> ColumnElement[bool]:
 
 
 def _round(connection: Connection, detector: str, number: int | None) -> Round | None:
-    query = select(ROUNDS).where(ROUNDS.c.detector == detector).order_by(ROUNDS.c.round.desc()).limit(1)
+    query = (
+        select(ROUNDS).where(ROUNDS.c.detector == detector).order_by(ROUNDS.c.round.desc()).limit(1)
+    )
     if number is not None:
         query = query.where(ROUNDS.c.round == number)
     row = connection.execute(query).mappings().first()
     return None if row is None else Round(**row)
 
 
-def _stored(connection: Connection, detector: str, number: int, *also: ColumnElement[bool]) -> tuple[Stored, ...]:
+def _stored(
+    connection: Connection, detector: str, number: int, *also: ColumnElement[bool]
+) -> tuple[Stored, ...]:
     query = select(*_STORED).where(_of(detector, number), *also).order_by(UPDATES.c.device)
     return tuple(Stored(**row) for row in connection.execute(query).mappings())
 

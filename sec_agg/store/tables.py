@@ -1,4 +1,7 @@
-"""The aggregator's tables, as `migrations/` makes them. `store.py` and its part read and write them."""
+"""The aggregator's tables, as `migrations/` makes them.
+
+`store.py` and its part read and write them.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""How well a device's own model and the global one tell its test pictures apart: numbers that a device may pass on.
+"""How well a device's own model and the global one tell its test pictures apart: numbers that a
+device may pass on.
 
-The device measures and sends them, the main server checks and shows them. No picture, no file name and no score of a
-single picture is among them.
+The device measures and sends them, the main server checks and shows them. No picture, no file name
+and no score of a single picture is among them.
 """
 
 from __future__ import annotations
@@ -15,11 +16,17 @@ from shared.names import checked_name, checked_version
 from shared.web.openapi import NAME_TEXT, VERSION_TEXT, Schema, as_json, record
 
 METRICS: Final = {
-    "accuracy": "Accuracy", "precision": "Precision", "recall": "Recall", "f1": "F1", "roc_auc": "ROC AUC",
-}  # fmt: skip
+    "accuracy": "Accuracy",
+    "precision": "Precision",
+    "recall": "Recall",
+    "f1": "F1",
+    "roc_auc": "ROC AUC",
+}
 """What is measured, and how it is called on a page."""
 ROWS: Final = {"local": (0.0, 1.0), "global": (0.0, 1.0), "difference": (-1.0, 1.0)}
-"""Of what it is measured, and between what bounds; the difference is global minus local, on the same pictures."""
+"""Of what it is measured, and between what bounds; the difference is global minus local, on the
+same pictures.
+"""
 _SHARES = ("accuracy", "precision", "recall")
 _MAX_NUMBER = 2**31 - 1
 
@@ -56,20 +63,28 @@ class Performance:
 
     def to_json(self) -> dict[str, object]:
         """Return the form that travels."""
-        named = {"detector": self.detector, "trained_round": self.trained_round, "version": self.version}
+        named = {
+            "detector": self.detector,
+            "trained_round": self.trained_round,
+            "version": self.version,
+        }
         return named | {"pictures": self.pictures} | figures_to_json(self.figures)
 
 
 def figures_to_json(figures: Figures) -> dict[str, dict[str, dict[str, float | None]]]:
     """Return figures as plain values."""
-    return {row: {name: asdict(estimate) for name, estimate in of.items()} for row, of in figures.items()}
+    return {
+        row: {name: asdict(estimate) for name, estimate in of.items()}
+        for row, of in figures.items()
+    }
 
 
 def parse_figures(message: Mapping[str, object]) -> Figures:
     """Return the figures among the members of a decoded JSON message.
 
     Raises:
-        InvalidMessage: One is missing, unknown, no number, out of range, or an interval without its ends in order.
+        InvalidMessage: One is missing, unknown, no number, out of range, or an interval without its
+            ends in order.
     """
     return {row: _estimates(message.get(row), *bounds) for row, bounds in ROWS.items()}
 
@@ -82,7 +97,9 @@ def parse_performance(message: object) -> Performance:
     """
     names = {"detector", "trained_round", "version", "pictures", *ROWS}
     if not isinstance(message, Mapping) or set(message) != names:
-        raise InvalidMessage("This is not what a device measured.", todo="Run the same version of every service.")
+        raise InvalidMessage(
+            "This is not what a device measured.", todo="Run the same version of every service."
+        )
     for name in ("trained_round", "pictures"):
         if type(message[name]) is not int or not 0 < message[name] <= _MAX_NUMBER:
             raise InvalidMessage(f"What a device measured has a whole number above 0 as {name}.")
@@ -96,10 +113,12 @@ def parse_performance(message: object) -> Performance:
 
 
 def shown(metric: str, estimate: Estimate, signed: bool = False) -> str:
-    """Return an estimate as a person reads it: "92.5 % (84.1 to 97.7)", or a dash where it cannot be known.
+    """Return an estimate as a person reads it: "92.5 % (84.1 to 97.7)", or a dash where it cannot
+    be known.
 
     Args:
-        metric: One of `METRICS`: shares are shown in per cent, differences of them in percentage points.
+        metric: One of `METRICS`: shares are shown in per cent, differences of them in percentage
+            points.
         estimate: Value and interval.
         signed: Whether it is a difference.
     """
@@ -107,7 +126,9 @@ def shown(metric: str, estimate: Estimate, signed: bool = False) -> str:
         return "–"
     scale, digits = (100, 1) if metric in _SHARES else (1, 3)
     form = f"{{:{'+' if signed else ''}.{digits}f}}"
-    value = form.format(scale * estimate.value) + ("" if scale == 1 else " points" if signed else " %")
+    value = form.format(scale * estimate.value) + (
+        "" if scale == 1 else " points" if signed else " %"
+    )
     if estimate.low is None or estimate.high is None:
         return value
     return f"{value} ({form.format(scale * estimate.low)} to {form.format(scale * estimate.high)})"

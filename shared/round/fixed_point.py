@@ -1,8 +1,9 @@
 """Floats to integers modulo 2^32 and back, so that masked updates can be added exactly.
 
-Devices encode, the main server decodes. A weighted delta becomes two's-complement fixed point with stochastic
-rounding (unbiased; Gupta et al., 2015), the representation of secure aggregation after Bonawitz et al. (2017).
-The scale follows from the largest value, weight and cohort, so no sum of honest updates can wrap.
+Devices encode, the main server decodes. A weighted delta becomes two's-complement fixed point with
+stochastic rounding (unbiased; Gupta et al., 2015), the representation of secure aggregation after
+Bonawitz et al. (2017). The scale follows from the largest value, weight and cohort, so no sum of
+honest updates can wrap.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ class Mean:
 
 
 def scale_of(settings: RoundSettings) -> float:
-    """Return fixed-point steps per unit: the largest scale at which `cohort_cap` devices cannot wrap."""
+    """Return fixed-point steps per unit: the largest scale at which `cohort_cap` devices cannot
+    wrap.
+    """
     largest_coordinate = (2**31 - 1) / settings.cohort_cap - 1  # the 1 is for rounding up
     return largest_coordinate / (settings.weight_cap * settings.value_range)
 
@@ -54,13 +57,16 @@ def encode(
         rng: Source of the rounding; nothing secret depends on it.
 
     Returns:
-        uint32[d + 2]: weight x delta in fixed point, then the weight, then the number of clamped coordinates.
+        uint32[d + 2]: weight x delta in fixed point, then the weight, then the number of clamped
+        coordinates.
 
     Raises:
         InvalidMessage: The delta has another length, a value that is not finite, or no weight.
     """
     if delta.shape != (settings.size,) or not np.isfinite(delta).all() or weight < 1:
-        raise InvalidMessage("This delta cannot be sent: wrong length, no weight, or a value that is not finite.")
+        raise InvalidMessage(
+            "This delta cannot be sent: wrong length, no weight, or a value that is not finite."
+        )
     weight = min(weight, settings.weight_cap)
     factor = weight * scale_of(settings)
     encoded = np.empty(settings.size + EXTRA_COORDINATES, "<u4")
@@ -85,10 +91,12 @@ def decode(total: NDArray[np.uint32], settings: RoundSettings, cohort: int | Non
         cohort: Number of devices in the sum, at most `cohort_cap`; the cap where it is None.
 
     Returns:
-        The weighted mean; each coordinate is off by less than cohort / (scale x summed weight), beside float32.
+        The weighted mean; each coordinate is off by less than cohort / (scale x summed weight),
+        beside float32.
 
     Raises:
-        InvalidMessage: The length is wrong, or the summed weight or clamp count is one no honest cohort has.
+        InvalidMessage: The length is wrong, or the summed weight or clamp count is one no honest
+            cohort has.
     """
     if total.shape != (settings.size + EXTRA_COORDINATES,):
         raise InvalidMessage("This sum has another length than the round's model.")
@@ -103,5 +111,7 @@ def decode(total: NDArray[np.uint32], settings: RoundSettings, cohort: int | Non
     signed = total[: settings.size].view(np.int32)
     delta = np.empty(settings.size, np.float32)
     for start in range(0, settings.size, _CHUNK):
-        delta[start : start + _CHUNK] = signed[start : start + _CHUNK] / (scale_of(settings) * weight)
+        delta[start : start + _CHUNK] = signed[start : start + _CHUNK] / (
+            scale_of(settings) * weight
+        )
     return Mean(delta, weight, clamped)

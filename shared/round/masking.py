@@ -1,8 +1,9 @@
 """One-shot masks and the sealed seeds that remove them again.
 
-A device masks and seals; the main server opens and unmasks; the secure aggregator does neither. It is additive
-secret sharing between two servers, as in Prio (Corrigan-Gibbs and Boneh, 2017) and the IETF's DAP, with one share
-compressed to a seed. The seed is sealed under HPKE (RFC 9180) with the hybrid KEM ML-KEM-768 + X25519.
+A device masks and seals; the main server opens and unmasks; the secure aggregator does neither. It
+is additive secret sharing between two servers, as in Prio (Corrigan-Gibbs and Boneh, 2017) and the
+IETF's DAP, with one share compressed to a seed. The seed is sealed under HPKE (RFC 9180) with the
+hybrid KEM ML-KEM-768 + X25519.
 """
 
 from __future__ import annotations
@@ -73,14 +74,20 @@ def unmask(total: NDArray[np.uint32], seed: bytes, context: bytes) -> None:
     _apply_key_stream(np.subtract, total, seed, context)
 
 
-def _apply_key_stream(operation: np.ufunc, vector: NDArray[np.uint32], seed: bytes, context: bytes) -> None:
-    """Add or subtract the AES-256-CTR key stream, a chunk at a time so that the chunk stays in the cache."""
+def _apply_key_stream(
+    operation: np.ufunc, vector: NDArray[np.uint32], seed: bytes, context: bytes
+) -> None:
+    """Add or subtract the AES-256-CTR key stream, a chunk at a time so that the chunk stays in the
+    cache.
+    """
     key = HKDF(hashes.SHA256(), 32, salt=None, info=context).derive(seed)
     stream = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
     buffer = np.empty(_CHUNK_BYTES // 4 + 4, "<u4")  # update_into wants a block to spare
     for start in range(0, vector.size, _CHUNK_BYTES // 4):
         part = vector[start : start + _CHUNK_BYTES // 4]
-        stream.update_into(_ZEROS[: part.nbytes] if part.nbytes < _CHUNK_BYTES else _ZEROS, buffer.data.cast("B"))
+        stream.update_into(
+            _ZEROS[: part.nbytes] if part.nbytes < _CHUNK_BYTES else _ZEROS, buffer.data.cast("B")
+        )
         operation(part, buffer[: part.size], out=part)
 
 
@@ -118,7 +125,9 @@ class SealingKey:
         try:
             seed = _SUITE.decrypt(sealed, self._private, info=context)
         except (InvalidTag, ValueError) as error:
-            raise InvalidMessage("A sealed seed does not open with this server's key and round.") from error
+            raise InvalidMessage(
+                "A sealed seed does not open with this server's key and round."
+            ) from error
         if len(seed) != SEED_BYTES:
             raise InvalidMessage("A sealed seed has the wrong length.")
         return seed

@@ -1,11 +1,14 @@
-"""The three payloads of the protocol: safetensors files with string metadata, read strictly into frozen dataclasses.
+"""The three payloads of the protocol: safetensors files with string metadata, read strictly into
+frozen dataclasses.
 
-    doorbell-update/1      a device's update: tensor `masked` U32[d+2], or `delta` F32[d] in the direct topology
-    doorbell-aggregate/1   the aggregator's sum: tensor `sum` U32[d+2], devices and sealed seeds in the metadata
-    doorbell-model/1       a model: F32 tensors by name; its version is the SHA-256 of the bytes
+    doorbell-update/1      a device's update: tensor `masked` U32[d+2], or `delta` F32[d] in the
+    direct topology doorbell-aggregate/1   the aggregator's sum: tensor `sum` U32[d+2], devices and
+    sealed seeds in the metadata doorbell-model/1       a model: F32 tensors by name; its version is
+    the SHA-256 of the bytes
 
-Every party reads them, so nothing is allocated from a number that a peer wrote: a header is accepted only if it
-describes exactly the bytes that follow it, and arrays are views on the bytes received.
+Every party reads them, so nothing is allocated from a number that a peer wrote: a header is
+accepted only if it describes exactly the bytes that follow it, and arrays are views on the bytes
+received.
 Format: https://huggingface.co/docs/safetensors (an 8-byte length, a JSON header, the data).
 """
 
@@ -39,7 +42,9 @@ _CODES: dict[np.dtype[Any], str] = {np.dtype(dtype): code for code, dtype in _DT
 
 @dataclass(frozen=True, eq=False)
 class MaskedUpdate:
-    """What a device sends to the aggregator: `masked` is uint32[d + 2], `sealed_seed` is opaque there."""
+    """What a device sends to the aggregator: `masked` is uint32[d + 2], `sealed_seed` is opaque
+    there.
+    """
 
     detector: str
     round: int
@@ -50,13 +55,18 @@ class MaskedUpdate:
 
     def to_bytes(self) -> bytes:
         """Return the container; `parse_masked_update` is the inverse."""
-        metadata = _round_metadata(self) | {"device": self.device, "sealed_seed": _to_base64(self.sealed_seed)}
+        metadata = _round_metadata(self) | {
+            "device": self.device,
+            "sealed_seed": _to_base64(self.sealed_seed),
+        }
         return _pack(UPDATE, metadata, {"masked": self.masked})
 
 
 @dataclass(frozen=True, eq=False)
 class PlainUpdate:
-    """What a device sends to the main server in the direct topology: `delta` is float32[d], weight in pictures."""
+    """What a device sends to the main server in the direct topology: `delta` is float32[d], weight
+    in pictures.
+    """
 
     detector: str
     round: int
@@ -83,8 +93,14 @@ class Aggregate:
 
     def to_bytes(self) -> bytes:
         """Return the container; `parse_aggregate` is the inverse."""
-        seeds = [[device, _to_base64(sealed)] for device, sealed in sorted(self.sealed_seeds.items())]
-        return _pack(AGGREGATE, _round_metadata(self) | {"sealed_seeds": json.dumps(seeds)}, {"sum": self.sum})
+        seeds = [
+            [device, _to_base64(sealed)] for device, sealed in sorted(self.sealed_seeds.items())
+        ]
+        return _pack(
+            AGGREGATE,
+            _round_metadata(self) | {"sealed_seeds": json.dumps(seeds)},
+            {"sum": self.sum},
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +140,9 @@ def parse_masked_update(data: bytes) -> MaskedUpdate:
     if masked.size <= EXTRA_COORDINATES:
         raise _malformed()
     seed = _from_base64(metadata.get("sealed_seed"))
-    return MaskedUpdate(*_round_of(metadata), checked_name(metadata.get("device"), "device"), seed, masked)
+    return MaskedUpdate(
+        *_round_of(metadata), checked_name(metadata.get("device"), "device"), seed, masked
+    )
 
 
 def parse_plain_update(data: bytes) -> PlainUpdate:
@@ -138,7 +156,9 @@ def parse_plain_update(data: bytes) -> PlainUpdate:
     weight = _integer(metadata.get("weight"))
     if weight < 1 or not np.isfinite(delta).all():
         raise InvalidMessage("This update has no weight, or a value that is not finite.")
-    return PlainUpdate(*_round_of(metadata), checked_name(metadata.get("device"), "device"), weight, delta)
+    return PlainUpdate(
+        *_round_of(metadata), checked_name(metadata.get("device"), "device"), weight, delta
+    )
 
 
 def parse_aggregate(data: bytes) -> Aggregate:
@@ -157,12 +177,15 @@ def parse_aggregate(data: bytes) -> Aggregate:
     except (ValueError, TypeError, RecursionError) as error:
         raise _malformed() from error
     if len(seeds) != len(pairs):
-        raise InvalidMessage("This aggregate names a device twice.", kept="The global model is as it was.")
+        raise InvalidMessage(
+            "This aggregate names a device twice.", kept="The global model is as it was."
+        )
     return Aggregate(*_round_of(metadata), seeds, total)
 
 
 def parse_model(data: bytes) -> Model:
-    """Return the model in `data`; its params are finite and have exactly the shapes of its architecture.
+    """Return the model in `data`; its params are finite and have exactly the shapes of its
+    architecture.
 
     Raises:
         InvalidMessage: It is anything else.
@@ -172,9 +195,16 @@ def parse_model(data: bytes) -> Model:
     name = checked_name(metadata.get("architecture"), "architecture")
     expected = {spec.name: spec.shape for spec in architecture(name).specs}
     if {key: value.shape for key, value in tensors.items()} != expected:
-        raise InvalidMessage(f"This model does not have the parameters of {name}.", kept="The model held is as it was.")
-    if not all(value.dtype == np.dtype("<f4") and np.isfinite(value).all() for value in tensors.values()):
-        raise InvalidMessage("This model holds a value that is not finite.", kept="The model held is as it was.")
+        raise InvalidMessage(
+            f"This model does not have the parameters of {name}.",
+            kept="The model held is as it was.",
+        )
+    if not all(
+        value.dtype == np.dtype("<f4") and np.isfinite(value).all() for value in tensors.values()
+    ):
+        raise InvalidMessage(
+            "This model holds a value that is not finite.", kept="The model held is as it was."
+        )
     parent = metadata.get("parent") or None
     return Model(
         checked_name(metadata.get("detector"), "detector"),
@@ -186,13 +216,21 @@ def parse_model(data: bytes) -> Model:
 
 
 def _pack(kind: str, metadata: dict[str, str], tensors: Mapping[str, NDArray[Any]]) -> bytes:
-    """Return the container; its members stand in one order, so equal payloads are equal bytes (and one version)."""
-    header: dict[str, object] = {"__metadata__": dict(sorted(({"format": kind} | metadata).items()))}
+    """Return the container; its members stand in one order, so equal payloads are equal bytes (and
+    one version).
+    """
+    header: dict[str, object] = {
+        "__metadata__": dict(sorted(({"format": kind} | metadata).items()))
+    }
     parts, position = [], 0
     for name, value in sorted(tensors.items()):
         parts.append(value.tobytes())
         end = position + value.nbytes
-        header[name] = {"dtype": _CODES[value.dtype], "shape": value.shape, "data_offsets": [position, end]}
+        header[name] = {
+            "dtype": _CODES[value.dtype],
+            "shape": value.shape,
+            "data_offsets": [position, end],
+        }
         position = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -200,12 +238,16 @@ def _pack(kind: str, metadata: dict[str, str], tensors: Mapping[str, NDArray[Any
 
 
 def _unpack(data: bytes, kind: str) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
-    """Return metadata and tensors of a container whose header describes exactly the bytes that follow it."""
+    """Return metadata and tensors of a container whose header describes exactly the bytes that
+    follow it.
+    """
     length = int.from_bytes(data[:8], "little")
     if not 2 <= length <= min(MAX_HEADER_BYTES, len(data) - 8):
         raise _malformed()
     try:
-        header = json.loads(str(data[8 : 8 + length], "utf-8"), object_pairs_hook=_without_repetition)
+        header = json.loads(
+            str(data[8 : 8 + length], "utf-8"), object_pairs_hook=_without_repetition
+        )
         metadata = header.pop("__metadata__")
         strings = all(isinstance(value, str) for value in metadata.values())
         if not strings or metadata["format"] != kind or not 1 <= len(header) <= MAX_TENSORS:
@@ -228,7 +270,13 @@ def _views(body: memoryview, entries: list[tuple[str, dict[str, Any]]]) -> dict[
     for name, entry in entries:
         shape, (start, end) = entry["shape"], entry["data_offsets"]
         whole = all(type(n) is int and 0 <= n <= len(body) for n in [*shape, start, end])
-        if not whole or len(shape) > 8 or start != position or end > len(body) or end - start != 4 * math.prod(shape):
+        if (
+            not whole
+            or len(shape) > 8
+            or start != position
+            or end > len(body)
+            or end - start != 4 * math.prod(shape)
+        ):
             raise _malformed()
         tensors[name] = np.frombuffer(body[start:end], _DTYPES[entry["dtype"]]).reshape(shape)
         position = end
@@ -244,7 +292,11 @@ def _only_vector(tensors: dict[str, NDArray[Any]], name: str, dtype: str) -> NDA
 
 
 def _round_metadata(payload: MaskedUpdate | PlainUpdate | Aggregate) -> dict[str, str]:
-    return {"detector": payload.detector, "round": str(payload.round), "base_version": payload.base_version}
+    return {
+        "detector": payload.detector,
+        "round": str(payload.round),
+        "base_version": payload.base_version,
+    }
 
 
 def _round_of(metadata: dict[str, str]) -> tuple[str, int, str]:
@@ -274,5 +326,6 @@ def _from_base64(value: object) -> bytes:
 
 def _malformed() -> InvalidMessage:
     return InvalidMessage(
-        "These bytes are not a container of this protocol.", todo="Run the same version of every service."
+        "These bytes are not a container of this protocol.",
+        todo="Run the same version of every service.",
     )

@@ -1,4 +1,5 @@
-"""What one round asks of everybody: made by the main server when it opens the round, read by all parties.
+"""What one round asks of everybody: made by the main server when it opens the round, read by all
+parties.
 
 A round's settings travel as one frozen object, so no party can mix the settings of two rounds.
 """
@@ -45,12 +46,14 @@ class RoundSettings:
         base_version: Version of the global model that the round starts from.
         architecture: Name of the model's architecture.
         size: Number d of trainable parameters.
-        topology: "secure" (masked updates to the aggregator) or "direct" (plain updates to the main server).
+        topology: "secure" (masked updates to the aggregator) or "direct" (plain updates to the main
+            server).
         epochs: See `LocalWork`.
         batch_size: See `LocalWork`.
         learning_rate: See `LocalWork`.
         clipping_norm: Largest L2 norm of a delta, or None for no clipping.
-        value_range: Largest magnitude of one coordinate of a delta; larger ones are clamped and counted.
+        value_range: Largest magnitude of one coordinate of a delta; larger ones are clamped and
+            counted.
         weight_cap: Largest weight (number of training pictures) that a device may claim.
         cohort_cap: Largest number of devices in the cohort.
         min_cohort: Smallest number of devices whose sum may be taken.
@@ -86,7 +89,14 @@ class RoundSettings:
 
     def context(self, device: str) -> bytes:
         """Return what binds a mask and its sealed seed to this device, round, version and format."""
-        parts = ["doorbell-update/1", self.federation, self.detector, self.round, self.base_version, device]
+        parts = [
+            "doorbell-update/1",
+            self.federation,
+            self.detector,
+            self.round,
+            self.base_version,
+            device,
+        ]
         return json.dumps(parts, separators=(",", ":")).encode()
 
     def to_json(self) -> dict[str, object]:
@@ -114,12 +124,18 @@ def _number(name: str, value: object) -> float:
     kinds = (int, float) if name in _FRACTIONS else (int,)
     if isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high:
         return value
-    raise InvalidMessage(f"The round settings hold no usable {name}.", todo=f"It lies between {low} and {high}.")
+    raise InvalidMessage(
+        f"The round settings hold no usable {name}.", todo=f"It lies between {low} and {high}."
+    )
 
 
 def _base64(value: object) -> str:
     try:
-        if isinstance(value, str) and len(value) <= 4096 and base64.b64decode(value, validate=True) is not None:
+        if (
+            isinstance(value, str)
+            and len(value) <= 4096
+            and base64.b64decode(value, validate=True) is not None
+        ):
             return value
     except ValueError:
         pass
@@ -130,11 +146,14 @@ def parse_round_settings(message: object) -> RoundSettings:
     """Return the round settings in a decoded JSON message.
 
     Raises:
-        InvalidMessage: A member is missing, unknown, of the wrong type or out of range, or sums could wrap.
+        InvalidMessage: A member is missing, unknown, of the wrong type or out of range, or sums
+            could wrap.
     """
     names = {field.name for field in fields(RoundSettings)}
     if not isinstance(message, Mapping) or set(message) != names:
-        raise InvalidMessage("These are not round settings.", todo="Run the same version of every service.")
+        raise InvalidMessage(
+            "These are not round settings.", todo="Run the same version of every service."
+        )
     optional = {"clipping_norm"} if message["clipping_norm"] is None else set()
     checked: dict[str, object] = {n: _number(n, message[n]) for n in _RANGES if n not in optional}
     checked |= dict.fromkeys(optional)
@@ -143,8 +162,15 @@ def parse_round_settings(message: object) -> RoundSettings:
     checked["sealing_key"] = _base64(message["sealing_key"])
     checked["topology"] = message["topology"]
     if message["topology"] not in ("secure", "direct"):
-        raise InvalidMessage("The round settings name an unknown topology.", todo="It is 'secure' or 'direct'.")
+        raise InvalidMessage(
+            "The round settings name an unknown topology.", todo="It is 'secure' or 'direct'."
+        )
     settings = RoundSettings(**checked)  # type: ignore[arg-type]  # each member was checked above
-    if settings.size * settings.cohort_cap >= 2**32 or settings.weight_cap * settings.cohort_cap >= 2**31:
-        raise InvalidMessage("With these round settings a sum could wrap around.", todo="Lower the cohort_cap.")
+    if (
+        settings.size * settings.cohort_cap >= 2**32
+        or settings.weight_cap * settings.cohort_cap >= 2**31
+    ):
+        raise InvalidMessage(
+            "With these round settings a sum could wrap around.", todo="Lower the cohort_cap."
+        )
     return settings

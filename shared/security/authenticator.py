@@ -1,8 +1,8 @@
 """Who may call what: a service's gate for signed messages, and its own standing in the federation.
 
-Every service has an identity. Devices and the aggregator join the main server once (`shared/security/joining.py`) and keep
-its public key; the main server knows its members, the aggregator takes the roster from it, and a device answers to the
-main server alone.
+Every service has an identity. Devices and the aggregator join the main server once
+(`shared/security/joining.py`) and keep its public key; the main server knows its members, the
+aggregator takes the roster from it, and a device answers to the main server alone.
 """
 
 from __future__ import annotations
@@ -66,7 +66,10 @@ class Caller:
             Forbidden: It does.
         """
         if name != self.name:
-            raise Forbidden(f"{self.name} cannot speak for {name}.", todo="Train and send again under its own name.")
+            raise Forbidden(
+                f"{self.name} cannot speak for {name}.",
+                todo="Train and send again under its own name.",
+            )
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,12 @@ class Gate:
     clock: Callable[[], float] = time.time
 
     def admit(
-        self, method: str, target: str, headers: Headers, read_body: Callable[[], bytes], roles: tuple[AnyRole, ...]
+        self,
+        method: str,
+        target: str,
+        headers: Headers,
+        read_body: Callable[[], bytes],
+        roles: tuple[AnyRole, ...],
     ) -> Caller:
         """Verify a request and return who sent it.
 
@@ -121,14 +129,17 @@ class Gate:
             raise
         return caller
 
-    def sign_answer(self, status: int, headers: Headers, body: bytes, caller: Caller) -> dict[str, str]:
+    def sign_answer(
+        self, status: int, headers: Headers, body: bytes, caller: Caller
+    ) -> dict[str, str]:
         """Return the header fields that sign the answer to a caller."""
         return sign_response(status, headers, body, caller.verified, self.identity, self.clock())
 
 
 @dataclass
 class Standing:
-    """A device's or the aggregator's place in the federation: joined, or joining when it is first needed.
+    """A device's or the aggregator's place in the federation: joined, or joining when it is first
+    needed.
 
     Attributes:
         identity: Its key pair.
@@ -182,7 +193,8 @@ class Standing:
             replace(membership, name=name).save(self.folder)
 
     def change_key(self, path: Path) -> Identity:
-        """Replace this service's key, with the main server's consent; the service must not be running meanwhile.
+        """Replace this service's key, with the main server's consent; the service must not be
+        running meanwhile.
 
         Args:
             path: Where the private key lies.
@@ -191,8 +203,13 @@ class Standing:
             The new key pair, in force at the main server and in the file.
         """
         beside = path.with_name(f"{path.name}.next")
-        fresh = Identity.open(beside)  # that of an earlier try, if there was one: it may be in force already
-        parts = {"public_key": fresh.public, "signature": fresh.sign(new_key_statement(self.identity.public))}
+        fresh = Identity.open(
+            beside
+        )  # that of an earlier try, if there was one: it may be in force already
+        parts = {
+            "public_key": fresh.public,
+            "signature": fresh.sign(new_key_statement(self.identity.public)),
+        }
         main = self.main()
         message = {key: base64.b64encode(value).decode() for key, value in parts.items()}
         self.http.post_json(f"{main.url}/new_key", message, main)
@@ -225,7 +242,9 @@ def _check_standing(member: Member, roles: tuple[AnyRole, ...]) -> None:
             slug="revoked",
         )
     if member.role not in roles:
-        raise Forbidden(f"{member.name} is a {member.role}, and may not send this.", slug="wrong-role")
+        raise Forbidden(
+            f"{member.name} is a {member.role}, and may not send this.", slug="wrong-role"
+        )
 
 
 def change_key_from_command_line(standing: Standing, path: Path) -> None:
@@ -234,4 +253,6 @@ def change_key_from_command_line(standing: Standing, path: Path) -> None:
         fresh = standing.change_key(path)
     except DoorbellError as error:
         sys.exit(str(error))
-    sys.stdout.write(f"{standing.name} has a new key, {fresh.key_id}. Start it again if it is running.\n")
+    sys.stdout.write(
+        f"{standing.name} has a new key, {fresh.key_id}. Start it again if it is running.\n"
+    )

@@ -1,7 +1,7 @@
 """A service's own Ed25519 key pair (RFC 8032), made at its first start. Every party has one.
 
-The private half lies in one file that only its owner may read, and never leaves the process and that file. Others know
-a service by its fingerprint, which a join code can carry.
+The private half lies in one file that only its owner may read, and never leaves the process and
+that file. Others know a service by its fingerprint, which a join code can carry.
 """
 
 from __future__ import annotations
@@ -103,7 +103,8 @@ def private_bytes(path: Path, size: int, secret: str | None) -> bytes:
     Args:
         path: The key's file; its name and its folder's say which key of which service it is.
         size: Number of bytes.
-        secret: What the operator keeps for the service instead of the file (HKDF-SHA256, RFC 5869), or None.
+        secret: What the operator keeps for the service instead of the file (HKDF-SHA256, RFC 5869),
+            or None.
 
     Raises:
         SettingsError: The file cannot be used, or holds another key than the secret gives.
@@ -122,7 +123,8 @@ def private_bytes(path: Path, size: int, secret: str | None) -> bytes:
 
 
 def secret_file(path: Path, make: Callable[[], bytes]) -> bytes:
-    """Read a secret that only its owner may read, or make it; the worker that links it first has made it for all.
+    """Read a secret that only its owner may read, or make it; the worker that links it first has
+    made it for all.
 
     Args:
         path: Where it lies; made with mode 0600, and its folder too, if missing.
@@ -143,7 +145,9 @@ def secret_file(path: Path, make: Callable[[], bytes]) -> bytes:
                 os.link(fresh, path)
         finally:
             fresh.unlink(missing_ok=True)
-        _sync_folder(path.parent)  # a public key that was shown to others must not lose its private half
+        _sync_folder(
+            path.parent
+        )  # a public key that was shown to others must not lose its private half
     return _read_private(path)
 
 

@@ -1,8 +1,9 @@
 """Joining a federation: a code that proves both ends, and what a member keeps of it.
 
-A join code carries a single secret and the fingerprint of the main server's key. Whoever joins proves that he knows
-the secret and owns his key; the main server proves the same of itself. The secret itself never travels: both sides
-send an HMAC over everything that is being agreed on (as in a key-confirmed exchange; RFC 2104).
+A join code carries a single secret and the fingerprint of the main server's key. Whoever joins
+proves that he knows the secret and owns his key; the main server proves the same of itself. The
+secret itself never travels: both sides send an HMAC over everything that is being agreed on (as in
+a key-confirmed exchange; RFC 2104).
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ class JoinCode:
         match = _CODE.fullmatch(text.strip())
         if not match:
             raise SettingsError(
-                "DOORBELL_JOIN_CODE is not a join code.", todo="Copy the whole line that federation invite printed."
+                "DOORBELL_JOIN_CODE is not a join code.",
+                todo="Copy the whole line that federation invite printed.",
             )
         return cls(base64.b32decode(match[1].upper()), match[2])
 
@@ -96,7 +98,14 @@ class JoinRequest:
     def make(cls, code: JoinCode, name: str, role: Role, identity: Identity) -> JoinRequest:
         """Return the request of one service with one code."""
         what = _transcript(code.main_key_id, code.invitation, name, role, identity.public)
-        return cls(code.invitation, name, role, identity.public, _proof(code, "member", what), identity.sign(what))
+        return cls(
+            code.invitation,
+            name,
+            role,
+            identity.public,
+            _proof(code, "member", what),
+            identity.sign(what),
+        )
 
     @classmethod
     def parse(cls, message: object) -> JoinRequest:
@@ -114,13 +123,17 @@ class JoinRequest:
             raise InvalidMessage("This names no invitation.")
         name = checked_member_name(message["name"], role)
         data = [
-            _from_base64(message[key], size) for key, size in (("public_key", 32), ("proof", 32), ("signature", 64))
+            _from_base64(message[key], size)
+            for key, size in (("public_key", 32), ("proof", 32), ("signature", 64))
         ]
         return cls(invitation, name, role, *data)
 
     def to_json(self) -> dict[str, str]:
         """Return the form that travels."""
-        data = {key: base64.b64encode(getattr(self, key)).decode() for key in ("public_key", "proof", "signature")}
+        data = {
+            key: base64.b64encode(getattr(self, key)).decode()
+            for key in ("public_key", "proof", "signature")
+        }
         return {"invitation": self.invitation, "name": self.name, "role": self.role} | data
 
     def transcript(self, main_key_id: str) -> bytes:
@@ -135,15 +148,23 @@ class JoinRequest:
 
 
 def admission(code: JoinCode, request: JoinRequest, main: Identity) -> dict[str, str]:
-    """Return the main server's answer: its key, and proof that it knows the secret and owns the key."""
+    """Return the main server's answer: its key, and proof that it knows the secret and owns the
+    key.
+    """
     what = request.transcript(code.main_key_id)
-    data = {"public_key": main.public, "proof": _proof(code, "main", what), "signature": main.sign(b"main" + what)}
+    data = {
+        "public_key": main.public,
+        "proof": _proof(code, "main", what),
+        "signature": main.sign(b"main" + what),
+    }
     return {key: base64.b64encode(value).decode() for key, value in data.items()}
 
 
 @dataclass(frozen=True)
 class Membership:
-    """What a member keeps: the main server's public key, 32 bytes, and what the federation calls him."""
+    """What a member keeps: the main server's public key, 32 bytes, and what the federation calls
+    him.
+    """
 
     main_public_key: bytes
     name: str
@@ -158,10 +179,13 @@ class Membership:
         if not isinstance(answer, dict) or set(answer) != {"public_key", "proof", "signature"}:
             raise InvalidMessage("The answer to the request to join is not an admission.")
         key, proof, signature = (
-            _from_base64(answer[name], size) for name, size in (("public_key", 32), ("proof", 32), ("signature", 64))
+            _from_base64(answer[name], size)
+            for name, size in (("public_key", 32), ("proof", 32), ("signature", 64))
         )
         what = request.transcript(code.main_key_id)
-        known = fingerprint(key) == code.main_key_id and hmac.compare_digest(proof, _proof(code, "main", what))
+        known = fingerprint(key) == code.main_key_id and hmac.compare_digest(
+            proof, _proof(code, "main", what)
+        )
         if not known or not verify(key, signature, b"main" + what):
             raise InvalidMessage(
                 "Whoever answered is not the main server that made this join code.",
@@ -186,7 +210,10 @@ class Membership:
 
     def save(self, folder: Path) -> None:
         """Keep it in a service's folder."""
-        kept = {"main_public_key": base64.b64encode(self.main_public_key).decode(), "name": self.name}
+        kept = {
+            "main_public_key": base64.b64encode(self.main_public_key).decode(),
+            "name": self.name,
+        }
         write_durably(folder / "membership.json", json.dumps(kept).encode())
 
 
@@ -196,12 +223,16 @@ def new_key_statement(old_public_key: bytes) -> bytes:
 
 
 def local_code_path(folder: Path, role: Role) -> Path:
-    """Return where the main server leaves the code by which its owner's own services of a role join."""
+    """Return where the main server leaves the code by which its owner's own services of a role
+    join.
+    """
     return folder / f"local-join-code.{role}"
 
 
 def read_local_code(folder: Path, role: Role) -> str | None:
-    """Return the code that a main server on this machine left, or None if none is there, or not for us to read."""
+    """Return the code that a main server on this machine left, or None if none is there, or not for
+    us to read.
+    """
     try:
         return local_code_path(folder, role).read_text()
     except OSError:
@@ -220,8 +251,12 @@ def checked_member_name(value: object, role: Role) -> str:
     return name
 
 
-def _transcript(main_key_id: str, invitation: str, name: str, role: str, public_key: bytes) -> bytes:
-    return json.dumps(["doorbell-join/1", main_key_id, invitation, name, role, public_key.hex()]).encode()
+def _transcript(
+    main_key_id: str, invitation: str, name: str, role: str, public_key: bytes
+) -> bytes:
+    return json.dumps(
+        ["doorbell-join/1", main_key_id, invitation, name, role, public_key.hex()]
+    ).encode()
 
 
 def _proof(code: JoinCode, side: str, what: bytes) -> bytes:
@@ -230,7 +265,11 @@ def _proof(code: JoinCode, side: str, what: bytes) -> bytes:
 
 def _from_base64(value: object, size: int) -> bytes:
     try:
-        data = base64.b64decode(value, validate=True) if isinstance(value, str) and len(value) < 256 else b""
+        data = (
+            base64.b64decode(value, validate=True)
+            if isinstance(value, str) and len(value) < 256
+            else b""
+        )
     except ValueError:
         data = b""
     if len(data) != size:

@@ -17,7 +17,9 @@ _MAX_CHARS = 2048
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a version is: whose, which, made from what, by which round (0: by none), when (seconds since the epoch)."""
+    """What a version is: whose, which, made from what, by which round (0: by none), when (seconds
+    since the epoch).
+    """
 
     federation: str
     detector: str
@@ -31,12 +33,16 @@ class Manifest:
     def of(cls, federation: str, model: Model, data: bytes, now: float) -> Manifest:
         """Return the manifest of a model and its container's bytes."""
         version = version_of(data)
-        return cls(federation, model.detector, version, model.parent, model.architecture, model.round, now)
+        return cls(
+            federation, model.detector, version, model.parent, model.architecture, model.round, now
+        )
 
     def signed(self, main: Identity) -> str:
         """Return the header field: the manifest and the main server's signature, both in base64."""
         data = json.dumps(asdict(self), sort_keys=True, separators=(",", ":")).encode()
-        return ".".join(base64.b64encode(part).decode() for part in (data, main.sign(_CONTEXT + data)))
+        return ".".join(
+            base64.b64encode(part).decode() for part in (data, main.sign(_CONTEXT + data))
+        )
 
 
 def check_manifest(header: str | None, main_public_key: bytes, model: Model, data: bytes) -> None:
@@ -52,7 +58,9 @@ def check_manifest(header: str | None, main_public_key: bytes, model: Model, dat
         Forbidden: It does not.
     """
     try:
-        encoded, signature = (base64.b64decode(part, validate=True) for part in (header or "")[:_MAX_CHARS].split("."))
+        encoded, signature = (
+            base64.b64decode(part, validate=True) for part in (header or "")[:_MAX_CHARS].split(".")
+        )
         vouched = verify(main_public_key, signature, _CONTEXT + encoded)
         manifest = Manifest(**json.loads(encoded)) if vouched else None
     except (ValueError, TypeError):

@@ -1,9 +1,11 @@
-"""Nonces that were spent, so that no signed request counts twice (RFC 9421, section 7.2.2). Every receiver keeps them.
+"""Nonces that were spent, so that no signed request counts twice (RFC 9421, section 7.2.2). Every
+receiver keeps them.
 
-`Nonces` is for a service on one machine: one small SQLite database for all its workers. It is written without a sync: a
-killed process forgets nothing; a power cut may lose the last moments, and then a request of the last minutes could be
-repeated, which the protocol's messages all bear. It costs no wait for the disk on each request. `SharedNonces` is for a
-service on several machines with one PostgreSQL: it has them in the service's database.
+`Nonces` is for a service on one machine: one small SQLite database for all its workers. It is
+written without a sync: a killed process forgets nothing; a power cut may lose the last moments, and
+then a request of the last minutes could be repeated, which the protocol's messages all bear. It
+costs no wait for the disk on each request. `SharedNonces` is for a service on several machines with
+one PostgreSQL: it has them in the service's database.
 """
 
 from __future__ import annotations
@@ -50,7 +52,9 @@ class SharedNonces:
     def spend(self, key_id: str, nonce: str, expires: int, now: float) -> bool:
         """Spend a nonce; see `Nonces.spend`."""
         if self._calls % SWEEP_EVERY == 0:
-            with self._database.write() as connection:  # one sweeps at a time: two could wait for one another
+            with (
+                self._database.write() as connection
+            ):  # one sweeps at a time: two could wait for one another
                 connection.exec_driver_sql("DELETE FROM nonces WHERE expires < %s", (now,))
         self._calls += 1
         with self._database.write(alone=False) as connection:
@@ -84,8 +88,8 @@ class Nonces:
         Args:
             key_id: Who signed with it; the same nonce of another key is another nonce.
             nonce: What was signed.
-            expires: From when on the request is refused for its age, in seconds since the epoch; the nonce is
-                remembered up to and including then.
+            expires: From when on the request is refused for its age, in seconds since the epoch;
+                the nonce is remembered up to and including then.
             now: Seconds since the epoch.
 
         Returns:
@@ -96,7 +100,9 @@ class Nonces:
             if self._calls % SWEEP_EVERY == 0:
                 connection.execute("DELETE FROM nonces WHERE expires < ?", (now,))
             self._calls += 1
-            spent = connection.execute("INSERT OR IGNORE INTO nonces VALUES (?, ?, ?)", (key_id, nonce, expires))
+            spent = connection.execute(
+                "INSERT OR IGNORE INTO nonces VALUES (?, ?, ?)", (key_id, nonce, expires)
+            )
             return spent.rowcount == 1
 
     def close(self) -> None:
@@ -113,7 +119,9 @@ class Nonces:
                 self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
             )
             self._process = os.getpid()
-            with self._path.with_suffix(".lock").open("a") as turn:  # SQLite's time-out does not cover this pragma
+            with self._path.with_suffix(".lock").open(
+                "a"
+            ) as turn:  # SQLite's time-out does not cover this pragma
                 fcntl.flock(turn, fcntl.LOCK_EX)
                 self._connection.executescript(_PREPARE)
         return self._connection

@@ -1,4 +1,5 @@
-"""The one form that a signature has here: what RFC 9421 and RFC 9530 leave open, decided; the library does the rest.
+"""The one form that a signature has here: what RFC 9421 and RFC 9530 leave open, decided; the
+library does the rest.
 
 `shared/security/signing.py` says what is signed for whom; this module writes and reads it.
 """
@@ -32,11 +33,15 @@ PARAMETERS: dict[str, re.Pattern[str] | None] = {
     "alg": re.compile("ed25519"),
     "tag": re.compile(r"[ -~]+"),
 }
-SAME_VERSION = "Bring both services to the same version, and see that no proxy between them changes messages."
+SAME_VERSION = (
+    "Bring both services to the same version, and see that no proxy between them changes messages."
+)
 
 
 class Headers(Protocol):
-    """Header fields of a message, as Flask, requests and a plain dict hold them; a repeated field may come twice."""
+    """Header fields of a message, as Flask, requests and a plain dict hold them; a repeated field
+    may come twice.
+    """
 
     def items(self) -> Iterable[tuple[str, str]]:
         """Return the fields' names and values."""
@@ -45,14 +50,21 @@ class Headers(Protocol):
 def sign_form(
     message: Any, covered: tuple[str, ...], identity: Identity, now: float, **parameters: Any
 ) -> dict[str, str]:
-    """Sign a message over what is `covered`, and return the fields to add; raises ValueError for one that cannot be."""
+    """Sign a message over what is `covered`, and return the fields to add; raises ValueError for
+    one that cannot be.
+    """
     fields: dict[str, str] = message.headers
     signer = HTTPMessageSigner(signature_algorithm=ED25519)
     try:
         prepared = signer.prepare(
-            message, key_id=identity.key_id, created=datetime.fromtimestamp(int(now), UTC), label=LABEL,
-            covered_component_ids=_with_content_type(covered, fields), use_existing_digest=True, **parameters,
-        )  # fmt: skip
+            message,
+            key_id=identity.key_id,
+            created=datetime.fromtimestamp(int(now), UTC),
+            label=LABEL,
+            covered_component_ids=_with_content_type(covered, fields),
+            use_existing_digest=True,
+            **parameters,
+        )
         signer.apply(message, prepared, identity.sign(prepared.signature_base))
     except (HTTPMessageSignaturesException, ValueError) as error:
         raise ValueError(f"this message cannot be signed: {error}") from error
@@ -60,7 +72,9 @@ def sign_form(
 
 
 class _Verifier(HTTPMessageVerifier):  # type: ignore[misc]  # the library's types are not checked here
-    """The library's verifier, with `admit` in place of its choices and its clock: (covered, parameters) -> key."""
+    """The library's verifier, with `admit` in place of its choices and its clock: (covered,
+    parameters) -> key.
+    """
 
     def __init__(self, admit: Callable[[tuple[str, ...], dict[str, Any]], bytes]) -> None:
         super().__init__(signature_algorithm=ED25519, key_resolver=self)
@@ -76,19 +90,31 @@ class _Verifier(HTTPMessageVerifier):  # type: ignore[misc]  # the library's typ
 
 
 def verify_form(
-    message: Any, covered: tuple[str, ...], names: set[str], public_key: Callable[[Mapping[str, Any]], bytes]
+    message: Any,
+    covered: tuple[str, ...],
+    names: set[str],
+    public_key: Callable[[Mapping[str, Any]], bytes],
 ) -> dict[str, Any]:
     """Verify a message's signature in the one form that it may have, and return its parameters."""
     expected = _with_content_type(covered, message.headers)
 
     def admit(found: tuple[str, ...], parameters: dict[str, Any]) -> bytes:
-        if missing := [*(part for part in expected if part not in found), *sorted(names - parameters.keys())]:
-            raise BadSignature("signature-incomplete", f"The signature does not cover {missing[0]}.", SAME_VERSION)
+        if missing := [
+            *(part for part in expected if part not in found),
+            *sorted(names - parameters.keys()),
+        ]:
+            raise BadSignature(
+                "signature-incomplete", f"The signature does not cover {missing[0]}.", SAME_VERSION
+            )
         if found != expected or parameters.keys() != names:
             raise malformed("it covers other things than ours, or in another order")
         for name, value in parameters.items():
             pattern = PARAMETERS[name]
-            if not (type(value) is int if pattern is None else type(value) is str and pattern.fullmatch(value)):
+            if not (
+                type(value) is int
+                if pattern is None
+                else type(value) is str and pattern.fullmatch(value)
+            ):
                 raise malformed(f"its parameter {name} is none of ours")
         return public_key(parameters)
 
@@ -107,7 +133,9 @@ def verify_form(
 
 def own_fields(headers: Headers, body: bytes) -> dict[str, str]:
     """Return what is covered of a message of our own."""
-    fields = {name.lower(): value for name, value in headers.items() if name.lower() == "content-type"}
+    fields = {
+        name.lower(): value for name, value in headers.items() if name.lower() == "content-type"
+    }
     if body and not fields:
         raise ValueError("a message with a body needs a Content-Type")
     return fields | {"Content-Digest": _content_digest(hashlib.sha256(body).digest())}
@@ -122,21 +150,29 @@ def peer_fields(headers: Headers) -> dict[str, str]:
                 raise malformed(f"the field {known} comes twice or is too long")
             fields[known] = value.strip(" ")
     if not {"signature", "signature-input"} <= fields.keys():
-        raise NotSigned("The message is not signed.", todo="Let a service of this federation send it.")
+        raise NotSigned(
+            "The message is not signed.", todo="Let a service of this federation send it."
+        )
     if not fields["signature-input"].startswith(f"{LABEL}="):
         raise malformed(f"its label is not {LABEL}")
     if "content-digest" not in fields:
-        raise BadSignature("signature-incomplete", "The message has no Content-Digest.", SAME_VERSION)
+        raise BadSignature(
+            "signature-incomplete", "The message has no Content-Digest.", SAME_VERSION
+        )
     return fields
 
 
 def check_body(body: bytes, fields: Mapping[str, str]) -> bytes:
     """Return the SHA-256 of a body that is the one signed."""
     if body and "content-type" not in fields:
-        raise BadSignature("signature-incomplete", "The message has a body and no Content-Type.", SAME_VERSION)
+        raise BadSignature(
+            "signature-incomplete", "The message has a body and no Content-Type.", SAME_VERSION
+        )
     digest = hashlib.sha256(body).digest()
     if fields["content-digest"] != _content_digest(digest):
-        raise BadSignature("digest-mismatch", "The body is not the one that was signed.", "Send it again.")
+        raise BadSignature(
+            "digest-mismatch", "The body is not the one that was signed.", "Send it again."
+        )
     return digest
 
 
@@ -151,4 +187,8 @@ def _with_content_type(covered: tuple[str, ...], fields: Mapping[str, str]) -> t
 
 def malformed(why: str) -> BadSignature:
     """Return the error for a signature that is not in the form of this module."""
-    return BadSignature("signature-malformed", f"The signature is not in this federation's form: {why}.", SAME_VERSION)
+    return BadSignature(
+        "signature-malformed",
+        f"The signature is not in this federation's form: {why}.",
+        SAME_VERSION,
+    )

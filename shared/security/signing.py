@@ -1,13 +1,15 @@
-"""Signed messages between services: HTTP Message Signatures (RFC 9421) with Ed25519, and Content-Digest (RFC 9530).
+"""Signed messages between services: HTTP Message Signatures (RFC 9421) with Ed25519, and
+Content-Digest (RFC 9530).
 
-A request is signed over its method, path, query, body and receiver, is good for minutes, and counts once. The answer
-is signed over its status, its body and the signature it answers (RFC 9421, section 2.4), so it fits no other question.
-There is one form and no choice: one signature, labelled "doorbell", whose every part and parameter is expected here.
+A request is signed over its method, path, query, body and receiver, is good for minutes, and counts
+once. The answer is signed over its status, its body and the signature it answers (RFC 9421, section
+2.4), so it fits no other question. There is one form and no choice: one signature, labelled
+"doorbell", whose every part and parameter is expected here.
 
-The host is not covered, because proxies rename it; the receiver's name in the tag takes its place. A clock may be off
-by 300 s, so a request is taken while `created - 300 s <= now <= expires + 300 s`. An answer needs no clock: the nonce
-in its request makes it fresh. A request that is sent again must be signed again, for its nonce may be spent although no
-answer came.
+The host is not covered, because proxies rename it; the receiver's name in the tag takes its place.
+A clock may be off by 300 s, so a request is taken while `created - 300 s <= now <= expires + 300
+s`. An answer needs no clock: the nonce in its request makes it fresh. A request that is sent again
+must be signed again, for its nonce may be spent although no answer came.
 """
 
 from __future__ import annotations
@@ -38,7 +40,12 @@ PROTOCOL = "doorbell/1"
 LIFETIME_S, MAX_LIFETIME_S, CLOCK_TOLERANCE_S = 300, 600, 300
 
 _REQUEST = ('"@method"', '"@path"', '"@query"', '"content-digest"')
-_ANSWER = ('"@status"', '"content-digest"', '"signature";req;key="doorbell"', '"signature-input";req;key="doorbell"')
+_ANSWER = (
+    '"@status"',
+    '"content-digest"',
+    '"signature";req;key="doorbell"',
+    '"signature-input";req;key="doorbell"',
+)
 _ORIGIN = "http://doorbell"  # the library wants a whole address; only path and query are covered
 
 
@@ -75,7 +82,13 @@ class Verified:
 
 
 def sign_request(
-    method: str, url: str, headers: Headers, body: bytes, identity: Identity, audience: str, now: float
+    method: str,
+    url: str,
+    headers: Headers,
+    body: bytes,
+    identity: Identity,
+    audience: str,
+    now: float,
 ) -> dict[str, str]:
     """Sign a request.
 
@@ -89,21 +102,31 @@ def sign_request(
         now: Seconds since the epoch.
 
     Returns:
-        Content-Digest, Signature-Input and Signature, to be added; `verify_response` wants them again.
+        Content-Digest, Signature-Input and Signature, to be added; `verify_response` wants them
+        again.
 
     Raises:
-        ValueError: Such a method, address or Content-Type cannot be signed, or a body has no Content-Type.
+        ValueError: Such a method, address or Content-Type cannot be signed, or a body has no
+            Content-Type.
     """
     nonce = base64.urlsafe_b64encode(secrets.token_bytes(16)).rstrip(b"=").decode()
     message = SimpleNamespace(method=method, url=url, headers=own_fields(headers, body))
     expires = datetime.fromtimestamp(int(now) + LIFETIME_S, UTC)
-    return sign_form(message, _REQUEST, identity, now, tag=f"{PROTOCOL} {audience}", expires=expires, nonce=nonce)
+    return sign_form(
+        message, _REQUEST, identity, now, tag=f"{PROTOCOL} {audience}", expires=expires, nonce=nonce
+    )
 
 
 def verify_request(
-    method: str, target: str, headers: Headers, read_body: Callable[[], bytes], receiver: Receiver, now: float
+    method: str,
+    target: str,
+    headers: Headers,
+    read_body: Callable[[], bytes],
+    receiver: Receiver,
+    now: float,
 ) -> Verified:
-    """Verify a request; the inverse of `sign_request`. What is cheap comes first, and a stranger's body is not read.
+    """Verify a request; the inverse of `sign_request`. What is cheap comes first, and a stranger's
+    body is not read.
 
     Args:
         method: As it came.
@@ -143,7 +166,11 @@ def verify_request(
     digest = check_body(body, fields)
     key_id, nonce, expires = (parameters[name] for name in ("keyid", "nonce", "expires"))
     if not receiver.nonces.spend(key_id, nonce, expires + CLOCK_TOLERANCE_S, now):
-        raise BadSignature("signature-replayed", "This very request came before.", "Sign it again, then send it again.")
+        raise BadSignature(
+            "signature-replayed",
+            "This very request came before.",
+            "Sign it again, then send it again.",
+        )
     return Verified(key_id, body, digest, fields)
 
 
@@ -166,11 +193,15 @@ def sign_response(
     Raises:
         ValueError: Such a Content-Type cannot be signed, or a body has none.
     """
-    message = SimpleNamespace(status_code=status, headers=own_fields(headers, body), request=_asked(request.signature))
+    message = SimpleNamespace(
+        status_code=status, headers=own_fields(headers, body), request=_asked(request.signature)
+    )
     return sign_form(message, _ANSWER, identity, now, tag=PROTOCOL)
 
 
-def verify_response(status: int, headers: Headers, body: bytes, asked: Mapping[str, str], public: bytes) -> None:
+def verify_response(
+    status: int, headers: Headers, body: bytes, asked: Mapping[str, str], public: bytes
+) -> None:
     """Verify the answer to a request; the inverse of `sign_response`.
 
     Args:
@@ -181,8 +212,8 @@ def verify_response(status: int, headers: Headers, body: bytes, asked: Mapping[s
         public: The public key of the service that was asked, 32 bytes.
 
     Raises:
-        NotSigned: There is no signature. A request whose own signature failed gets such an answer; so what it says
-            may come from anybody.
+        NotSigned: There is no signature. A request whose own signature failed gets such an answer;
+            so what it says may come from anybody.
         BadSignature: It does not hold, or answers another request; the slug says why.
     """
     fields = peer_fields(headers)
@@ -210,7 +241,9 @@ def _check_clock(created: int, expires: int, now: float) -> None:
     todo = "Set both clocks, by NTP say, and send it again."
     if ahead > CLOCK_TOLERANCE_S:
         raise BadSignature(
-            "signature-from-the-future", f"The clocks differ by {ahead:.0f} s: the sender's is ahead.", todo
+            "signature-from-the-future",
+            f"The clocks differ by {ahead:.0f} s: the sender's is ahead.",
+            todo,
         )
     if late > CLOCK_TOLERANCE_S:
         happened = f"The request expired {late:.0f} s ago: it was held up, or the sender's clock is behind."
@@ -219,5 +252,9 @@ def _check_clock(created: int, expires: int, now: float) -> None:
 
 def _asked(signed: Mapping[str, str]) -> SimpleNamespace:
     """Return a request as far as its answer covers it: its two signature fields."""
-    fields = {name: value for name, value in signed.items() if name.lower() in {"signature", "signature-input"}}
+    fields = {
+        name: value
+        for name, value in signed.items()
+        if name.lower() in {"signature", "signature-input"}
+    }
     return SimpleNamespace(method="GET", url=_ORIGIN, headers=fields)

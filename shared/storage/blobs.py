@@ -1,7 +1,8 @@
-"""Bytes named by their SHA-256: updates, sums and models. Every service keeps its own folder of them.
+"""Bytes named by their SHA-256: updates, sums and models. Every service keeps its own folder of
+them.
 
-A name never comes from a request, a blob never changes, and one that is there is whole: it is written beside its
-place, synced and renamed. `shared.storage.s3` keeps them in a bucket as well.
+A name never comes from a request, a blob never changes, and one that is there is whole: it is
+written beside its place, synced and renamed. `shared.storage.s3` keeps them in a bucket as well.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ _NAME = re.compile(r"[0-9a-f]{64}")
 _LEFT_OVER = re.compile(r"\.[0-9a-f]{64}\.[0-9a-f]{8}")
 _LEFT_OVER_S = 3600.0  # nobody writes one blob for an hour
 _PLACE = re.compile(
-    r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/(?P<prefix>[\w-][\w.-]*(/[\w-][\w.-]*)*))?/?", re.ASCII
+    r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/(?P<prefix>[\w-][\w.-]*(/[\w-][\w.-]*)*))?/?",
+    re.ASCII,
 )
 _MAX_PLACE_CHARS = 600
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -42,8 +44,8 @@ class Size(NamedTuple):
 class BlobStore:
     """A folder of immutable blobs.
 
-    Every method raises `StorageFailed` where the disk does not do what it should, and `ValueError` at a digest that
-    is none.
+    Every method raises `StorageFailed` where the disk does not do what it should, and `ValueError`
+    at a digest that is none.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -52,7 +54,9 @@ class BlobStore:
             folder.mkdir(parents=True, exist_ok=True)
 
     def put(self, data: bytes) -> str:
-        """Keep `data` durably and return its SHA-256 in hexadecimal; keeping it twice makes it as young as new."""
+        """Keep `data` durably and return its SHA-256 in hexadecimal; keeping it twice makes it as
+        young as new.
+        """
         digest = hashlib.sha256(data).hexdigest()
         with self._locked(fcntl.LOCK_SH):
             self._keep(digest, data)
@@ -81,7 +85,8 @@ class BlobStore:
 
         Args:
             keep: Digests of the blobs that stay.
-            grace_s: So many seconds after it was last put, a blob stays as well: who puts it notes that only then.
+            grace_s: So many seconds after it was last put, a blob stays as well: who puts it notes
+                that only then.
 
         Returns:
             How many bytes were freed.
@@ -133,7 +138,9 @@ class BlobStore:
 
     @contextmanager
     def _locked(self, how: int) -> Iterator[None]:
-        """Keep a put (LOCK_SH) and a removal (LOCK_EX) in any process or thread from coming between each other."""
+        """Keep a put (LOCK_SH) and a removal (LOCK_EX) in any process or thread from coming between
+        each other.
+        """
         with storage_errors(self._named, "read"):
             folder = os.open(self._folder, os.O_RDONLY)
         try:
@@ -145,7 +152,9 @@ class BlobStore:
 
 @dataclass(frozen=True)
 class BlobPlace:
-    """A bucket, and what the keys of all services in it begin with; empty, or without a slash at its end."""
+    """A bucket, and what the keys of all services in it begin with; empty, or without a slash at
+    its end.
+    """
 
     bucket: str
     prefix: str
@@ -166,7 +175,9 @@ def parse_blob_place(text: str) -> BlobPlace:
     return BlobPlace(found["bucket"], found["prefix"] or "")
 
 
-def open_blobs(folder: Path, place: str | None, service: str, endpoint: str | None = None) -> BlobStore:
+def open_blobs(
+    folder: Path, place: str | None, service: str, endpoint: str | None = None
+) -> BlobStore:
     """Open a service's blobs.
 
     Args:
@@ -226,7 +237,9 @@ def storage_errors(what: str, done: str = "written") -> Iterator[None]:
     except OSError as error:
         cannot = f"{what[:1].lower()}{what[1:]} cannot be {done}"
         if error.errno in _FULL:
-            raise StorageFailed(f"The disk is full: {cannot}.", todo="Make room on it and try again.") from error
+            raise StorageFailed(
+                f"The disk is full: {cannot}.", todo="Make room on it and try again."
+            ) from error
         if error.errno in _CLOSED:
             raise StorageFailed(
                 f"{cannot[:1].upper()}{cannot[1:]}: this service is not allowed to, or the disk is read-only.",

@@ -1,8 +1,10 @@
-"""Blobs in a bucket of S3, or of a service that speaks like it; the folder keeps those that were used here.
+"""Blobs in a bucket of S3, or of a service that speaks like it; the folder keeps those that were
+used here.
 
-What `put` returns is in the bucket: a machine may be lost with its folder. What comes from the bucket is checked
-against its name. boto3 reads its credentials and region from its own environment variables; it is imported when a
-bucket is opened, and no message shows more of what it says than an error's name.
+What `put` returns is in the bucket: a machine may be lost with its folder. What comes from the
+bucket is checked against its name. boto3 reads its credentials and region from its own environment
+variables; it is imported when a bucket is opened, and no message shows more of what it says than an
+error's name.
 """
 
 from __future__ import annotations
@@ -37,8 +39,10 @@ class _Object(NamedTuple):
 class S3BlobStore(BlobStore):
     """A bucket's immutable blobs below one prefix, and a folder with those that were used here.
 
-    Every method raises as `BlobStore`'s do; also `StorageFailed` where the bucket refuses or is not there, and
-    `StorageUnavailable` where it does not answer. A folder that cannot be written costs time, but neither `put` nor
+    Every method raises as `BlobStore`'s do; also `StorageFailed` where the bucket refuses or is not
+    there, and
+    `StorageUnavailable` where it does not answer. A folder that cannot be written costs time, but
+    neither `put` nor
     `get` fails for it.
 
     Args:
@@ -50,7 +54,12 @@ class S3BlobStore(BlobStore):
     """
 
     def __init__(
-        self, folder: Path, bucket: str, prefix: str, endpoint: str | None = None, timeout_s: float = 10.0
+        self,
+        folder: Path,
+        bucket: str,
+        prefix: str,
+        endpoint: str | None = None,
+        timeout_s: float = 10.0,
     ) -> None:
         super().__init__(folder)
         self._bucket, self._prefix = bucket, prefix
@@ -95,7 +104,9 @@ class S3BlobStore(BlobStore):
         return path
 
     def delete(self, digest: str) -> None:
-        """Remove a blob from the bucket and the folder, if it is there; other machines' folders are not reached."""
+        """Remove a blob from the bucket and the folder, if it is there; other machines' folders are
+        not reached.
+        """
         with suppress(FileNotFoundError), self._asking("NoSuchKey"):
             self._client.delete_object(**self._key(digest))
         super().delete(digest)
@@ -103,12 +114,14 @@ class S3BlobStore(BlobStore):
     def prune(self, keep: Collection[str], grace_s: float) -> int:
         """Remove what nobody needs any more from the bucket and the folder.
 
-        Who puts a blob again on this machine is never overtaken. On another machine, it is if it puts a blob older
-        than `grace_s` again within the one round trip between the last look at the blob and its removal.
+        Who puts a blob again on this machine is never overtaken. On another machine, it is if it
+        puts a blob older than `grace_s` again within the one round trip between the last look at
+        the blob and its removal.
 
         Args:
             keep: Digests of the blobs that stay.
-            grace_s: So many seconds after it was last put, by the bucket's clock, a blob stays as well.
+            grace_s: So many seconds after it was last put, by the bucket's clock, a blob stays as
+                well.
 
         Returns:
             How many bytes were freed in the bucket.
@@ -149,7 +162,9 @@ class S3BlobStore(BlobStore):
     def _objects(self) -> Iterator[_Object]:
         """List what is below the prefix and has the name of a blob."""
         with self._asking():
-            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=self._prefix
+            )
             for page in pages:
                 for known in page.get("Contents", ()):
                     digest = known["Key"].removeprefix(self._prefix)
@@ -167,7 +182,9 @@ class S3BlobStore(BlobStore):
 
     @contextmanager
     def _asking(self, *missing: str) -> Iterator[None]:
-        """Turn what boto3 raises into our own errors, and those codes that say "no such object" into Python's."""
+        """Turn what boto3 raises into our own errors, and those codes that say "no such object"
+        into Python's.
+        """
         from botocore.exceptions import (  # noqa: PLC0415 - who opened a bucket has it already
             BotoCoreError,
             ClientError,
@@ -181,7 +198,9 @@ class S3BlobStore(BlobStore):
             said = error.response.get("Error", {}).get("Code", "")
             if said in missing:
                 raise FileNotFoundError(f"no such object in the bucket {self._bucket}") from error
-            raise self._refusal(said, error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) from error
+            raise self._refusal(
+                said, error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            ) from error
         except (ConnectionError, HTTPClientError) as error:
             raise self._silence(type(error).__name__) from error
         except BotoCoreError as error:
@@ -193,9 +212,14 @@ class S3BlobStore(BlobStore):
     def _refusal(self, code: str, status: int) -> StorageFailed:
         named = f"{status} {code}" if re.fullmatch("[A-Za-z]{1,60}", code) else f"{status}"
         if code == "NoSuchBucket":
-            return StorageFailed(f"There is no bucket {self._bucket}.", todo="Make it, or name another, and try again.")
+            return StorageFailed(
+                f"There is no bucket {self._bucket}.",
+                todo="Make it, or name another, and try again.",
+            )
         if status == _FULL:
-            return StorageFailed(f"The bucket {self._bucket} is full.", todo="Make room in it and try again.")
+            return StorageFailed(
+                f"The bucket {self._bucket} is full.", todo="Make room in it and try again."
+            )
         if status in _PASSING:
             return self._silence(named)
         return StorageFailed(
@@ -205,7 +229,8 @@ class S3BlobStore(BlobStore):
 
     def _silence(self, named: str) -> StorageUnavailable:
         return StorageUnavailable(
-            f"The bucket {self._bucket} does not answer at the moment ({named}).", todo="Try again in a minute."
+            f"The bucket {self._bucket} does not answer at the moment ({named}).",
+            todo="Try again in a minute.",
         )
 
 
@@ -215,11 +240,15 @@ def _costing_time_only() -> Iterator[None]:
     try:
         yield
     except StorageFailed as error:
-        _log.warning("%s It is in the bucket, and will be fetched from there each time.", error.happened)
+        _log.warning(
+            "%s It is in the bucket, and will be fetched from there each time.", error.happened
+        )
 
 
 def _client(endpoint: str | None, timeout_s: float) -> Any:
-    """Return a client with bounded patience, which says nothing that S3-compatible services might not know."""
+    """Return a client with bounded patience, which says nothing that S3-compatible services might
+    not know.
+    """
     import boto3.session  # noqa: PLC0415 - half a second and 30 MB, for who has a bucket
     from botocore.config import Config  # noqa: PLC0415
 

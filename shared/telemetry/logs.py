@@ -1,8 +1,9 @@
 """Log lines, and the id that follows a request, or a round, through every service.
 
-The id comes with a request as X-Request-ID, or is made for it, and goes on with every request to another service; each
-line that is written meanwhile has it. Rounds that run by themselves have ids that all services know: `round-animal-7`.
-What is logged is a name, a path, a number or a sentence: never a header, a query or a body.
+The id comes with a request as X-Request-ID, or is made for it, and goes on with every request to
+another service; each line that is written meanwhile has it. Rounds that run by themselves have ids
+that all services know: `round-animal-7`. What is logged is a name, a path, a number or a sentence:
+never a header, a query or a body.
 """
 
 from __future__ import annotations
@@ -134,15 +135,25 @@ class _Json(logging.Formatter):
             "request": _current.get() or None,
             "message": record.getMessage(),
         }
-        said |= {name: value for name, value in vars(record).items() if name not in _STANDARD and name not in said}
+        said |= {
+            name: value
+            for name, value in vars(record).items()
+            if name not in _STANDARD and name not in said
+        }
         if record.exc_info:
             said["exception"] = self.formatException(record.exc_info)
         return json.dumps(said, default=str)
 
 
 def _time(record: logging.LogRecord) -> str:
-    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (
+        datetime.fromtimestamp(record.created, UTC)
+        .isoformat(timespec="milliseconds")
+        .replace("+00:00", "Z")
+    )
 
 
 def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )

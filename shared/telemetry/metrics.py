@@ -1,8 +1,11 @@
-"""What a service tells Prometheus at /metrics: counters of all its workers, and what its database says right then.
+"""What a service tells Prometheus at /metrics: counters of all its workers, and what its database
+says right then.
 
-Counters count from the start of the service. Under gunicorn each worker keeps its own in files, in a folder that
-`gunicorn.conf.py` makes, and any worker adds them up; in a single process they lie in memory. What the database knows
-is read when it is asked for, by a function that each service gives: it is right however many workers there are.
+Counters count from the start of the service. Under gunicorn each worker keeps its own in files, in
+a folder that
+`gunicorn.conf.py` makes, and any worker adds them up; in a single process they lie in memory. What
+the database knows is read when it is asked for, by a function that each service gives: it is right
+however many workers there are.
 """
 
 from __future__ import annotations
@@ -10,7 +13,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.values import MutexValue, ValueClass
@@ -30,7 +39,12 @@ _UNTIMED = {"work"}  # a long poll takes as long as there is nothing to do
 _SECONDS = (0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 300.0)
 _log = logging.getLogger(__name__)
 
-_requests = Counter("doorbell_http_requests", "Requests answered.", ["endpoint", "method", "status"], registry=REGISTRY)
+_requests = Counter(
+    "doorbell_http_requests",
+    "Requests answered.",
+    ["endpoint", "method", "status"],
+    registry=REGISTRY,
+)
 _seconds = Histogram(
     "doorbell_http_request_seconds",
     "How long a request took, without those that wait for something to happen.",
@@ -39,17 +53,29 @@ _seconds = Histogram(
     registry=REGISTRY,
 )
 _received = Counter(
-    "doorbell_http_received_bytes", "Bodies of requests that were taken.", ["endpoint"], registry=REGISTRY
+    "doorbell_http_received_bytes",
+    "Bodies of requests that were taken.",
+    ["endpoint"],
+    registry=REGISTRY,
 )
 _sent = Counter("doorbell_http_sent_bytes", "Bodies of answers.", ["endpoint"], registry=REGISTRY)
 _refusals = Counter(
-    "doorbell_refusals", "Answers that were a problem, by the end of the problem's type.", ["reason"], registry=REGISTRY
+    "doorbell_refusals",
+    "Answers that were a problem, by the end of the problem's type.",
+    ["reason"],
+    registry=REGISTRY,
 )
-_uploads = Counter("doorbell_uploads", "Updates of devices that were accepted.", ["detector"], registry=REGISTRY)
-_upload_bytes = Counter("doorbell_upload_bytes", "Length of the updates accepted.", ["detector"], registry=REGISTRY)
+_uploads = Counter(
+    "doorbell_uploads", "Updates of devices that were accepted.", ["detector"], registry=REGISTRY
+)
+_upload_bytes = Counter(
+    "doorbell_upload_bytes", "Length of the updates accepted.", ["detector"], registry=REGISTRY
+)
 
 
-def count_request(endpoint: str | None, method: str, status: int, bytes_in: int, bytes_out: int) -> None:
+def count_request(
+    endpoint: str | None, method: str, status: int, bytes_in: int, bytes_out: int
+) -> None:
     """Count a request that was answered.
 
     Args:
@@ -83,8 +109,15 @@ def count_upload(detector: str, size: int) -> None:
 
 
 def refusals() -> dict[str, int]:
-    """Return reason to number of refusals by all workers since the service was started, most frequent first."""
-    samples = [sample for metric in _counted() if metric.name == "doorbell_refusals" for sample in metric.samples]
+    """Return reason to number of refusals by all workers since the service was started, most
+    frequent first.
+    """
+    samples = [
+        sample
+        for metric in _counted()
+        if metric.name == "doorbell_refusals"
+        for sample in metric.samples
+    ]
     found = {sample.labels["reason"]: int(sample.value) for sample in samples}
     return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
@@ -93,7 +126,8 @@ def expose(gauges: Gauges) -> bytes:
     """Return what Prometheus reads, in its text format.
 
     Args:
-        gauges: Reads what the database knows; where it cannot, that is left out, and the rest is told.
+        gauges: Reads what the database knows; where it cannot, that is left out, and the rest is
+            told.
     """
     registry = CollectorRegistry()
     registry.register(_Everything(gauges))
@@ -114,7 +148,9 @@ class _Everything:
             readable = 0
         else:
             readable = 1
-        yield GaugeMetricFamily("doorbell_database_readable", "Whether the database answers.", value=readable)
+        yield GaugeMetricFamily(
+            "doorbell_database_readable", "Whether the database answers.", value=readable
+        )
         yield from found
 
 

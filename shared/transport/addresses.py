@@ -1,8 +1,10 @@
-"""Which addresses are this machine's own, and where a request may go that somebody else gave the address of.
+"""Which addresses are this machine's own, and where a request may go that somebody else gave the
+address of.
 
-The main server calls devices by what they announce. A device's address is checked when it is connected to, not when
-it is announced: a name may point elsewhere later. Link-local addresses (cloud metadata services live there),
-multicast, unspecified and reserved ones are refused always; an operator may restrict the rest to networks of his own.
+The main server calls devices by what they announce. A device's address is checked when it is
+connected to, not when it is announced: a name may point elsewhere later. Link-local addresses
+(cloud metadata services live there), multicast, unspecified and reserved ones are refused always;
+an operator may restrict the rest to networks of his own.
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ def check_bind(addresses: Iterable[object], token: str | None) -> None:
     """Refuse to listen where others can reach a service that has no operator token.
 
     Args:
-        addresses: As gunicorn parses them: (host, port), a Unix socket's path, or an inherited socket's number.
+        addresses: As gunicorn parses them: (host, port), a Unix socket's path, or an inherited
+            socket's number.
         token: What an operator shows, or None.
 
     Raises:
@@ -65,7 +68,9 @@ def check_bind(addresses: Iterable[object], token: str | None) -> None:
 
 def is_loopback(name: str) -> bool:
     """Return whether a host's name or address is this machine's own, without asking any resolver."""
-    return name == "localhost" or ((address := parse_address(name)) is not None and address.is_loopback)
+    return name == "localhost" or (
+        (address := parse_address(name)) is not None and address.is_loopback
+    )
 
 
 def parse_address(name: str) -> IPv4Address | IPv6Address | None:
@@ -78,7 +83,9 @@ def parse_address(name: str) -> IPv4Address | IPv6Address | None:
 
 
 def guarded_session(networks: tuple[Network, ...]) -> requests.Session:
-    """Return a session that connects to permitted addresses alone; it refuses before it sends a byte."""
+    """Return a session that connects to permitted addresses alone; it refuses before it sends a
+    byte.
+    """
 
     class Plain(HTTPConnection):
         def _new_conn(self) -> socket.socket:
@@ -102,7 +109,9 @@ def guarded_session(networks: tuple[Network, ...]) -> requests.Session:
     return session
 
 
-def _checked(connection: HTTPConnection, made: socket.socket, networks: tuple[Network, ...]) -> socket.socket:
+def _checked(
+    connection: HTTPConnection, made: socket.socket, networks: tuple[Network, ...]
+) -> socket.socket:
     """Return a connection that was made, if it leads to where a device may be."""
     peer = made.getpeername()[0]
     if permitted(ip_address(peer.partition("%")[0]), networks):

@@ -1,9 +1,10 @@
-"""Requests from one service to another: time-outs, retries with back-off, typed refusals. Every party uses it.
+"""Requests from one service to another: time-outs, retries with back-off, typed refusals. Every
+party uses it.
 
-Every message of the protocol may be repeated safely, so a request that found nobody, or a server that was just
-starting, is sent again. Redirects are not followed. An answer is read as far as one of this federation can be long,
-and never unpacked: a peer that floods, dribbles or compresses costs neither memory nor hours. Signing a request is one
-function between here and the wire.
+Every message of the protocol may be repeated safely, so a request that found nobody, or a server
+that was just starting, is sent again. Redirects are not followed. An answer is read as far as one
+of this federation can be long, and never unpacked: a peer that floods, dribbles or compresses costs
+neither memory nor hours. Signing a request is one function between here and the wire.
 """
 
 from __future__ import annotations
@@ -44,18 +45,27 @@ _REFUSALS: dict[int, type[DoorbellError]] = {
     507: PeerUnreachable,  # its disk is full, say
 }
 _PASSING = {502, 503, 504}
-_MAX_ANSWER_BYTES = MAX_HEADER_BYTES + 4 * max(known.size for known in ARCHITECTURES.values())  # the largest model
+_MAX_ANSWER_BYTES = MAX_HEADER_BYTES + 4 * max(
+    known.size for known in ARCHITECTURES.values()
+)  # the largest model
 _PATIENCE = 3  # times `timeout_s`, for a whole answer
 _PIECE_BYTES = 1 << 16
 _MAX_DETAIL_CHARS = 1000
-_ASKED = {"Accept": "application/json", "Accept-Encoding": "identity"}  # what is signed is what is on the wire
+_ASKED = {
+    "Accept": "application/json",
+    "Accept-Encoding": "identity",
+}  # what is signed is what is on the wire
 _VOUCHED = {*range(200, 300), 400, 404, 409}
-"""Answers that the peer must have signed; who refuses a signature has nothing that it could bind its answer to."""
+"""Answers that the peer must have signed; who refuses a signature has nothing that it could bind
+its answer to.
+"""
 
 
 @dataclass(frozen=True)
 class Peer:
-    """Another service: its name, its address, and its public key (32 bytes) where its answers must be signed."""
+    """Another service: its name, its address, and its public key (32 bytes) where its answers must
+    be signed.
+    """
 
     name: str
     url: str
@@ -112,9 +122,17 @@ class HttpClient:
 
     def post_json(self, url: str, message: object, to: Peer | None = None) -> Reply:
         """POST `message` as JSON; raises as `post` does."""
-        return self._send("POST", url, json.dumps(message).encode(), {"Content-Type": "application/json"}, to)
+        return self._send(
+            "POST", url, json.dumps(message).encode(), {"Content-Type": "application/json"}, to
+        )
 
-    def post(self, url: str, container: bytes, to: Peer | None = None, headers: dict[str, str] | None = None) -> Reply:
+    def post(
+        self,
+        url: str,
+        container: bytes,
+        to: Peer | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Reply:
         """POST a container.
 
         Args:
@@ -124,24 +142,34 @@ class HttpClient:
             headers: More header fields.
 
         Raises:
-            InvalidMessage, Forbidden, NotFound, OutOfOrder: The peer refused; its own words are kept.
+            InvalidMessage, Forbidden, NotFound, OutOfOrder: The peer refused; its own words are
+            kept.
             PeerUnreachable: Nobody answered, or somebody else, or not as a service of ours would.
         """
-        return self._send("POST", url, container, {"Content-Type": CONTAINER_TYPE} | (headers or {}), to)
+        return self._send(
+            "POST", url, container, {"Content-Type": CONTAINER_TYPE} | (headers or {}), to
+        )
 
-    def _send(self, method: str, url: str, body: bytes, headers: dict[str, str], to: Peer | None) -> Reply:
+    def _send(
+        self, method: str, url: str, body: bytes, headers: dict[str, str], to: Peer | None
+    ) -> Reply:
         answer, signature = self._attempt(method, url, body, _ASKED | headers, to)
-        is_json = answer.headers.get("Content-Type", "").startswith(("application/json", "application/problem+json"))
+        is_json = answer.headers.get("Content-Type", "").startswith(
+            ("application/json", "application/problem+json")
+        )
         try:
             message = json.loads(answer.body) if is_json else None
         except (ValueError, RecursionError):
             message = None
         if to is not None and to.public_key is not None and answer.status in _VOUCHED:
             try:
-                verify_response(answer.status, answer.headers, answer.body, signature, to.public_key)
+                verify_response(
+                    answer.status, answer.headers, answer.body, signature, to.public_key
+                )
             except (NotSigned, BadSignature) as error:
                 raise PeerUnreachable(
-                    f"{_origin(url)} is not the {to.name} of this federation. {error.happened}", todo=error.todo
+                    f"{_origin(url)} is not the {to.name} of this federation. {error.happened}",
+                    todo=error.todo,
                 ) from error
         if not 200 <= answer.status < 300:
             raise self._refusal(url, answer.status, message)
@@ -150,7 +178,9 @@ class HttpClient:
     def _attempt(
         self, method: str, url: str, body: bytes, headers: dict[str, str], to: Peer | None
     ) -> tuple[_Answer, dict[str, str]]:
-        """Send until somebody answers; each attempt is signed anew, since a nonce may be spent without an answer."""
+        """Send until somebody answers; each attempt is signed anew, since a nonce may be spent
+        without an answer.
+        """
         for attempt in range(1, self._attempts + 1):
             try:
                 signature = self._signature(method, url, body, headers, to)
@@ -163,10 +193,16 @@ class HttpClient:
                     allow_redirects=False,
                     stream=True,
                 ) as response:
-                    answer = _Answer(response.status_code, response.headers, self._read(url, response))
+                    answer = _Answer(
+                        response.status_code, response.headers, self._read(url, response)
+                    )
                 if answer.status not in _PASSING or attempt == self._attempts:
                     return answer, signature
-            except (requests.RequestException, HTTPError, ValueError) as error:  # ValueError: a name beyond parsing
+            except (
+                requests.RequestException,
+                HTTPError,
+                ValueError,
+            ) as error:  # ValueError: a name beyond parsing
                 if attempt == self._attempts:
                     raise PeerUnreachable(
                         f"No answer from {_origin(url)}.",
@@ -176,7 +212,9 @@ class HttpClient:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _read(self, url: str, response: requests.Response) -> bytes:
-        """Return an answer's body as it is on the wire; how long it is and takes is not the peer's to say."""
+        """Return an answer's body as it is on the wire; how long it is and takes is not the peer's
+        to say.
+        """
         body, deadline = bytearray(), time.monotonic() + _PATIENCE * self._timeout_s
         bearable = response.headers.get("Content-Encoding", "identity") == "identity"
         while bearable and (part := response.raw.read1(_PIECE_BYTES, decode_content=False)):
@@ -194,12 +232,18 @@ class HttpClient:
     ) -> dict[str, str]:
         if self._identity is None or to is None:
             return {}
-        as_sent = requests.Request(method, url).prepare().url or url  # requests rewrites some escapes
+        as_sent = (
+            requests.Request(method, url).prepare().url or url
+        )  # requests rewrites some escapes
         return sign_request(method, as_sent, headers, body, self._identity, to.name, self._clock())
 
     @staticmethod
     def _refusal(url: str, status: int, message: Any) -> DoorbellError:
-        if status in _REFUSALS and isinstance(message, dict) and isinstance(message.get("detail"), str):
+        if (
+            status in _REFUSALS
+            and isinstance(message, dict)
+            and isinstance(message.get("detail"), str)
+        ):
             return _REFUSALS[status](message["detail"][:_MAX_DETAIL_CHARS], kept="")
         return PeerUnreachable(
             f"{_origin(url)} answered {status}, which is not what a service of this federation says.",

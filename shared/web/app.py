@@ -1,7 +1,8 @@
-"""The shell of every web app: steps, content negotiation, errors, health. The services add their verbs and pages.
+"""The shell of every web app: steps, content negotiation, errors, health. The services add their
+verbs and pages.
 
-curl gets plain sentences, `Accept: application/json` gets JSON (errors as RFC 9457 problem details), and a browser
-gets the service's page with the sentence on top.
+curl gets plain sentences, `Accept: application/json` gets JSON (errors as RFC 9457 problem
+details), and a browser gets the service's page with the sentence on top.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
-    # With no-referrer, browsers send `Origin: null` when a page of ours posts its own form (WHATWG Fetch).
+    # With no-referrer, browsers send `Origin: null` when a page of ours posts its own form (WHATWG
+    # Fetch).
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -56,7 +58,8 @@ def make_app(
     operators: OperatorSettings | None = None,
     gauges: metrics.Gauges = tuple,
 ) -> Flask:
-    """Make a service's app with what they all have: page, health, description, answers to errors, operator's guard.
+    """Make a service's app with what they all have: page, health, description, answers to errors,
+    operator's guard.
 
     Args:
         service: What it is, for people: "Secure aggregator".
@@ -71,19 +74,25 @@ def make_app(
     app.jinja_loader = jinja2.ChoiceLoader(
         [jinja2.FileSystemLoader(templates), jinja2.FileSystemLoader(_HERE / "templates")]
     )
-    app.jinja_env.filters["clock"] = lambda seconds: time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    app.jinja_env.filters["clock"] = lambda seconds: time.strftime(
+        "%Y-%m-%d %H:%M:%S", time.localtime(seconds)
+    )
     app.jinja_env.globals["static_version"] = _STATIC_VERSION
     app.config["MAX_CONTENT_LENGTH"] = max_body_bytes
     logs.set_up(service, LogSettings.read().form)
     instrumentation.install(app)
     app.config["DOORBELL_PAGE"] = page
-    app.config["DOORBELL_NAV"] = [("/", "Overview")]  # path and words of each page; who adds a page adds to it
+    app.config["DOORBELL_NAV"] = [
+        ("/", "Overview")
+    ]  # path and words of each page; who adds a page adds to it
 
     def show_page() -> Response:
         return Response(render_page(app, "page.html", page))
 
     def show_health() -> Response:
-        return jsonify({"service": service, "status": "ok", "version": __version__} | dict(health()))
+        return jsonify(
+            {"service": service, "status": "ok", "version": __version__} | dict(health())
+        )
 
     def show_metrics() -> Response:
         return Response(metrics.expose(gauges), content_type=metrics.CONTENT_TYPE)
@@ -92,7 +101,9 @@ def make_app(
 
     def show_description() -> Response:
         has_token = operators.token is not None
-        return jsonify(openapi.describe(service, app.url_map.iter_rules(), app.extensions, has_token))
+        return jsonify(
+            openapi.describe(service, app.url_map.iter_rules(), app.extensions, has_token)
+        )
 
     app.add_url_rule("/", "page", show_page)
     app.add_url_rule("/healthz", "healthz", show_health)
@@ -108,7 +119,10 @@ def make_app(
     app.register_error_handler(guard.Refused, lambda error: _refused(app, error))
     app.register_error_handler(DoorbellError, lambda error: _problem(app, error.problem()))
     app.register_error_handler(HTTPException, lambda error: _http_problem(app, error))
-    for malformed in (ParseException, NoMoreData):  # gunicorn's, where a body is read: it is in chunks that are none
+    for malformed in (
+        ParseException,
+        NoMoreData,
+    ):  # gunicorn's, where a body is read: it is in chunks that are none
         app.register_error_handler(malformed, lambda _: _http_problem(app, BadRequest()))
     app.register_error_handler(Exception, lambda error: _unexpected(app, error))
     return app
@@ -123,7 +137,8 @@ def add_step(
     takes: tuple[openapi.Schema, ...] = (openapi.PICK,),
     answer: openapi.Content = openapi.STEP,
 ) -> None:
-    """Add an operator's step, by GET and POST; `?detector=NAME` picks one detector, and None means all.
+    """Add an operator's step, by GET and POST; `?detector=NAME` picks one detector, and None means
+    all.
 
     Args:
         app: The service's app.
@@ -138,16 +153,24 @@ def add_step(
     def view() -> Response:
         if request.method == "HEAD":  # who asks for headers alone does not mean to train
             raise MethodNotAllowed(["GET", "POST"])
-        picked = [checked_name(name, "detector") for name in request.values.getlist("detector") if name]
+        picked = [
+            checked_name(name, "detector") for name in request.values.getlist("detector") if name
+        ]
         answer = verb(picked[0] if picked else None)
         if answer.ok:
             return _answer(app, answer, {"said": answer.said} | dict(answer.data))
-        problem = {"type": "urn:doorbell:problem:step", "title": "The step was not done.", "status": answer.status}
+        problem = {
+            "type": "urn:doorbell:problem:step",
+            "title": "The step was not done.",
+            "status": answer.status,
+        }
         return _problem(app, problem | {"detail": answer.said} | dict(answer.data))
 
     app.add_url_rule(path, path.strip("/"), view, methods=["GET", "POST"])
     step = Operation(summary, {}, answer, (400, 409, *fails), "operator", takes)
-    declare(app.extensions, path.strip("/"), GET=step, POST=replace(step, body=openapi.form(*takes)))
+    declare(
+        app.extensions, path.strip("/"), GET=step, POST=replace(step, body=openapi.form(*takes))
+    )
 
 
 def add_message(
@@ -157,7 +180,8 @@ def add_message(
     methods: Sequence[str] = ("POST",),
     operation: Operation | None = None,
 ) -> None:
-    """Add the address of a message between services: it is no operator's, so the operators' guard lets it pass.
+    """Add the address of a message between services: it is no operator's, so the operators' guard
+    lets it pass.
 
     Args:
         app: The service's app.
@@ -201,7 +225,9 @@ def _answer(app: Flask, answer: Answer, data: Mapping[str, object]) -> Response:
 
 
 def _page_with(app: Flask, answer: Answer) -> str:
-    """Return the service's page with the answer on top; the answer alone where the page cannot be made or shown."""
+    """Return the service's page with the answer on top; the answer alone where the page cannot be
+    made or shown.
+    """
     if "operator" not in g:
         return render_template(g.get("template", "base.html"), service=app.name, notice=answer)
     page: Page = app.config["DOORBELL_PAGE"]
@@ -230,7 +256,12 @@ def _refused(app: Flask, error: guard.Refused) -> Response:
 
 def _http_problem(app: Flask, error: HTTPException) -> Response:
     detail = error.description or error.name
-    problem = {"type": "about:blank", "title": error.name, "status": error.code or 500, "detail": detail}
+    problem = {
+        "type": "about:blank",
+        "title": error.name,
+        "status": error.code or 500,
+        "detail": detail,
+    }
     response = _problem(app, problem)
     own = {name: value for name, value in error.get_headers() if name != "Content-Type"}
     response.headers.update(own)  # such as Allow, which a 405 must have (RFC 9110, section 15.5.6)

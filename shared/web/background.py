@@ -1,7 +1,8 @@
-"""What a service does besides answering requests. gunicorn starts it in every worker (`gunicorn.conf.py`).
+"""What a service does besides answering requests. gunicorn starts it in every worker
+(`gunicorn.conf.py`).
 
-Whoever only makes an app, as tests and command lines do, gets none of it. What runs here must bear to run in several
-workers and machines at once, and to be killed at any moment.
+Whoever only makes an app, as tests and command lines do, gets none of it. What runs here must bear
+to run in several workers and machines at once, and to be killed at any moment.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ _log = logging.getLogger(__name__)
 
 
 class BackOff:
-    """Pauses with full jitter: anything from nothing to a limit, which doubles from one second to a minute."""
+    """Pauses with full jitter: anything from nothing to a limit, which doubles from one second to a
+    minute.
+    """
 
     def __init__(self, rng: random.Random) -> None:
         self._rng, self._limit = rng, FIRST_PAUSE_S
@@ -58,7 +61,9 @@ def start_background(app: object, threads: int) -> threading.Event:
     stop = threading.Event()
     getattr(app, "extensions", {})[_THREADS] = threads
     for name, work in getattr(app, "extensions", {}).get(_KEY, {}).items():
-        threading.Thread(target=_keep_going, args=(name, work, stop), name=name, daemon=True).start()
+        threading.Thread(
+            target=_keep_going, args=(name, work, stop), name=name, daemon=True
+        ).start()
     return stop
 
 

@@ -1,7 +1,9 @@
-"""Small charts, drawn by the server as SVG: lines over round numbers, and bars. No script, and no library to draw.
+"""Small charts, drawn by the server as SVG: lines over round numbers, and bars. No script, and no
+library to draw.
 
-Colours are classes of `static/style.css` (`s1` to `s6`), so they follow the reader's light or dark screen. Every word
-that is drawn is escaped, and what is no number is refused: a chart never shows what is not so.
+Colours are classes of `static/style.css` (`s1` to `s6`), so they follow the reader's light or dark
+screen. Every word that is drawn is escaped, and what is no number is refused: a chart never shows
+what is not so.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ _RULE = Markup('<line class="%s" x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f"/>')
 _DOT = Markup('<circle class="dot" cx="%.1f" cy="%.1f" r="2.5"><title>%s</title></circle>')
 _PATH = Markup('<polyline class="line" points="%s"/>')
 _GROUP = Markup('<g class="s%s">%s</g>')
-_BAR = Markup('<rect class="bar" x="%.1f" y="%.1f" width="%.1f" height="%.1f"><title>%s</title></rect>')
+_BAR = Markup(
+    '<rect class="bar" x="%.1f" y="%.1f" width="%.1f" height="%.1f"><title>%s</title></rect>'
+)
 _KEY = Markup('<span class="key s%s">%s</span> ')
 _FIGURE = Markup(
     '<figure class="chart"><svg viewBox="0 0 %.0f %.0f" role="img"><title>%s</title><desc>%s</desc>%s</svg>'
@@ -33,8 +37,11 @@ _FIGURE = Markup(
 )
 
 
-def thin(series: Mapping[str, Values], most: int = MAX_POINTS) -> tuple[dict[str, dict[int, float]], int]:
-    """Return series of at most `most` values, and of how many consecutive numbers each time the newest value is kept.
+def thin(
+    series: Mapping[str, Values], most: int = MAX_POINTS
+) -> tuple[dict[str, dict[int, float]], int]:
+    """Return series of at most `most` values, and of how many consecutive numbers each time the
+    newest value is kept.
 
     Args:
         series: Name to number (of a round) to value.
@@ -45,8 +52,14 @@ def thin(series: Mapping[str, Values], most: int = MAX_POINTS) -> tuple[dict[str
     """
     numbers = [number for values in series.values() for number in values]
     every = max(1, math.ceil((max(numbers) - min(numbers) + 1) / (most - 1))) if numbers else 1
-    kept = {name: {number // every: number for number in sorted(values)} for name, values in series.items()}
-    return {name: {number: series[name][number] for number in chosen.values()} for name, chosen in kept.items()}, every
+    kept = {
+        name: {number // every: number for number in sorted(values)}
+        for name, values in series.items()
+    }
+    return {
+        name: {number: series[name][number] for number in chosen.values()}
+        for name, chosen in kept.items()
+    }, every
 
 
 def line_chart(
@@ -85,7 +98,10 @@ def line_chart(
     numbers = sorted({number for of_one in shown.values() for number in of_one})
     ticks = _ticks(min(values), max(values), *bounds)
     place = _Place(numbers[0], numbers[-1], ticks[0], ticks[-1])
-    parts = [*_vertical_axis(place, [(tick, write(tick)) for tick in ticks]), *_horizontal_axis(place, across)]
+    parts = [
+        *_vertical_axis(place, [(tick, write(tick)) for tick in ticks]),
+        *_horizontal_axis(place, across),
+    ]
     for colour, (name, of_one) in enumerate(shown.items(), 1):
         told_of = [
             _DOT % (place.x(number), place.y(value), f"{name}, {across} {number}: {write(value)}")
@@ -96,7 +112,11 @@ def line_chart(
 
 
 def histogram(
-    title: str, counts: Sequence[int], told: str, marks: Sequence[str] = (), expected: float | None = None
+    title: str,
+    counts: Sequence[int],
+    told: str,
+    marks: Sequence[str] = (),
+    expected: float | None = None,
 ) -> Markup:
     """Draw a bar for each count.
 
@@ -119,10 +139,20 @@ def histogram(
     place = _Place(0, len(counts), ticks[0], ticks[-1])
     width = place.x(1) - place.x(0)
     bars = [
-        _BAR % (place.x(at) + 1, place.y(count), max(width - 2, 0.5), place.y(0) - place.y(count), f"{count:,}")
+        _BAR
+        % (
+            place.x(at) + 1,
+            place.y(count),
+            max(width - 2, 0.5),
+            place.y(0) - place.y(count),
+            f"{count:,}",
+        )
         for at, count in enumerate(counts)
     ]
-    parts = [*_vertical_axis(place, [(tick, f"{tick:,.0f}") for tick in ticks]), _GROUP % (1, Markup().join(bars))]
+    parts = [
+        *_vertical_axis(place, [(tick, f"{tick:,.0f}") for tick in ticks]),
+        _GROUP % (1, Markup().join(bars)),
+    ]
     if expected is not None:
         parts.append(_RULE % ("axis", _LEFT, place.y(expected), _WIDTH - _RIGHT, place.y(expected)))
     for at, mark in enumerate(marks):
@@ -146,7 +176,11 @@ class _Place:
         return _LEFT + share * (_WIDTH - _LEFT - _RIGHT)
 
     def y(self, value: float) -> float:
-        return _HEIGHT - _BOTTOM - (value - self.low) / (self.high - self.low) * (_HEIGHT - _TOP - _BOTTOM)
+        return (
+            _HEIGHT
+            - _BOTTOM
+            - (value - self.low) / (self.high - self.low) * (_HEIGHT - _TOP - _BOTTOM)
+        )
 
 
 def _check(values: Iterable[float]) -> None:
@@ -155,7 +189,9 @@ def _check(values: Iterable[float]) -> None:
 
 
 def _ticks(least: float, most: float, lowest: float, highest: float) -> list[float]:
-    """Return round values, at least two, that enclose all values; outside the bounds only where these are not round."""
+    """Return round values, at least two, that enclose all values; outside the bounds only where
+    these are not round.
+    """
     apart = max(0.01, 1e-6 * abs(most))
     if most - least < apart:
         least, most = max(lowest, least - apart), min(highest, most + apart)
@@ -167,7 +203,9 @@ def _ticks(least: float, most: float, lowest: float, highest: float) -> list[flo
 def _round_step(least: float) -> float:
     """Return the smallest of 1, 2, 2.5, 5, 10, 20, ..., 0.1, 0.2, ... that is not less."""
     unit = 10.0 ** math.floor(math.log10(least))
-    return next(factor * unit for factor in (1, 2, 2.5, 5, 10) if factor * unit >= least * (1 - 1e-9))
+    return next(
+        factor * unit for factor in (1, 2, 2.5, 5, 10) if factor * unit >= least * (1 - 1e-9)
+    )
 
 
 def _vertical_axis(place: _Place, ticks: Iterable[tuple[float, str]]) -> list[Markup]:
@@ -181,16 +219,25 @@ def _vertical_axis(place: _Place, ticks: Iterable[tuple[float, str]]) -> list[Ma
 def _horizontal_axis(place: _Place, across: str) -> list[Markup]:
     every = max(1, math.ceil(_round_step((place.last - place.first) / _INTERVALS or 1.0)))
     numbers = range(math.ceil(place.first / every) * every, place.last + 1, every)
-    marks = [_TEXT % (place.x(number), _HEIGHT - _BOTTOM + 18, "middle", number) for number in numbers]
+    marks = [
+        _TEXT % (place.x(number), _HEIGHT - _BOTTOM + 18, "middle", number) for number in numbers
+    ]
     return [*marks, _TEXT % (_WIDTH - _RIGHT, _HEIGHT - 6, "end", across)]
 
 
 def _lines(place: _Place, values: Values, every: int) -> list[Markup]:
     """Return a line through each stretch of values without a gap."""
     numbers = list(values)
-    breaks = [at for at, (one, other) in enumerate(pairwise(numbers), 1) if other // every - one // every > 1]
+    breaks = [
+        at
+        for at, (one, other) in enumerate(pairwise(numbers), 1)
+        if other // every - one // every > 1
+    ]
     stretches = [numbers[start:end] for start, end in pairwise([0, *breaks, len(numbers)])]
-    points = [[f"{place.x(number):.1f},{place.y(values[number]):.1f}" for number in each] for each in stretches]
+    points = [
+        [f"{place.x(number):.1f},{place.y(values[number]):.1f}" for number in each]
+        for each in stretches
+    ]
     return [_PATH % " ".join(stretch) for stretch in points if len(stretch) > 1]
 
 

@@ -1,4 +1,6 @@
-"""What is noted of every request: the id that it goes by, figures for Prometheus, and a line in the log."""
+"""What is noted of every request: the id that it goes by, figures for Prometheus, and a line in the
+log.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ _log = logging.getLogger(__name__)
 def install(app: Flask) -> None:
     """Note every request to `app`; what is installed later happens within.
 
-    A view with nothing to tell, such as a long poll in vain, sets `g.quiet`; `g.member` is who signed a message.
+    A view with nothing to tell, such as a long poll in vain, sets `g.quiet`; `g.member` is who
+    signed a message.
     """
     inner = app.wsgi_app
 
@@ -39,14 +42,26 @@ def _begin() -> None:
 def _note(response: Response) -> Response:
     seconds, endpoint, status = time.monotonic() - g.begun, request.endpoint, response.status_code
     taken = request.content_length or 0 if request.method == "POST" and status < 400 else 0
-    given = response.content_length or (0 if response.is_streamed else response.calculate_content_length()) or 0
+    given = (
+        response.content_length
+        or (0 if response.is_streamed else response.calculate_content_length())
+        or 0
+    )
     count_request(endpoint, request.method, status, taken, 0 if request.method == "HEAD" else given)
     if response.mimetype != "text/event-stream":
         time_request(endpoint, seconds)
     response.headers[HEADER] = request_id()
     if status >= 400 or not (endpoint in _QUIET or g.get("quiet", False)):
         who = g.get("member") or ("operator" if "operator" in g else "nobody")
-        path = request.path if endpoint else "an unknown address"  # what somebody typed may be a secret
-        said = {"method": request.method, "path": path, "status": status, "ms": round(1000 * seconds), "who": who}
+        path = (
+            request.path if endpoint else "an unknown address"
+        )  # what somebody typed may be a secret
+        said = {
+            "method": request.method,
+            "path": path,
+            "status": status,
+            "ms": round(1000 * seconds),
+            "who": who,
+        }
         _log.info("%(method)s %(path)s %(status)s in %(ms)s ms, by %(who)s", said, extra=said)
     return response

@@ -1,9 +1,11 @@
-"""Pages that stay true while they are open: server-sent events say that something changed. Every service uses it.
+"""Pages that stay true while they are open: server-sent events say that something changed. Every
+service uses it.
 
-A page hears three kinds of events at `/live` (WHATWG HTML, section 9.2): `changed`, with a digest of what it should
-show, whenever that is another one; `progress`, with where long work is; and `beat`, so that silence means a lost
-connection. `static/live.js` fetches the page again when the digest is not the one that it shows. Nothing else travels
-in an event: what a page shows is made in one place, by its template.
+A page hears three kinds of events at `/live` (WHATWG HTML, section 9.2): `changed`, with a digest
+of what it should show, whenever that is another one; `progress`, with where long work is; and
+`beat`, so that silence means a lost connection. `static/live.js` fetches the page again when the
+digest is not the one that it shows. Nothing else travels in an event: what a page shows is made in
+one place, by its template.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ LOOK_EVERY_S: Final = 0.1
 CHANGED_EVERY_S: Final = 0.25
 BEAT_EVERY_S: Final = 10.0
 LONGEST_S: Final = 600.0
-"""A stream ends after so long, and the page asks for another: no thread is held by a browser that went to sleep."""
+"""A stream ends after so long, and the page asks for another: no thread is held by a browser that
+went to sleep.
+"""
 
 _KEY = "doorbell-live"
 Progress = Mapping[str, object]
@@ -45,12 +49,15 @@ class Live:
     """What the open pages of one process are told.
 
     Args:
-        fingerprint: Returns text that is another one when the page should show something else. It is cheap, and asked
-            at most four times a second, however many pages are open; what it raises only delays the news.
+        fingerprint: Returns text that is another one when the page should show something else. It
+            is cheap, and asked at most four times a second, however many pages are open; what it
+            raises only delays the news.
         progress: Returns where long work is, for `progress`, or None while there is none.
     """
 
-    def __init__(self, fingerprint: Callable[[], str], progress: Callable[[], Progress | None] = lambda: None) -> None:
+    def __init__(
+        self, fingerprint: Callable[[], str], progress: Callable[[], Progress | None] = lambda: None
+    ) -> None:
         self._fingerprint, self._progress = fingerprint, progress
         self._stop = threading.Event()
         self._slots: threading.Semaphore | None = None
@@ -62,13 +69,16 @@ class Live:
 
         Args:
             stop: Ends the streams, so that nobody waits for them when the process ends.
-            threads: How many requests this process answers at once; a quarter of them may be streams.
+            threads: How many requests this process answers at once; a quarter of them may be
+                streams.
         """
         self._stop, self._slots = stop, threading.BoundedSemaphore(threads // 4)
         stop.wait()
 
     def seen(self, at_once: bool = False) -> str:
-        """Return the digest of what a page should show: now if `at_once`, else a quarter of a second ago at most."""
+        """Return the digest of what a page should show: now if `at_once`, else a quarter of a
+        second ago at most.
+        """
         with self._asking:
             if at_once or time.monotonic() > self._seen_at + CHANGED_EVERY_S:
                 with suppress(DoorbellError):  # the database is away: the page itself will say so
@@ -84,9 +94,14 @@ class Live:
         """
         slots = self._slots
         if slots is None or not slots.acquire(blocking=False):
-            raise TooManyPages("As many pages are open as can be kept up to date.", todo="This one looks by itself.")
+            raise TooManyPages(
+                "As many pages are open as can be kept up to date.",
+                todo="This one looks by itself.",
+            )
         response = Response(self._events(), mimetype="text/event-stream")
-        response.headers["X-Accel-Buffering"] = "no"  # a proxy that collects an answer first would hold it back
+        response.headers["X-Accel-Buffering"] = (
+            "no"  # a proxy that collects an answer first would hold it back
+        )
         response.call_on_close(slots.release)
         return response
 
@@ -107,13 +122,16 @@ class Live:
             self._stop.wait(LOOK_EVERY_S)
 
 
-def remembered(make: Callable[[], T], seen: Callable[[], str], longest_s: float = 2.0) -> Callable[[], T]:
+def remembered(
+    make: Callable[[], T], seen: Callable[[], str], longest_s: float = 2.0
+) -> Callable[[], T]:
     """Return a function that makes what a page shows once for each change, however many look at it.
 
     Args:
         make: Makes it, at some cost.
         seen: Returns the digest of what is to be shown, as `Live.seen` does.
-        longest_s: For so many seconds it may miss what the digest does not tell of, such as the time of day.
+        longest_s: For so many seconds it may miss what the digest does not tell of, such as the
+            time of day.
     """
     lock, kept = threading.Lock(), dict[str, tuple[float, T]]()
 
@@ -134,15 +152,22 @@ def add_live(app: Flask, live: Live) -> None:
     add_background(app, "open pages", lambda stop: live.serve(stop, threads_of(app)))
     app.add_url_rule("/live", "live", live.listen)
     stream = Operation(
-        "Tell a page what changes.", {}, {"text/event-stream": record(event=STRING, data=STRING)}, (429,), "operator"
+        "Tell a page what changes.",
+        {},
+        {"text/event-stream": record(event=STRING, data=STRING)},
+        (429,),
+        "operator",
     )
     declare(app.extensions, "live", GET=stream)
 
 
-def render_page(app: Flask, template: str, make: Callable[[], Mapping[str, object]], **more: object) -> str:
+def render_page(
+    app: Flask, template: str, make: Callable[[], Mapping[str, object]], **more: object
+) -> str:
     """Return a page that stays true while it is open.
 
-    The digest that it carries is taken before what it shows is made: what changes meanwhile is seen as a change.
+    The digest that it carries is taken before what it shows is made: what changes meanwhile is seen
+    as a change.
 
     Args:
         app: Whose page.

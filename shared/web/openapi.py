@@ -1,7 +1,9 @@
-"""What a service says of itself at /openapi.json (OpenAPI 3.1), put together from its addresses. Every service uses it.
+"""What a service says of itself at /openapi.json (OpenAPI 3.1), put together from its addresses.
+Every service uses it.
 
-The addresses tell paths, methods and names in them; an `Operation`, given where an address is added, tells the rest.
-What follows from its kind, such as that an unsigned message is refused, is said here once. https://spec.openapis.org
+The addresses tell paths, methods and names in them; an `Operation`, given where an address is
+added, tells the rest. What follows from its kind, such as that an unsigned message is refused, is
+said here once. https://spec.openapis.org
 """
 
 from __future__ import annotations
@@ -44,8 +46,17 @@ _PROBLEMS = {
     507: "The disk or the database does not take it.",
 }
 _SECURITY: Mapping[str, Schema] = {
-    "operator": {"type": "http", "scheme": "bearer", "description": "The operator token, or the cookie of /login."},
-    "signature": {"type": "apiKey", "in": "header", "name": "Signature", "description": "By a member (RFC 9421)."},
+    "operator": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "The operator token, or the cookie of /login.",
+    },
+    "signature": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "Signature",
+        "description": "By a member (RFC 9421).",
+    },
 }
 
 
@@ -92,7 +103,12 @@ JPEG: Content = {"image/jpeg": {}}
 SAID = as_json(record(said=STRING))
 MANIFEST: Schema = {"name": HEADER, "in": "header", "required": True, "schema": STRING}
 _PICKED = text(f"({NAME.pattern})?")
-PICK: Schema = {"name": "detector", "in": "query", "description": "One detector; all without it.", "schema": _PICKED}
+PICK: Schema = {
+    "name": "detector",
+    "in": "query",
+    "description": "One detector; all without it.",
+    "schema": _PICKED,
+}
 _DETECTORS = table(record(status={"type": "integer"}, said=STRING))
 SENTENCE: Content = {"text/plain": STRING, **as_json(record(said=STRING)), **HTML}
 STEP: Content = {"text/plain": STRING, **as_json(record(said=STRING, detectors=_DETECTORS)), **HTML}
@@ -100,7 +116,12 @@ STEP: Content = {"text/plain": STRING, **as_json(record(said=STRING, detectors=_
 
 def form(*parameters: Schema) -> Content:
     """Return the form in which parameters of the query may be posted as well."""
-    return {FORM: {"type": "object", "properties": {each["name"]: each["schema"] for each in parameters}}}
+    return {
+        FORM: {
+            "type": "object",
+            "properties": {each["name"]: each["schema"] for each in parameters},
+        }
+    }
 
 
 @dataclass(frozen=True)
@@ -111,7 +132,8 @@ class Operation:
         summary: One sentence.
         body: What it takes, or nothing.
         answer: What comes back with a status of `done`.
-        fails: Statuses of the problems it can give, beside those that every operation of its kind can.
+        fails: Statuses of the problems it can give, beside those that every operation of its kind
+            can.
         security: Whose requests are taken: the operator's, a member's who signs, or anybody's.
         parameters: Of query and header; those of the path follow from the address.
         headers: Header fields of the answer.
@@ -128,16 +150,29 @@ class Operation:
     done: tuple[int, ...] = (200,)
 
     def problems(self, has_token: bool) -> list[int]:
-        """Return the statuses of all problems it can give; `has_token` tells whether operators have a token."""
-        kinds = {"operator": {401, 403, 429} if has_token else {403}, "signature": {400, 401, 403, 413}, "none": set()}
-        return sorted({500, *self.fails} | kinds[self.security] | ({400, 413} if self.body else set()))
+        """Return the statuses of all problems it can give; `has_token` tells whether operators have
+        a token.
+        """
+        kinds = {
+            "operator": {401, 403, 429} if has_token else {403},
+            "signature": {400, 401, 403, 413},
+            "none": set(),
+        }
+        return sorted(
+            {500, *self.fails} | kinds[self.security] | ({400, 413} if self.body else set())
+        )
 
 
 PAGE = Operation("Show the service's page.", answer=HTML, security="operator")
-HEALTH = Operation("Tell how the service is.", answer=as_json(record(service=STRING, status=STRING, version=STRING)))
+HEALTH = Operation(
+    "Tell how the service is.",
+    answer=as_json(record(service=STRING, status=STRING, version=STRING)),
+)
 METRICS = Operation("Tell Prometheus figures.", answer={"text/plain": STRING}, security="operator")
 ITSELF = Operation("Show this description.", answer=as_json(record(openapi=STRING)))
-STATIC = Operation("Show what pages are made with.", {}, {"*/*": {}}, (404, 416), done=(200, 206, 304))
+STATIC = Operation(
+    "Show what pages are made with.", {}, {"*/*": {}}, (404, 416), done=(200, 206, 304)
+)
 
 
 def declare(extensions: dict[str, Any], endpoint: str, **methods: Operation) -> None:
@@ -145,7 +180,9 @@ def declare(extensions: dict[str, Any], endpoint: str, **methods: Operation) -> 
     extensions.setdefault(OPERATIONS, {})[endpoint] = methods
 
 
-def describe(service: str, rules: Iterable[Rule], extensions: Mapping[str, Any], has_token: bool) -> dict[str, object]:
+def describe(
+    service: str, rules: Iterable[Rule], extensions: Mapping[str, Any], has_token: bool
+) -> dict[str, object]:
     """Return a service's description, a JSON document.
 
     Args:
@@ -158,33 +195,61 @@ def describe(service: str, rules: Iterable[Rule], extensions: Mapping[str, Any],
     for rule in rules:
         path = paths.setdefault(re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), {})
         for method, operation in extensions[OPERATIONS].get(rule.endpoint, {}).items():
-            named = {"operationId": f"{method.lower()}_{rule.endpoint}", "summary": operation.summary}
+            named = {
+                "operationId": f"{method.lower()}_{rule.endpoint}",
+                "summary": operation.summary,
+            }
             path[method.lower()] = named | _operation(operation, sorted(rule.arguments), has_token)
     problem = {"application/problem+json": {"$ref": "#/components/schemas/Problem"}}
     content = _media({"text/plain": STRING, **problem, **HTML})
-    answers = {str(status): {"description": meaning, "content": content} for status, meaning in _PROBLEMS.items()}
-    schemes = {kind: scheme for kind, scheme in _SECURITY.items() if has_token or kind != "operator"}
-    components = {"securitySchemes": schemes, "schemas": {"Problem": _problem()}, "responses": answers}
+    answers = {
+        str(status): {"description": meaning, "content": content}
+        for status, meaning in _PROBLEMS.items()
+    }
+    schemes = {
+        kind: scheme for kind, scheme in _SECURITY.items() if has_token or kind != "operator"
+    }
+    components = {
+        "securitySchemes": schemes,
+        "schemas": {"Problem": _problem()},
+        "responses": answers,
+    }
     info = {"title": f"Doorbell Federation: {service}", "version": PROTOCOL.rpartition("/")[2]}
     return {"openapi": "3.1.1", "info": info, "paths": paths, "components": components}
 
 
 def _operation(operation: Operation, names: list[str], has_token: bool) -> dict[str, object]:
     known = {"detector": NAME_TEXT, "version": VERSION_TEXT}
-    parts = [{"name": name, "in": "path", "required": True, "schema": known.get(name, STRING)} for name in names]
-    done = {"content": _media(operation.answer), "headers": {name: {"schema": STRING} for name in operation.headers}}
-    answers: dict[str, object] = {str(n): {"description": HTTPStatus(n).phrase} | done for n in operation.done}
+    parts = [
+        {"name": name, "in": "path", "required": True, "schema": known.get(name, STRING)}
+        for name in names
+    ]
+    done = {
+        "content": _media(operation.answer),
+        "headers": {name: {"schema": STRING} for name in operation.headers},
+    }
+    answers: dict[str, object] = {
+        str(n): {"description": HTTPStatus(n).phrase} | done for n in operation.done
+    }
     for status in operation.problems(has_token):
         answers[str(status)] = {"$ref": f"#/components/responses/{status}"}
     needed = operation.security == "signature" or (operation.security == "operator" and has_token)
-    described: dict[str, object] = {"parameters": [*parts, *operation.parameters], "responses": answers}
+    described: dict[str, object] = {
+        "parameters": [*parts, *operation.parameters],
+        "responses": answers,
+    }
     if operation.body:
-        described["requestBody"] = {"required": FORM not in operation.body, "content": _media(operation.body)}
+        described["requestBody"] = {
+            "required": FORM not in operation.body,
+            "content": _media(operation.body),
+        }
     return described | {"security": [{operation.security: []}] if needed else []}
 
 
 def _media(content: Content) -> dict[str, object]:
-    return {media_type: {"schema": schema} if schema else {} for media_type, schema in content.items()}
+    return {
+        media_type: {"schema": schema} if schema else {} for media_type, schema in content.items()
+    }
 
 
 def _problem() -> Schema:
@@ -202,4 +267,8 @@ def _plain(hint: Any) -> Schema:
     if get_origin(hint) is Literal:
         return {"enum": list(get_args(hint))}
     names = {str: "string", int: "integer", float: "number", types.NoneType: "null"}
-    return {"type": [names[part] for part in get_args(hint)] if get_origin(hint) is types.UnionType else names[hint]}
+    return {
+        "type": [names[part] for part in get_args(hint)]
+        if get_origin(hint) is types.UnionType
+        else names[hint]
+    }

@@ -1,9 +1,11 @@
-"""Who may press a service's buttons: its operator, and nobody through the operator's browser. Every service uses it.
+"""Who may press a service's buttons: its operator, and nobody through the operator's browser. Every
+service uses it.
 
-Without a token a service answers to this machine alone: a loopback peer that asks for a loopback name (so no DNS
-rebinding), not on behalf of another site (no cross-site request forgery, by POST or by GET), and not ahead of a click
-(prefetch). With `DOORBELL_OPERATOR_TOKEN` it answers to who shows the token: `Authorization: Bearer TOKEN` (RFC 6750),
-or the cookie that `/login` gives for it. Messages between services are not an operator's and pass by.
+Without a token a service answers to this machine alone: a loopback peer that asks for a loopback
+name (so no DNS rebinding), not on behalf of another site (no cross-site request forgery, by POST or
+by GET), and not ahead of a click (prefetch). With `DOORBELL_OPERATOR_TOKEN` it answers to who shows
+the token: `Authorization: Bearer TOKEN` (RFC 6750), or the cookie that `/login` gives for it.
+Messages between services are not an operator's and pass by.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ _LOCAL_PATH = re.compile(r"/(?!/)[!-\[\]-~]*")
 
 
 class Refused(DoorbellError):
-    """A request that is not the operator's own; browsers are shown `template`, and `headers` go with the answer."""
+    """A request that is not the operator's own; browsers are shown `template`, and `headers` go
+    with the answer.
+    """
 
     status = HTTPStatus.FORBIDDEN
     slug = "refused"
@@ -61,7 +65,10 @@ class LoginRequired(Refused):
     headers: Mapping[str, str] = {"WWW-Authenticate": "Bearer"}
 
     def __init__(self, happened: str) -> None:
-        super().__init__(happened, todo="Log in at /login, or send Authorization: Bearer with DOORBELL_OPERATOR_TOKEN.")
+        super().__init__(
+            happened,
+            todo="Log in at /login, or send Authorization: Bearer with DOORBELL_OPERATOR_TOKEN.",
+        )
 
 
 class TooManyAttempts(Refused):
@@ -71,14 +78,17 @@ class TooManyAttempts(Refused):
     slug = "too-many-attempts"
 
     def __init__(self, wait_s: int) -> None:
-        super().__init__("Too many attempts came from this address.", todo=f"Try again in {wait_s} s.")
+        super().__init__(
+            "Too many attempts came from this address.", todo=f"Try again in {wait_s} s."
+        )
         self.headers = {"Retry-After": str(wait_s)}
 
 
 def install(app: Flask, settings: OperatorSettings, clock: Callable[[], float] = time.time) -> None:
     """Guard every address of `app` but messages, what is open to all: let in, or raise `Refused`.
 
-    `g.operator` then says who came in: "local", "bearer" or "cookie". `/login` and `/logout` exist only with a token.
+    `g.operator` then says who came in: "local", "bearer" or "cookie". `/login` and `/logout` exist
+    only with a token.
     """
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, *[settings.trusted_proxies] * 4)  # type: ignore[method-assign]
@@ -88,19 +98,25 @@ def install(app: Flask, settings: OperatorSettings, clock: Callable[[], float] =
         desk = _Desk(settings.token, clock)
         app.add_url_rule("/login", "login", desk.login, methods=["GET", "POST"])
         app.add_url_rule("/logout", "logout", desk.logout, methods=["POST"])
-        declare(app.extensions, "login", GET=Operation("Ask for the token.", answer=HTML), POST=_LOG_IN)
+        declare(
+            app.extensions, "login", GET=Operation("Ask for the token.", answer=HTML), POST=_LOG_IN
+        )
         declare(app.extensions, "logout", POST=_LOG_OUT)
         admit = desk.admit
 
     def guard() -> None:
-        if request.endpoint not in _OPEN and request.endpoint not in app.extensions.get(MESSAGES, ()):
+        if request.endpoint not in _OPEN and request.endpoint not in app.extensions.get(
+            MESSAGES, ()
+        ):
             admit()
 
     app.before_request(guard)
 
 
 def local_path(target: str | None) -> str:
-    """Return `target` if it is a path on this service, and otherwise "/": a login leads nowhere else."""
+    """Return `target` if it is a path on this service, and otherwise "/": a login leads nowhere
+    else.
+    """
     return target if target and _LOCAL_PATH.fullmatch(target) else "/"
 
 
@@ -110,7 +126,10 @@ def cookie_key(token: str) -> bytes:
 
 
 def cookie_name(key: bytes) -> str:
-    """Return the cookie's name. Browsers do not tell ports apart: services with other tokens need other names."""
+    """Return the cookie's name.
+
+    Browsers do not tell ports apart: services with other tokens need other names.
+    """
     return "doorbell_" + hmac.digest(key, b"name", "sha256").hex()[:8]
 
 
@@ -122,11 +141,17 @@ def make_cookie(key: bytes, expiry: int) -> str:
 def check_cookie(key: bytes, cookie: str, now: float) -> bool:
     """Return whether a cookie was made with `key` and has not expired."""
     parts = _COOKIE.fullmatch(cookie)
-    return parts is not None and hmac.compare_digest(make_cookie(key, int(parts[1])), cookie) and now < int(parts[1])
+    return (
+        parts is not None
+        and hmac.compare_digest(make_cookie(key, int(parts[1])), cookie)
+        and now < int(parts[1])
+    )
 
 
 class _Desk:
-    """Where operators show the token; keeps a digest of it, and counts attempts in this process's memory."""
+    """Where operators show the token; keeps a digest of it, and counts attempts in this process's
+    memory.
+    """
 
     def __init__(self, token: str, clock: Callable[[], float]) -> None:
         self._digest, self._key, self._clock = _digest(token), cookie_key(token), clock
@@ -143,8 +168,13 @@ class _Desk:
             _refuse_other_sites()
             g.operator = "cookie"
         else:
-            if request.method == "GET" and request.headers.get("Sec-Fetch-Site") in ("none", "same-origin"):
-                g.next = local_path(request.full_path.rstrip("?"))  # the operator typed it or clicked it here
+            if request.method == "GET" and request.headers.get("Sec-Fetch-Site") in (
+                "none",
+                "same-origin",
+            ):
+                g.next = local_path(
+                    request.full_path.rstrip("?")
+                )  # the operator typed it or clicked it here
             raise LoginRequired("This service answers to its operator only.")
 
     def login(self) -> Response:
@@ -157,19 +187,27 @@ class _Desk:
         self._check(request.form.get("token", ""), count_always=True)
         response = Response(status=HTTPStatus.SEE_OTHER, headers={"Location": g.next})
         response.set_cookie(
-            self._cookie, make_cookie(self._key, int(self._clock()) + LOGIN_S), max_age=LOGIN_S,
-            secure=request.is_secure, httponly=True, samesite="Strict",
-        )  # fmt: skip
+            self._cookie,
+            make_cookie(self._key, int(self._clock()) + LOGIN_S),
+            max_age=LOGIN_S,
+            secure=request.is_secure,
+            httponly=True,
+            samesite="Strict",
+        )
         return response
 
     def logout(self) -> Response:
         """Take the cookie back."""
         response = Response(status=HTTPStatus.SEE_OTHER, headers={"Location": "/login"})
-        response.delete_cookie(self._cookie, secure=request.is_secure, httponly=True, samesite="Strict")
+        response.delete_cookie(
+            self._cookie, secure=request.is_secure, httponly=True, samesite="Strict"
+        )
         return response
 
     def _check(self, shown: str, *, count_always: bool) -> None:
-        """Compare what was shown with the token; past ten failures (or attempts) a minute even the token is refused."""
+        """Compare what was shown with the token; past ten failures (or attempts) a minute even the
+        token is refused.
+        """
         right = hmac.compare_digest(_digest(shown), self._digest)
         self._attempts.check(count=count_always or not right)
         if not right:
@@ -194,9 +232,15 @@ def _digest(token: str) -> bytes:
 
 
 def _peer() -> str:
-    """Return whose attempts are counted together: an IPv4 address, or the /64 that one IPv6 customer has."""
+    """Return whose attempts are counted together: an IPv4 address, or the /64 that one IPv6
+    customer has.
+    """
     address = parse_address(request.remote_addr or "")
-    return str(IPv6Network((int(address), 64), strict=False) if isinstance(address, IPv6Address) else address)
+    return str(
+        IPv6Network((int(address), 64), strict=False)
+        if isinstance(address, IPv6Address)
+        else address
+    )
 
 
 def _admit_this_machine() -> None:
@@ -217,10 +261,17 @@ def _admit_this_machine() -> None:
 
 
 def _refuse_other_sites() -> None:
-    """Refuse what a browser does by itself or for another site: it sends the operator's cookie, but not his will."""
+    """Refuse what a browser does by itself or for another site: it sends the operator's cookie, but
+    not his will.
+    """
     if any(_AHEAD.search(request.headers.get(name, "")) for name in _PURPOSE):
-        raise Refused("This service does nothing ahead of a click.", todo="Open the address itself.")
-    if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin") or not _is_own_origin():
+        raise Refused(
+            "This service does nothing ahead of a click.", todo="Open the address itself."
+        )
+    if (
+        request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin")
+        or not _is_own_origin()
+    ):
         raise Refused(
             "Another site led here, and other sites press no buttons of this service.",
             todo="Type the address into the browser, or use the service's own page.",
@@ -228,6 +279,10 @@ def _refuse_other_sites() -> None:
 
 
 def _is_own_origin() -> bool:
-    scheme, _, host = request.headers.get("Origin", f"{request.scheme}://{request.host}").lower().partition("://")
-    schemes = ("https",) if request.is_secure else ("http", "https")  # https may have ended at an unknown proxy
+    scheme, _, host = (
+        request.headers.get("Origin", f"{request.scheme}://{request.host}").lower().partition("://")
+    )
+    schemes = (
+        ("https",) if request.is_secure else ("http", "https")
+    )  # https may have ended at an unknown proxy
     return scheme in schemes and host == request.host.lower()

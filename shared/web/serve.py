@@ -9,7 +9,10 @@ from typing import NoReturn
 
 
 def serve(
-    app: str, default_port: int, arguments: argparse.Namespace | None = None, workers: int | None = None
+    app: str,
+    default_port: int,
+    arguments: argparse.Namespace | None = None,
+    workers: int | None = None,
 ) -> NoReturn:
     """Replace this process by gunicorn.
 
@@ -29,5 +32,7 @@ def serve(
 def parser() -> argparse.ArgumentParser:
     """Return the command line that every service has."""
     command_line = argparse.ArgumentParser()
-    command_line.add_argument("--bind", metavar="HOST:PORT", help="where to listen; by default localhost")
+    command_line.add_argument(
+        "--bind", metavar="HOST:PORT", help="where to listen; by default localhost"
+    )
     return command_line

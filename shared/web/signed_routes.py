@@ -1,4 +1,6 @@
-"""Addresses for signed messages between services: verified before a view sees them, and their answers signed."""
+"""Addresses for signed messages between services: verified before a view sees them, and their
+answers signed.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def add_signed_message(
     """
 
     def verified(**values: str) -> Response:
-        if request.script_root:  # a prefix that a proxy names would route another path than the signed one
+        if (
+            request.script_root
+        ):  # a prefix that a proxy names would route another path than the signed one
             raise InvalidMessage("Messages are taken at this service's own addresses alone.")
         target = request.environ.get("RAW_URI") or request.environ["REQUEST_URI"]
         caller = gate.admit(request.method, target, request.headers, request.get_data, roles)

@@ -1,7 +1,8 @@
-"""The operator's steps: one verb, done for each detector, summed up in plain sentences. Every service uses it.
+"""The operator's steps: one verb, done for each detector, summed up in plain sentences. Every
+service uses it.
 
-A step without `?detector=` does every detector it can: one that is not ready says why and holds nothing up. The
-whole step is refused only where nothing was done, and fails where anything failed.
+A step without `?detector=` does every detector it can: one that is not ready says why and holds
+nothing up. The whole step is refused only where nothing was done, and fails where anything failed.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ def do_each(detectors: Iterable[str], verb: Callable[[str], Done], nothing: str)
 
     Args:
         detectors: Names; none at all is refused with `nothing`.
-        verb: Does one detector; raises `OutOfOrder` where that one is not ready, and `Cancelled` where its owner ended
-            it: then the rest is not begun.
+        verb: Does one detector; raises `OutOfOrder` where that one is not ready, and `Cancelled`
+            where its owner ended it: then the rest is not begun.
         nothing: What is missing where there is no detector, and what to do.
     """
     sentences: list[str] = []
@@ -50,7 +51,12 @@ def do_each(detectors: Iterable[str], verb: Callable[[str], Done], nothing: str)
         try:
             done = verb(detector)
         except DoorbellError as error:
-            said, status, figures, last = str(error), int(error.status), error.problem(), isinstance(error, Cancelled)
+            said, status, figures, last = (
+                str(error),
+                int(error.status),
+                error.problem(),
+                isinstance(error, Cancelled),
+            )
         else:
             said, status, figures, last = done.said, 200, dict(done.figures), False
         sentences.append(f"{detector}: {said}")
@@ -66,7 +72,8 @@ def do_each(detectors: Iterable[str], verb: Callable[[str], Done], nothing: str)
 def each(
     names: Callable[[], Iterable[str]], verb: Callable[[str], Done], nothing: str
 ) -> Callable[[str | None], Answer]:
-    """Return the step that does `verb` for one detector, if one is picked, or for all that there are by then.
+    """Return the step that does `verb` for one detector, if one is picked, or for all that there
+    are by then.
 
     Args:
         names: Returns all detectors.

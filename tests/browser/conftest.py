@@ -21,13 +21,22 @@ __all__ = ["draw_pictures", "machine_cache", "make_federation", "pictures"]
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SCREENSHOTS = Path(__file__).resolve().parents[2] / "var" / "screenshots"
 # As root, and without a graphics card; and Chromium asks nobody else by itself.
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-             "--disable-component-update", "--disable-sync"]  # fmt: skip
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 DESKTOP, PHONE = {"width": 1180, "height": 900}, {"width": 360, "height": 740}
 
 
 def until(page: Page, script: str, seconds: float = 30.0) -> None:
-    """Wait for a script to be true; Playwright's own way would evaluate it where the page's policy forbids that."""
+    """Wait for a script to be true; Playwright's own way would evaluate it where the page's policy
+    forbids that.
+    """
     deadline = time.monotonic() + seconds
     while not page.evaluate(script):
         assert time.monotonic() < deadline, script
@@ -36,8 +45,12 @@ def until(page: Page, script: str, seconds: float = 30.0) -> None:
 
 def chromium() -> str:
     """Return where Chromium is; the Makefile sees to it that there is one."""
-    found = os.environ.get("CHROMIUM") or next((path for name in NAMES if (path := shutil.which(name))), None)
-    assert found, "Chromium is missing: install it (Debian: apt-get install chromium), or say where it is in CHROMIUM."
+    found = os.environ.get("CHROMIUM") or next(
+        (path for name in NAMES if (path := shutil.which(name))), None
+    )
+    assert found, (
+        "Chromium is missing: install it (Debian: apt-get install chromium), or say where it is in CHROMIUM."
+    )
     return found
 
 
@@ -51,21 +64,32 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def open_page(browser: Browser) -> Callable[..., Any]:
-    """Return a context that opens a page, and in the end fails for what a visitor should never cause.
+    """Return a context that opens a page, and in the end fails for what a visitor should never
+    cause.
 
-    That is an error or warning in the console, an uncaught exception, and a request to anybody but the service; a
-    test that wants one of them names a part of its text in `expected`.
+    That is an error or warning in the console, an uncaught exception, and a request to anybody but
+    the service; a test that wants one of them names a part of its text in `expected`.
     """
 
     @contextmanager
     def opened(url: str, expected: tuple[str, ...] = (), **options: Any) -> Iterator[Page]:
-        context = browser.new_context(**({"viewport": DESKTOP, "reduced_motion": "reduce"} | options))
+        context = browser.new_context(
+            **({"viewport": DESKTOP, "reduced_motion": "reduce"} | options)
+        )
         page, wrong = context.new_page(), []
         page.set_default_timeout(60_000)
-        page.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
+        page.on(
+            "console",
+            lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None,
+        )
         page.on("pageerror", lambda error: wrong.append(str(error)))
         own = f"http://{urlsplit(url).netloc}/"
-        page.on("request", lambda asked: wrong.append(asked.url) if not asked.url.startswith((own, "data:")) else None)
+        page.on(
+            "request",
+            lambda asked: (
+                wrong.append(asked.url) if not asked.url.startswith((own, "data:")) else None
+            ),
+        )
         page.goto(url)
         yield page
         context.close()

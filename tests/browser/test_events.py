@@ -1,4 +1,6 @@
-"""The page of events: labelled by keyboard alone, touched on a phone, and true of a camera that goes and comes back."""
+"""The page of events: labelled by keyboard alone, touched on a phone, and true of a camera that
+goes and comes back.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def camera(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def federation(make_federation: Callable[..., Any], camera: Path) -> Any:
     """A device alone, with a camera."""
     cv2.imwrite(str(camera), np.full((90, 160, 3), 80, np.uint8))
-    return make_federation("device1", DOORBELL_WAIT_FOR_WORK="no", DOORBELL_CAMERA=str(camera.parent))
+    return make_federation(
+        "device1", DOORBELL_WAIT_FOR_WORK="no", DOORBELL_CAMERA=str(camera.parent)
+    )
 
 
 @pytest.fixture
@@ -52,11 +56,18 @@ def events(federation: Any) -> Iterator[EventStore]:
 
 @pytest.fixture
 def add(events: EventStore) -> Callable[..., list[int]]:
-    """Return what lets the device have seen something, and returns the numbers of the events, the newest first."""
+    """Return what lets the device have seen something, and returns the numbers of the events, the
+    newest first.
+    """
 
     def do(count: int, answers: dict[str, Answer]) -> list[int]:
-        jpegs = [cv2.imencode(".jpg", np.full((90, 160, 3), 9 * shade, np.uint8))[1] for shade in range(count)]
-        return [events.add(time.time(), "button", jpeg.tobytes(), answers).id for jpeg in jpegs][::-1]
+        jpegs = [
+            cv2.imencode(".jpg", np.full((90, 160, 3), 9 * shade, np.uint8))[1]
+            for shade in range(count)
+        ]
+        return [events.add(time.time(), "button", jpeg.tobytes(), answers).id for jpeg in jpegs][
+            ::-1
+        ]
 
     return do
 
@@ -75,7 +86,9 @@ def into_the_cards(page: Page) -> None:
 
 
 def press(page: Page, key: str, there: int) -> None:
-    """Press a key, and see which card has the focus at once; it has it still when the page is true again."""
+    """Press a key, and see which card has the focus at once; it has it still when the page is true
+    again.
+    """
     page.evaluate("window.before = document.querySelector('#seen > h2'), 0")
     page.keyboard.press(key)
     assert page.evaluate(AT) == f"card-{there}"
@@ -99,7 +112,12 @@ def test_events_are_labelled_by_keyboard_alone(
         assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
         press(page, "r", numbers[1])
         press(page, "w", numbers[2])
-        assert [labels(events, number) for number in numbers] == [{"face": True}, {"face": False}, None, None]
+        assert [labels(events, number) for number in numbers] == [
+            {"face": True},
+            {"face": False},
+            None,
+            None,
+        ]
         press(page, "k", numbers[1])
         press(page, "u", numbers[1])
         assert labels(events, numbers[1]) is None
@@ -128,7 +146,9 @@ def test_nobody_has_to_wait_between_two_events(
         expect(page.locator("[data-new]")).to_have_count(0)
         assert time.monotonic() - begun < 10
         expect(page.locator("#notice")).to_have_class("good")
-        assert [labels(events, number) for number in numbers] == [{"face": not number % 3} for number in numbers]
+        assert [labels(events, number) for number in numbers] == [
+            {"face": not number % 3} for number in numbers
+        ]
 
 
 def test_next_card_has_the_focus_where_labelled_ones_are_not_shown(
@@ -145,7 +165,9 @@ def test_next_card_has_the_focus_where_labelled_ones_are_not_shown(
         until(page, f"{AT} === 'card-{numbers[24]}'")
         page.keyboard.press("r")
         until(page, f"{AT} === 'card-{numbers[25]}'")
-        page.keyboard.press("r")  # nothing comes after it, and it is not shown any more: back to the one before
+        page.keyboard.press(
+            "r"
+        )  # nothing comes after it, and it is not shown any more: back to the one before
         until(page, f"{AT} === 'card-{numbers[21]}'")
         assert [number for number in numbers if labels(events, number)] == numbers[22:]
 
@@ -176,7 +198,12 @@ def test_keys_that_are_meant_for_something_else_label_nothing(
         page.get_by_label("Labelled or not").focus()
         page.keyboard.press("r")
         into_the_cards(page)
-        for key in ("Shift+R", "Alt+r", "Control+Delete", "w"):  # of two answers, nobody knows which is wrong
+        for key in (
+            "Shift+R",
+            "Alt+r",
+            "Control+Delete",
+            "w",
+        ):  # of two answers, nobody knows which is wrong
             page.keyboard.press(key)
         page.wait_for_timeout(500)
         assert posted == [] and labels(events, number) is None
@@ -201,13 +228,21 @@ def test_answer_says_from_where_on_it_is_yes(
 
 
 def test_everything_on_a_phone_is_large_enough_for_a_finger(
-    federation: Any, open_page: Any, events: EventStore, add: Callable[..., list[int]], photograph: Any
+    federation: Any,
+    open_page: Any,
+    events: EventStore,
+    add: Callable[..., list[int]],
+    photograph: Any,
 ) -> None:
     numbers = add(27, {"face": ANSWER})
     events.label(numbers[1], {"face": True})
-    with open_page(federation.url("device1", "/events"), viewport=PHONE, has_touch=True, is_mobile=True) as page:
+    with open_page(
+        federation.url("device1", "/events"), viewport=PHONE, has_touch=True, is_mobile=True
+    ) as page:
         expect(page.locator("#line")).to_have_text("Live")
-        page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+        page.evaluate(
+            "document.querySelectorAll('details').forEach((each) => { each.open = true; })"
+        )
         targets = "a:not(.skip), button, select, summary, input:not([type=hidden], [type=checkbox]), .choice"
         small = page.evaluate(
             f"[...document.querySelectorAll('{targets}')].map((each) => [each.getBoundingClientRect().height,"
@@ -224,9 +259,13 @@ def test_event_is_labelled_by_a_tap(
     federation: Any, open_page: Any, events: EventStore, add: Callable[..., list[int]]
 ) -> None:
     newer, older = add(2, {"face": ANSWER})
-    with open_page(federation.url("device1", "/events"), viewport=PHONE, has_touch=True, is_mobile=True) as page:
+    with open_page(
+        federation.url("device1", "/events"), viewport=PHONE, has_touch=True, is_mobile=True
+    ) as page:
         expect(page.locator("#line")).to_have_text("Live")
-        page.evaluate("addEventListener('pointerdown', (each) => { window.pointer = each.pointerType; }), 0")
+        page.evaluate(
+            "addEventListener('pointerdown', (each) => { window.pointer = each.pointerType; }), 0"
+        )
         page.tap(f"#label-right-button-{older}")
         expect(page.locator(f"#card-{older}")).to_contain_text("You said: face.")
         assert page.evaluate("window.pointer") == "touch"
@@ -263,7 +302,12 @@ def test_open_page_shows_by_itself_who_rings_elsewhere(
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_open_page_says_by_itself_how_the_camera_is(
-    federation: Any, open_page: Any, add: Callable[..., list[int]], camera: Path, photograph: Any, scheme: str
+    federation: Any,
+    open_page: Any,
+    add: Callable[..., list[int]],
+    camera: Path,
+    photograph: Any,
+    scheme: str,
 ) -> None:
     add(2, SEVERAL)
     with open_page(federation.url("device1", "/events"), color_scheme=scheme) as page:
@@ -275,12 +319,17 @@ def test_open_page_says_by_itself_how_the_camera_is(
         expect(shown).to_contain_text(re.compile(r"Camera: watching since \d{4}-"), timeout=5_000)
         page.wait_for_timeout(500)
         looked: list[str] = []
-        page.on("request", lambda each: looked.append(each.url) if each.resource_type == "fetch" else None)
+        page.on(
+            "request",
+            lambda each: looked.append(each.url) if each.resource_type == "fetch" else None,
+        )
         page.wait_for_timeout(3_000)
         assert looked == [], "nothing has changed meanwhile"
         kept = camera.read_bytes()
         camera.unlink()
-        reason = re.compile(r"no picture since \d\d:\d\d: the folder has no picture that can be read.*tried again")
+        reason = re.compile(
+            r"no picture since \d\d:\d\d: the folder has no picture that can be read.*tried again"
+        )
         expect(shown).to_contain_text(reason, timeout=20_000)
         assert Axe().run(page).violations_count == 0
         photograph(page, f"device1-events-no-camera-{scheme}")

@@ -1,4 +1,6 @@
-"""A page that is left open: it follows a training, and it survives a service that goes and comes back."""
+"""A page that is left open: it follows a training, and it survives a service that goes and comes
+back.
+"""
 
 from __future__ import annotations
 
@@ -21,22 +23,30 @@ BATCHES = 100
 
 @pytest.fixture(scope="module")
 def federation(
-    make_federation: Callable[..., Any], draw_pictures: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
+    make_federation: Callable[..., Any],
+    draw_pictures: Callable[..., None],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Any:
     """A main server, and a device whose trainings take a while: many small batches."""
     root: Path = tmp_path_factory.mktemp("many-pictures")
     draw_pictures(root, "face", "client_1", BATCHES // 2)
     return make_federation(
-        "main", "device1", DOORBELL_DATA=str(root), DOORBELL_BATCH_SIZE="1", DOORBELL_EPOCHS="100",
+        "main",
+        "device1",
+        DOORBELL_DATA=str(root),
+        DOORBELL_BATCH_SIZE="1",
+        DOORBELL_EPOCHS="100",
         DOORBELL_WAIT_FOR_WORK="no",
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
 def training(federation: Any) -> Iterator[list[requests.Response]]:
     """A training that somebody else has started; it is cancelled in the end."""
     answers: list[requests.Response] = []
-    thread = threading.Thread(target=lambda: answers.append(federation.step("device1", "/modeltrain", "POST")))
+    thread = threading.Thread(
+        target=lambda: answers.append(federation.step("device1", "/modeltrain", "POST"))
+    )
     thread.start()
     deadline = time.monotonic() + 60
     while _where(_doing(federation)) is None:
@@ -57,7 +67,9 @@ def _where(words: str) -> int | None:
     return None if found is None else BATCHES * (int(found[1]) - 1) + int(found[2])
 
 
-def test_training_is_followed_as_it_happens(federation: Any, open_page: Any, training: Any, photograph: Any) -> None:
+def test_training_is_followed_as_it_happens(
+    federation: Any, open_page: Any, training: Any, photograph: Any
+) -> None:
     with open_page(federation.url("device1")) as page:
         expect(page.locator("#line")).to_have_text("Live")
         for _ in range(5):
@@ -67,7 +79,9 @@ def test_training_is_followed_as_it_happens(federation: Any, open_page: Any, tra
                 assert time.monotonic() - begun < 10
             assert time.monotonic() - begun < 0.5
         shown = page.locator("#doing")
-        expect(shown).to_contain_text(re.compile(r"loss \d\.\d+, accuracy \d+\.\d%, about \d+ s left"))
+        expect(shown).to_contain_text(
+            re.compile(r"loss \d\.\d+, accuracy \d+\.\d%, about \d+ s left")
+        )
         rows = shown.locator("tbody tr")
         expect(rows.first).to_be_visible()
         before = rows.count()
@@ -77,10 +91,14 @@ def test_training_is_followed_as_it_happens(federation: Any, open_page: Any, tra
         photograph(page, "device1-training")
 
 
-def test_training_can_be_cancelled_and_nothing_is_lost(federation: Any, open_page: Any, training: Any) -> None:
+def test_training_can_be_cancelled_and_nothing_is_lost(
+    federation: Any, open_page: Any, training: Any
+) -> None:
     with open_page(federation.url("device1")) as page:
         page.get_by_role("button", name="Cancel Training").click()
-        expect(page.locator("#notice")).to_have_text(re.compile("^Cancelled: training face, epoch .* are kept.$"))
+        expect(page.locator("#notice")).to_have_text(
+            re.compile("^Cancelled: training face, epoch .* are kept.$")
+        )
         expect(page.get_by_role("button", name="Cancel Training")).to_have_count(0)
         expect(page.locator("[data-words]")).to_have_text("Idle.")
         deadline = time.monotonic() + 10

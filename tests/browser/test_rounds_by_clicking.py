@@ -14,8 +14,15 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import until
 
 PHONE = {"width": 360, "height": 740}
-PAGES = [("main", "/"), ("aggregator", "/"), ("device1", "/"), ("device1", "/?detector=face"), ("device1", "/events"),
-         ("device2", "/report"), ("main", "/report")]  # fmt: skip
+PAGES = [
+    ("main", "/"),
+    ("aggregator", "/"),
+    ("device1", "/"),
+    ("device1", "/?detector=face"),
+    ("device1", "/events"),
+    ("device2", "/report"),
+    ("main", "/report"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +47,17 @@ def a_round(federation: Any, open_page: Any, number: int, train: str, **options:
             page.get_by_label("What to learn").select_option("face")
             click(page, "Send Status to Federated Server", f"ready for round {number}")
             page.get_by_label("What to learn").select_option("face")
-            click(page, "Send Model to Federated Server", f"The masked update for round {number} is sent")
+            click(
+                page,
+                "Send Model to Federated Server",
+                f"The masked update for round {number} is sent",
+            )
             expect(page.locator("#shown")).to_contain_text("its update is sent")
     with open_page(federation.url("aggregator"), **options) as page:
         expect(page.locator("main")).to_contain_text("device-1")
-        click(page, "Aggregate Local Models", "The masked updates of 2 devices (device-1, device-2)")
+        click(
+            page, "Aggregate Local Models", "The masked updates of 2 devices (device-1, device-2)"
+        )
         click(page, "Send Aggregated Model to Main Server", f"The sum of round {number} is sent.")
     with open_page(federation.url("main"), **options) as page:
         click(page, "Send Aggregated Models to Federated Clients", "device-2")
@@ -66,17 +79,28 @@ def test_round_by_clicking_without_javascript(federation: Any, open_page: Any) -
 def test_step_out_of_order_says_what_to_do(federation: Any, open_page: Any) -> None:
     with open_page(federation.url("device1"), expected=("409",)) as page:
         page.get_by_label("What to learn").select_option("animal")
-        click(page, "Send Model to Federated Server", "Open /modeltrain on this device first.", kind="bad")
+        click(
+            page,
+            "Send Model to Federated Server",
+            "Open /modeltrain on this device first.",
+            kind="bad",
+        )
 
 
-def test_button_shows_at_once_that_it_works_and_is_not_pressed_twice(federation: Any, open_page: Any) -> None:
+def test_button_shows_at_once_that_it_works_and_is_not_pressed_twice(
+    federation: Any, open_page: Any
+) -> None:
     with open_page(federation.url("device2")) as page:
         asked: list[str] = []
         page.on("request", lambda each: asked.append(each.url) if each.method == "POST" else None)
         page.get_by_label("What to learn").select_option("face")
         button = page.get_by_role("button", name="Re Model Training (Locally)")
-        at_once = "[document.getElementById('notice').textContent, button.getAttribute('aria-busy')]"
-        shown = button.evaluate(f"button => {{ button.click(); button.click(); return {at_once}; }}")
+        at_once = (
+            "[document.getElementById('notice').textContent, button.getAttribute('aria-busy')]"
+        )
+        shown = button.evaluate(
+            f"button => {{ button.click(); button.click(); return {at_once}; }}"
+        )
         assert shown == ["Re Model Training (Locally): working …", "true"]
         expect(page.locator("#notice")).to_have_class("good")
         expect(button).not_to_have_attribute("aria-busy", "true")
@@ -84,8 +108,12 @@ def test_button_shows_at_once_that_it_works_and_is_not_pressed_twice(federation:
 
 
 @pytest.mark.parametrize("script", [True, False], ids=["with JavaScript", "without"])
-def test_doorbell_is_rung_and_told_what_was_right(federation: Any, open_page: Any, script: bool) -> None:
-    picture = next(Path(federation.variables["DOORBELL_DATA"]).glob("face/client_1/test/face/*.png"))
+def test_doorbell_is_rung_and_told_what_was_right(
+    federation: Any, open_page: Any, script: bool
+) -> None:
+    picture = next(
+        Path(federation.variables["DOORBELL_DATA"]).glob("face/client_1/test/face/*.png")
+    )
     with open_page(federation.url("device1", "/events"), java_script_enabled=script) as page:
         page.get_by_label("Ring with a picture").set_input_files(picture)
         page.get_by_role("button", name="Ring", exact=True).click()
@@ -97,7 +125,9 @@ def test_doorbell_is_rung_and_told_what_was_right(federation: Any, open_page: An
         event.get_by_label("face", exact=True).check()
         event.get_by_label("animal", exact=True).uncheck()
         event.get_by_role("button", name="Learn this").click()
-        expect(page.locator("#notice")).to_contain_text("no animal, face, no parcel. The next training uses it.")
+        expect(page.locator("#notice")).to_contain_text(
+            "no animal, face, no parcel. The next training uses it."
+        )
         page.goto(federation.url("device1", "/events"))
         page.get_by_role("button", name="Undo").first.click()
         expect(page.locator("#notice")).to_contain_text("Taken back")
@@ -109,12 +139,17 @@ def test_keyboard_alone_is_enough(federation: Any, open_page: Any) -> None:
         assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
         for _ in range(20):
             page.keyboard.press("Tab")
-            if page.evaluate("document.activeElement.textContent") == "Send Status to Federated Server":
+            if (
+                page.evaluate("document.activeElement.textContent")
+                == "Send Status to Federated Server"
+            ):
                 break
         assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
         page.keyboard.press("Enter")
         expect(page.locator("#notice")).to_have_class("good")
-        assert page.evaluate("document.activeElement.textContent") == "Send Status to Federated Server"
+        assert (
+            page.evaluate("document.activeElement.textContent") == "Send Status to Federated Server"
+        )
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -124,13 +159,21 @@ def test_axe_finds_nothing_and_the_page_is_photographed(
 ) -> None:
     with open_page(federation.url(service, path), color_scheme=scheme) as page:
         expect(page.locator("#line")).to_have_text("Live")
-        page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
-        page.evaluate("document.querySelectorAll('img[loading]').forEach((image) => { image.loading = 'eager'; })")
+        page.evaluate(
+            "document.querySelectorAll('details').forEach((each) => { each.open = true; })"
+        )
+        page.evaluate(
+            "document.querySelectorAll('img[loading]').forEach((image) => { image.loading = 'eager'; })"
+        )
         until(page, "[...document.images].every((image) => image.complete)")
         photograph(page, re.sub(r"\W+", "-", f"{service}{path}").strip("-") + f"-{scheme}")
-        broken = "[...document.images].filter((image) => !image.naturalWidth).map((image) => image.src)"
+        broken = (
+            "[...document.images].filter((image) => !image.naturalWidth).map((image) => image.src)"
+        )
         assert page.evaluate(broken) == []
-        options = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+        options = {
+            "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+        }
         found = Axe().run(page, options=options)
         assert found.violations_count == 0, found.generate_report()
 
@@ -147,11 +190,18 @@ def test_narrow_page_needs_no_scrolling_sideways(
 
 
 @pytest.mark.parametrize(("service", "path"), PAGES)
-def test_page_and_what_it_loads_weigh_little(federation: Any, open_page: Any, service: str, path: str) -> None:
+def test_page_and_what_it_loads_weigh_little(
+    federation: Any, open_page: Any, service: str, path: str
+) -> None:
     with open_page(federation.url(service, path)) as page:
-        until(page, "[...document.images].every((image) => image.complete || image.loading === 'lazy')")
+        until(
+            page,
+            "[...document.images].every((image) => image.complete || image.loading === 'lazy')",
+        )
         page.wait_for_timeout(300)
         entries = "[...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]"
-        weight = page.evaluate(f"{entries}.filter((each) => !each.name.endsWith('/live'))"
-                               ".reduce((sum, each) => sum + each.transferSize, 0)")  # fmt: skip
+        weight = page.evaluate(
+            f"{entries}.filter((each) => !each.name.endsWith('/live'))"
+            ".reduce((sum, each) => sum + each.transferSize, 0)"
+        )
         assert 1000 < weight <= 150_000

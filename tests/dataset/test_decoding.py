@@ -1,4 +1,6 @@
-"""Decoding: every kind of file a person may drop into a folder gives the right pixels or the right refusal."""
+"""Decoding: every kind of file a person may drop into a folder gives the right pixels or the right
+refusal.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ def png(width: int, height: int, bit_depth: int, colour_type: int, rows: bytes) 
 def corners(square: NDArray[np.uint8]) -> list[tuple[int, ...]]:
     """Top left, top right, bottom left, bottom right, each channel as 0 or 1."""
     low, high = len(square) // 4, len(square) * 3 // 4
-    return [tuple((square[y, x] > 127).astype(int).tolist()) for y in (low, high) for x in (low, high)]
+    return [
+        tuple((square[y, x] > 127).astype(int).tolist()) for y in (low, high) for x in (low, high)
+    ]
 
 
 R, G, B, W = (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1)
@@ -70,7 +74,9 @@ R, G, B, W = (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1)
         ("MPO", {"quality": 95}, 6),
     ],
 )
-def test_formats_keep_their_colour(format_: str, options: dict[str, object], tolerance: int) -> None:
+def test_formats_keep_their_colour(
+    format_: str, options: dict[str, object], tolerance: int
+) -> None:
     square = decode(encoded(Image.new("RGB", (40, 30), ORANGE), format_, **options), 16)
     assert square.shape == (16, 16, 3)
     assert square.dtype == np.uint8
@@ -108,7 +114,12 @@ def test_transparency_shows_the_backdrop() -> None:
     half = Image.new("RGBA", (8, 8), (255, 0, 0, 128))
     for format_ in ("PNG", "WEBP"):
         assert np.all(decode(encoded(clear, format_, lossless=True), 4) == BACKDROP)
-        assert np.abs(decode(encoded(half, format_, lossless=True), 4)[0, 0].astype(int) - (192, 64, 64)).max() <= 2
+        assert (
+            np.abs(
+                decode(encoded(half, format_, lossless=True), 4)[0, 0].astype(int) - (192, 64, 64)
+            ).max()
+            <= 2
+        )
 
 
 def test_transparent_palette_entry_shows_the_backdrop() -> None:
@@ -122,7 +133,9 @@ def test_cmyk_jpeg_is_neither_inverted_nor_refused() -> None:
     assert np.abs(decode(data, 8).astype(int) - (255, 55, 55)).max() <= 8
 
 
-@pytest.mark.parametrize(("value", "wanted"), [(0, 0), (257, 1), (300, 1), (32896, 128), (65535, 255)])
+@pytest.mark.parametrize(
+    ("value", "wanted"), [(0, 0), (257, 1), (300, 1), (32896, 128), (65535, 255)]
+)
 def test_16_bit_grey_is_scaled_not_clipped(value: int, wanted: int) -> None:
     data = encoded(Image.fromarray(np.full((5, 5), value, np.uint16)), "PNG")
     assert np.all(decode(data, 5) == wanted)
@@ -154,7 +167,9 @@ def test_16_bit_grey_with_alpha_is_scaled_and_composited() -> None:
     ],
 )
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP"])
-def test_exif_orientation_is_applied(format_: str, orientation: int, wanted: list[tuple[int, int, int]]) -> None:
+def test_exif_orientation_is_applied(
+    format_: str, orientation: int, wanted: list[tuple[int, int, int]]
+) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     assert corners(decode(encoded(quarters(), format_, quality=95, exif=exif), 32)) == wanted
@@ -170,7 +185,9 @@ def test_damaged_exif_does_not_lose_the_picture(tags: bytes) -> None:
 @pytest.mark.parametrize("format_", ["WEBP", "PNG"])
 def test_animation_gives_its_first_frame(format_: str) -> None:
     frames = [Image.new("RGB", (12, 12), colour) for colour in ("red", "lime", "blue")]
-    data = encoded(frames[0], format_, save_all=True, append_images=frames[1:], duration=50, lossless=True)
+    data = encoded(
+        frames[0], format_, save_all=True, append_images=frames[1:], duration=50, lossless=True
+    )
     with Image.open(io.BytesIO(data)) as animation:
         assert animation.n_frames == 3
     assert np.all(decode(data, 4) == (255, 0, 0))
@@ -197,8 +214,12 @@ def test_wide_and_flat_picture_is_averaged_and_not_sampled() -> None:
 
 @settings(deadline=None)
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 12), st.integers(0, 2**32 - 1))
-def test_shrinking_by_whole_factors_is_the_mean_of_each_area(down: int, across: int, size_px: int, seed: int) -> None:
-    pixels = np.random.default_rng(seed).integers(0, 256, (size_px * down, size_px * across, 3), np.uint8)
+def test_shrinking_by_whole_factors_is_the_mean_of_each_area(
+    down: int, across: int, size_px: int, seed: int
+) -> None:
+    pixels = np.random.default_rng(seed).integers(
+        0, 256, (size_px * down, size_px * across, 3), np.uint8
+    )
     means = pixels.reshape(size_px, down, size_px, across, 3).mean(axis=(1, 3))
     square = decode(encoded(Image.fromarray(pixels), "PNG"), size_px)
     assert np.abs(square - means).max() <= 0.5 + 1e-4
@@ -273,7 +294,10 @@ def test_picture_at_the_pixel_limit_is_decoded(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_enormous_file_is_refused() -> None:
-    assert refusal(bytes(MAX_FILE_BYTES + 1)) == "67,108,865 bytes are more than the limit of 67,108,864 bytes"
+    assert (
+        refusal(bytes(MAX_FILE_BYTES + 1))
+        == "67,108,865 bytes are more than the limit of 67,108,864 bytes"
+    )
 
 
 @settings(deadline=None)

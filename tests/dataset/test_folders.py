@@ -1,4 +1,6 @@
-"""Folders: what is read, in which order, what is left out, and what a person is told when a tree will not do."""
+"""Folders: what is read, in which order, what is left out, and what a person is told when a tree
+will not do.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,9 @@ def test_split_holds_pictures_labels_and_content_ids_in_the_same_order(root: Pat
     assert split.images.shape == (4, 8, 8, 3)
     assert (split.images.dtype, split.labels.dtype) == (np.uint8, np.uint8)
     assert split.labels.tolist() == [1, 1, 0, 0]
-    assert split.content_ids == tuple(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+    assert split.content_ids == tuple(
+        hashlib.sha256(file.read_bytes()).hexdigest() for file in files
+    )
     assert split.left_out == ()
 
 
@@ -189,7 +193,9 @@ def test_enormous_file_is_left_out_unread(root: Path, monkeypatch: pytest.Monkey
     with (root / "cat/client_1/train/cat/huge.jpg").open("wb") as file:
         file.truncate(64 * 1024 * 1024 + 1)
     read_bytes = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda p: pytest.fail("read") if "huge" in p.name else read_bytes(p))
+    monkeypatch.setattr(
+        Path, "read_bytes", lambda p: pytest.fail("read") if "huge" in p.name else read_bytes(p)
+    )
     assert "67,108,865 bytes are more than" in reasons(train(root))["huge.jpg"]
 
 
@@ -205,12 +211,18 @@ def test_unreadable_file_is_left_out(root: Path) -> None:
     assert reasons(train(root)) == {"0.png": "cannot be read: Permission denied"}
 
 
-def test_file_that_vanishes_after_listing_is_left_out(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folders, "check_file_size", lambda _: (root / "cat/client_1/train/cat/0.png").unlink(True))
+def test_file_that_vanishes_after_listing_is_left_out(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        folders, "check_file_size", lambda _: (root / "cat/client_1/train/cat/0.png").unlink(True)
+    )
     assert reasons(train(root)) == {"0.png": "cannot be read: No such file or directory"}
 
 
-def test_links_inside_root_are_followed_and_links_out_of_it_are_not(root: Path, tmp_path: Path) -> None:
+def test_links_inside_root_are_followed_and_links_out_of_it_are_not(
+    root: Path, tmp_path: Path
+) -> None:
     home = root / "cat/client_1/train"
     draw(tmp_path / "secret.png", 99)
     (home / "cat/inside.png").symlink_to("../not_cat/0.png")
@@ -252,7 +264,9 @@ def test_load_names_the_missing_folder(root: Path, lost: str, sentence: str) -> 
 def test_load_says_why_a_class_has_no_usable_picture(root: Path) -> None:
     for file in (root / "cat/client_1/train/not_cat").iterdir():
         file.write_bytes(b"")
-    with pytest.raises(DatasetError, match=r"train/not_cat has no usable picture \(empty file: 2\)"):
+    with pytest.raises(
+        DatasetError, match=r"train/not_cat has no usable picture \(empty file: 2\)"
+    ):
         train(root)
 
 
@@ -278,7 +292,9 @@ def test_repeated_finds_nothing_among_different_pictures(root: Path) -> None:
 
 @pytest.fixture
 def no_decoding(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    return lambda: monkeypatch.setattr(folders, "decode", lambda *_: pytest.fail("a picture was decoded"))
+    return lambda: monkeypatch.setattr(
+        folders, "decode", lambda *_: pytest.fail("a picture was decoded")
+    )
 
 
 def test_second_load_decodes_nothing_and_gives_the_same(
@@ -300,7 +316,11 @@ def test_each_picture_has_its_file_from_the_cache_too(
     (folder / "1b.png").mkdir()
     for _ in ("decoded", "from the cache"):
         split = train(root, cache=tmp_path / "cache")
-        assert ["/".join(path.parts[3:]) for path in split.paths] == ["cat/1.png", "not_cat/0.png", "not_cat/1.png"]
+        assert ["/".join(path.parts[3:]) for path in split.paths] == [
+            "cat/1.png",
+            "not_cat/0.png",
+            "not_cat/1.png",
+        ]
         files = [(root / path).read_bytes() for path in split.paths]
         assert split.content_ids == tuple(hashlib.sha256(data).hexdigest() for data in files)
         no_decoding()
@@ -382,7 +402,9 @@ def test_cache_that_cannot_be_written_costs_time_only(root: Path, tmp_path: Path
     assert same(train(root, cache=tmp_path / "cache"), train(root))
 
 
-def test_half_written_cache_is_never_seen(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_written_cache_is_never_seen(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full_disk(file: BinaryIO, **_: object) -> None:
         file.write(b"half")
         raise OSError(28, "No space left on device")
@@ -392,9 +414,15 @@ def test_half_written_cache_is_never_seen(root: Path, tmp_path: Path, monkeypatc
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_passing_troubles_are_not_kept(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_passing_troubles_are_not_kept(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", lambda p, r=Path.read_bytes: r(p / "x") if p.name == "1.png" else r(p))
+        patch.setattr(
+            Path,
+            "read_bytes",
+            lambda p, r=Path.read_bytes: r(p / "x") if p.name == "1.png" else r(p),
+        )
         assert set(reasons(train(root, cache=tmp_path / "cache"))) == {"1.png"}
     assert train(root, cache=tmp_path / "cache").left_out == ()
 
@@ -423,10 +451,14 @@ def test_check_decodes_nothing(root: Path) -> None:
 
 
 def test_check_names_a_root_that_is_missing_or_a_file(tmp_path: Path) -> None:
-    assert complaint(tmp_path / "gone").happened == f"The data set folder {tmp_path / 'gone'} does not exist."
+    assert (
+        complaint(tmp_path / "gone").happened
+        == f"The data set folder {tmp_path / 'gone'} does not exist."
+    )
     (tmp_path / "file").write_text("")
     assert (
-        complaint(tmp_path / "file").happened == f"{tmp_path / 'file'} is a file where the data set folder should be."
+        complaint(tmp_path / "file").happened
+        == f"{tmp_path / 'file'} is a file where the data set folder should be."
     )
 
 
@@ -441,7 +473,9 @@ def test_check_names_a_root_that_is_missing_or_a_file(tmp_path: Path) -> None:
     ],
     ids=["empty", "hidden only", "classes alone", "one client alone", "many"],
 )
-def test_check_says_what_was_found_and_what_was_expected(tmp_path: Path, made: list[str], found: str) -> None:
+def test_check_says_what_was_found_and_what_was_expected(
+    tmp_path: Path, made: list[str], found: str
+) -> None:
     for name in made:
         (tmp_path / name).mkdir(parents=True)
     error = complaint(tmp_path)
@@ -453,7 +487,9 @@ def test_check_says_what_was_found_and_what_was_expected(tmp_path: Path, made: l
 
 @pytest.mark.parametrize("deeper", ["cat", "cat/client_1"])
 def test_check_refuses_a_folder_too_deep_in_the_tree(root: Path, deeper: str) -> None:
-    assert "no folders like <detector>/<client>/train/<detector>" in complaint(root / deeper).happened
+    assert (
+        "no folders like <detector>/<client>/train/<detector>" in complaint(root / deeper).happened
+    )
 
 
 @pytest.mark.parametrize(
@@ -464,7 +500,9 @@ def test_check_refuses_a_folder_too_deep_in_the_tree(root: Path, deeper: str) ->
         ("train/not_cat/*", "{home}/train/not_cat has no files."),
     ],
 )
-def test_check_names_the_split_or_class_that_is_missing(root: Path, lost: str, sentence: str) -> None:
+def test_check_names_the_split_or_class_that_is_missing(
+    root: Path, lost: str, sentence: str
+) -> None:
     lay_out(root, "cat", client="client_2")
     home = root / "cat/client_2"
     shutil.rmtree(home / lost.removesuffix("/*"))
@@ -476,7 +514,9 @@ def test_check_names_the_split_or_class_that_is_missing(root: Path, lost: str, s
 
 def test_check_names_a_client_without_any_split(root: Path) -> None:
     (root / "bike/client_1").mkdir(parents=True)
-    assert complaint(root).happened == f"{root}/bike/client_1 has no folder 'train': it holds nothing."
+    assert (
+        complaint(root).happened == f"{root}/bike/client_1 has no folder 'train': it holds nothing."
+    )
 
 
 def test_check_names_a_detector_folder_with_an_impossible_name(root: Path) -> None:
@@ -487,7 +527,9 @@ def test_check_names_a_detector_folder_with_an_impossible_name(root: Path) -> No
 def test_importing_folders_stays_light() -> None:
     code = "import sys, dataset.folders; print(sorted({'tensorflow', 'keras', 'sklearn'} & set(sys.modules)))"
     project = Path(__file__).resolve().parents[2]
-    ran = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True
+    )
     assert ran.stdout.strip() == "[]"
 
 

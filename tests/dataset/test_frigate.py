@@ -1,4 +1,6 @@
-"""Taking over what was sorted in Frigate: into which detector and split, only once, and nothing from elsewhere."""
+"""Taking over what was sorted in Frigate: into which detector and split, only once, and nothing
+from elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def picture(seed: int, suffix: str = ".png") -> bytes:
     return bytes(cv2.imencode(suffix, pixels)[1])
 
 
-def sort(clips: Path, model: str = "pets", classes: dict[str, int] | None = None, seed: int = 100) -> Path:
+def sort(
+    clips: Path, model: str = "pets", classes: dict[str, int] | None = None, seed: int = 100
+) -> Path:
     """Lay out a model as Frigate does: sorted pictures in dataset/, unsorted ones in train/."""
     for name, count in (classes or CLASSES).items():
         folder = clips / model / "dataset" / name
@@ -62,7 +66,9 @@ def bring(clips: Path, root: Path) -> Import:
 
 
 def files(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()
+    }
 
 
 def contents(folder: Path) -> set[bytes]:
@@ -71,10 +77,14 @@ def contents(folder: Path) -> set[bytes]:
 
 def of_class(root: Path, detector: str, positive: bool, client: str = "client_1") -> set[bytes]:
     name = layout.class_names(detector, positive)[0]
-    return {data for path, data in files(root / detector / client).items() if path.split("/")[1] == name}
+    return {
+        data for path, data in files(root / detector / client).items() if path.split("/")[1] == name
+    }
 
 
-def test_each_class_becomes_a_detector_against_all_others(bring: Import, clips: Path, root: Path) -> None:
+def test_each_class_becomes_a_detector_against_all_others(
+    bring: Import, clips: Path, root: Path
+) -> None:
     assert bring() == 0
     sorted_as = {name: contents(clips / "pets" / "dataset" / name) for name in CLASSES}
     assert {path.name for path in root.iterdir()} == {"dog", "leo_the_cat"}  # none is none
@@ -99,7 +109,9 @@ def test_splits_are_decided_by_the_bytes_as_those_of_events_are(bring: Import, r
         digest = hashlib.sha256(data).hexdigest()
         assert path.split("/")[2] == split_of(digest)
     digests = [hashlib.sha256(bytes([n % 256, n // 256])).hexdigest() for n in range(5000)]
-    shares = [sum(split_of(digest) == split for digest in digests) / 5000 for split in layout.SPLITS]
+    shares = [
+        sum(split_of(digest) == split for digest in digests) / 5000 for split in layout.SPLITS
+    ]
     assert shares == pytest.approx([0.70, 0.15, 0.15], abs=0.02)
 
 
@@ -111,13 +123,19 @@ def test_doing_it_again_adds_only_what_is_new(
     assert "dog: added 30 pictures of it and 45 of anything else." in capsys.readouterr().out
     assert bring() == 0
     assert files(root) == before
-    assert "dog: added 0 pictures of it and 0 of anything else. 75 were there already." in capsys.readouterr().out
+    assert (
+        "dog: added 0 pictures of it and 0 of anything else. 75 were there already."
+        in capsys.readouterr().out
+    )
     twice = next(data for data in of_class(root, "dog", True) if data.startswith(b"\xff\xd8"))
     (clips / "pets" / "dataset" / "dog" / "a copy.png").write_bytes(twice)
     (clips / "pets" / "dataset" / "dog" / "new.png").write_bytes(picture(20_000))
     assert bring() == 0
     assert len(files(root)) == len(before) + 2  # one for each detector
-    assert "dog: added 1 pictures of it and 0 of anything else. 75 were there already." in capsys.readouterr().out
+    assert (
+        "dog: added 1 pictures of it and 0 of anything else. 75 were there already."
+        in capsys.readouterr().out
+    )
 
 
 def test_own_pictures_of_a_detector_stay(bring: Import, root: Path) -> None:
@@ -159,7 +177,9 @@ def test_folder_is_the_one_of_the_settings(
 
 
 @pytest.mark.parametrize("below", ["", "pets", "pets/dataset"], ids=["clips", "model", "dataset"])
-def test_path_may_be_any_of_three_folders(bring: Import, clips: Path, root: Path, below: str) -> None:
+def test_path_may_be_any_of_three_folders(
+    bring: Import, clips: Path, root: Path, below: str
+) -> None:
     assert bring(path=clips / below) == 0
     assert {path.name for path in root.iterdir()} == {"dog", "leo_the_cat"}
 
@@ -169,7 +189,10 @@ def test_of_several_models_one_is_named(
 ) -> None:
     sort(clips, "gate", {"open": 12, "closed": 12}, seed=500)
     assert bring() == 1
-    assert "holds several models: gate, pets. Nothing was imported. Name one with --model." in capsys.readouterr().err
+    assert (
+        "holds several models: gate, pets. Nothing was imported. Name one with --model."
+        in capsys.readouterr().err
+    )
     assert not root.exists()
     assert bring("--model", "gate") == 0
     assert {path.name for path in root.iterdir()} == {"open", "closed"}
@@ -192,8 +215,12 @@ def test_unusable_pictures_are_left_out_and_counted(
     out = capsys.readouterr().out
     left_out = next(line for line in out.splitlines() if line.startswith("Left out"))
     assert set(left_out.removeprefix("Left out: ").removesuffix(".").split(", ")) == {
-        "not an image: 1", "empty file: 1", "broken image: 1", "not a file: 2", "in several classes at once: 1",
-    }  # fmt: skip
+        "not an image: 1",
+        "empty file: 1",
+        "broken image: 1",
+        "not a file: 2",
+        "in several classes at once: 1",
+    }
     assert len(of_class(root, "dog", True)) == CLASSES["dog"]
     assert both not in files(root).values()
 
@@ -221,22 +248,46 @@ def test_names_below_the_data_set_are_safe(bring: Import, clips: Path, root: Pat
     (clips / "pets" / "dataset" / "dog" / "-rf $(reboot)\n.png").write_bytes(picture(50_000))
     assert bring() == 0
     assert picture(50_000) in of_class(root, "dog", True)
-    assert all(frozenset(Path(path).name) <= frozenset("frigate-0123456789abcdef.pngjwb") for path in files(root))
+    assert all(
+        frozenset(Path(path).name) <= frozenset("frigate-0123456789abcdef.pngjwb")
+        for path in files(root)
+    )
 
 
 @pytest.mark.parametrize(
     ("classes", "options", "said"),
     [
-        ({"dog": 3}, (), "Two classes with usable pictures are needed to learn a difference, and there is dog."),
+        (
+            {"dog": 3},
+            (),
+            "Two classes with usable pictures are needed to learn a difference, and there is dog.",
+        ),
         ({"none": 3}, (), "Two classes with usable pictures are needed"),
         ({"dog": 3, "none": 0}, (), "Two classes with usable pictures are needed"),
-        ({"dog": 3, "cat": 3}, ("--positive", "cow"), "There is no class 'cow' with usable pictures, only cat, dog."),
+        (
+            {"dog": 3, "cat": 3},
+            ("--positive", "cow"),
+            "There is no class 'cow' with usable pictures, only cat, dog.",
+        ),
         ({"dog": 3, "Dog": 3, "cat": 3}, (), "would have the same name here"),
         ({"猫": 3, "dog": 3}, (), "The class '猫' cannot name a detector."),
-        ({"dog": 3, "none": 3}, ("--model", "cars"), "holds no model 'cars' with a folder 'dataset'."),
+        (
+            {"dog": 3, "none": 3},
+            ("--model", "cars"),
+            "holds no model 'cars' with a folder 'dataset'.",
+        ),
         ({"dog": 3, "none": 3}, ("--client", "../x"), "is not the name of a client's folder"),
     ],
-    ids=["one-class", "only-none", "empty-none", "no-such-class", "alike", "no-name", "no-such-model", "client"],
+    ids=[
+        "one-class",
+        "only-none",
+        "empty-none",
+        "no-such-class",
+        "alike",
+        "no-name",
+        "no-such-model",
+        "client",
+    ],
 )
 def test_what_cannot_be_imported_changes_nothing_and_says_why(
     tmp_path: Path,
@@ -251,13 +302,19 @@ def test_what_cannot_be_imported_changes_nothing_and_says_why(
     assert not root.exists()
 
 
-def test_folder_that_is_not_there_is_named(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folder_that_is_not_there_is_named(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["import", "frigate", str(tmp_path / "gone")]) == 1
     assert f"{tmp_path / 'gone'} holds no model" in capsys.readouterr().err
 
 
-def test_too_few_pictures_are_said_to_be(tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["import", "frigate", str(sort(tmp_path / "c", classes={"dog": 1, "none": 1}))]) == 0
+def test_too_few_pictures_are_said_to_be(
+    tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        main(["import", "frigate", str(sort(tmp_path / "c", classes={"dog": 1, "none": 1}))]) == 0
+    )
     assert "Too few to fill " in capsys.readouterr().out
 
 

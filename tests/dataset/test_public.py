@@ -34,7 +34,13 @@ def lay_out(root: Path, seed: int = 0, counts: dict[str, int] | None = None) -> 
     images, labels = cifar10(40, 1)
     test_images, test_labels = cifar10(40, 2)
     return lay_out_cifar10(
-        images, labels, root, test_images=test_images, test_labels=test_labels, counts=counts or COUNTS, seed=seed
+        images,
+        labels,
+        root,
+        test_images=test_images,
+        test_labels=test_labels,
+        counts=counts or COUNTS,
+        seed=seed,
     )
 
 
@@ -50,7 +56,9 @@ def test_cifar10_becomes_a_sound_tree_with_the_wanted_counts(tmp_path: Path) -> 
     assert lay_out(tmp_path / "out") == ("animal", "vehicle") == check(tmp_path / "out")
     for detector in ("animal", "vehicle"):
         for client in CLIENTS:
-            halves = {split: {True: count // 2, False: count // 2} for split, count in COUNTS.items()}
+            halves = {
+                split: {True: count // 2, False: count // 2} for split, count in COUNTS.items()
+            }
             assert census(tmp_path / "out", detector, client) == halves
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"animal", "vehicle"}
 
@@ -96,7 +104,9 @@ def test_equal_pictures_in_the_data_set_are_used_once(tmp_path: Path) -> None:
     more, more_labels = cifar10(32, 2)
     twice, both = np.concatenate([images, images]), np.concatenate([labels, labels])
     leaked, leaked_labels = np.concatenate([images, more]), np.concatenate([labels, more_labels])
-    lay_out_cifar10(twice, both, tmp_path, test_images=leaked, test_labels=leaked_labels, counts=COUNTS)
+    lay_out_cifar10(
+        twice, both, tmp_path, test_images=leaked, test_labels=leaked_labels, counts=COUNTS
+    )
     for detector in ("animal", "vehicle"):
         files = list((tmp_path / detector).rglob("*.png"))
         assert len({path.read_bytes() for path in files}) == len(files)
@@ -123,7 +133,9 @@ def test_too_few_pictures_leave_nothing_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_failure_to_write_is_told_and_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failure_to_write_is_told_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def save(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -139,8 +151,12 @@ def test_failure_to_write_is_told_and_leaves_nothing_behind(tmp_path: Path, monk
 def lfw(
     households: int = 12, strangers: int = 40
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-    """What fetch_lfw_people(color=True) gives: faces bright, corners dark, and the first value names the person."""
-    people = np.concatenate([np.repeat(np.arange(households), 7), households + np.arange(strangers)])
+    """What fetch_lfw_people(color=True) gives: faces bright, corners dark, and the first value
+    names the person.
+    """
+    people = np.concatenate(
+        [np.repeat(np.arange(households), 7), households + np.arange(strangers)]
+    )
     people = np.random.default_rng(0).permutation(people)
     faces = np.full((len(people), 62, 47, 3), 200 / 255, np.float32)
     corners = np.full((len(people), 35, 26, 3), 50 / 255, np.float32)
@@ -165,7 +181,9 @@ def test_lfw_faces_and_corners_get_their_own_folders(tmp_path: Path) -> None:
 
 def test_lfw_keeps_everybody_in_one_split_of_one_client(tmp_path: Path) -> None:
     lay_out_lfw(*lfw(), tmp_path, counts=COUNTS)
-    groups = [set(people_in(tmp_path / "face" / client / split)) for client in CLIENTS for split in COUNTS]
+    groups = [
+        set(people_in(tmp_path / "face" / client / split)) for client in CLIENTS for split in COUNTS
+    ]
     assert sum(map(len, groups)) == len(set.union(*groups))
 
 
@@ -183,7 +201,9 @@ def test_lfw_with_too_few_people_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_fetch_lfw_reads_what_scikit_learn_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetch_lfw_reads_what_scikit_learn_keeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     home = tmp_path / "home/lfw_home"
     (home / "lfw").mkdir(parents=True)
     for name in ("pairsDevTrain.txt", "pairsDevTest.txt", "pairs.txt"):
@@ -191,13 +211,19 @@ def test_fetch_lfw_reads_what_scikit_learn_keeps(tmp_path: Path, monkeypatch: py
     photo = np.full((250, 250, 3), 90, np.uint8)
     photo[70:195, 78:172] = 210
     photo[:70, :52] = 30
-    for person, photos in [(f"Household_{i}", 5) for i in range(6)] + [(f"Stranger_{i}", 1) for i in range(12)]:
+    for person, photos in [(f"Household_{i}", 5) for i in range(6)] + [
+        (f"Stranger_{i}", 1) for i in range(12)
+    ]:
         (home / "lfw" / person).mkdir()
         for number in range(photos):
-            Image.fromarray(photo).save(home / "lfw" / person / f"{person}_{number:04}.jpg", quality=95)
+            Image.fromarray(photo).save(
+                home / "lfw" / person / f"{person}_{number:04}.jpg", quality=95
+            )
     monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path / "home"))
     monkeypatch.setattr(
-        public.lay_out_lfw, "__kwdefaults__", {"counts": {"train": 8, "valid": 4, "test": 4}, "seed": 0}
+        public.lay_out_lfw,
+        "__kwdefaults__",
+        {"counts": {"train": 8, "valid": 4, "test": 4}, "seed": 0},
     )
     assert fetch_lfw(tmp_path / "out") == ("face",)
     split = load(tmp_path / "out", "face", "client_2", "train", 1)
@@ -223,10 +249,16 @@ def test_fetch_lays_out_the_default_counts_from_the_command_line(
     args.run(args)
     assert capsys.readouterr().out == f"Laid out animal, vehicle in {tmp_path / 'out'}.\n"
     counts = census(tmp_path / "out", "animal", "client_2")
-    assert {split: sum(both.values()) for split, both in counts.items()} == {"train": 200, "valid": 40, "test": 60}
+    assert {split: sum(both.values()) for split, both in counts.items()} == {
+        "train": 200,
+        "valid": 40,
+        "test": 60,
+    }
 
 
-def test_failed_cifar10_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_cifar10_download_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail() -> None:
         raise Exception("URL fetch failure on https://example.org: None -- no network")
 
@@ -239,14 +271,20 @@ def test_failed_cifar10_download_says_what_to_do(tmp_path: Path, monkeypatch: py
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("fetch", "module"), [(fetch_cifar10, "keras"), (fetch_lfw, "sklearn.datasets")])
-def test_missing_loader_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fetch, module: str) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize(
+    ("fetch", "module"), [(fetch_cifar10, "keras"), (fetch_lfw, "sklearn.datasets")]
+)
+def test_missing_loader_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fetch, module: str
+) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(DatasetError, match=f"could not be downloaded: .*{module}"):
         fetch(tmp_path / "out")
 
 
-def test_nothing_is_downloaded_for_a_folder_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_downloaded_for_a_folder_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "keras", keras_that(lambda: pytest.fail("downloaded")))
     (tmp_path / "animal").mkdir()
     with pytest.raises(DatasetError, match="animal exists already"):

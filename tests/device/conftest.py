@@ -19,15 +19,29 @@ from shared.security.manifest import HEADER, Manifest
 from shared.settings import DeviceSettings
 
 STEP = np.float32(0.25)
-MEASURED = {"accuracy": 0.75, "precision": 0.5, "recall": 1.0, "f1": 0.625, "roc_auc": None, "pictures": 4}
+MEASURED = {
+    "accuracy": 0.75,
+    "precision": 0.5,
+    "recall": 1.0,
+    "f1": 0.625,
+    "roc_auc": None,
+    "pictures": 4,
+}
 _ALIKE = {"value": 0.75, "low": 0.25, "high": 1.0}
 _METRICS = {"accuracy": _ALIKE, "precision": _ALIKE, "recall": _ALIKE, "f1": _ALIKE}
 _UNKNOWN = dict.fromkeys(_ALIKE)
 _NONE_BETWEEN = dict.fromkeys(_METRICS, dict.fromkeys(_ALIKE, 0.0)) | {"roc_auc": _UNKNOWN}
-_FOUND = {"confusion": [[1, 1], [0, 2]], "roc": [], "reliability": [], "calibration_error": 0.125, "mistakes": []}
+_FOUND = {
+    "confusion": [[1, 1], [0, 2]],
+    "roc": [],
+    "reliability": [],
+    "calibration_error": 0.125,
+    "mistakes": [],
+}
 REPORT: dict[str, Any] = {
     "pictures": 4,
-    "figures": dict.fromkeys(("local", "global"), _METRICS | {"roc_auc": _UNKNOWN}) | {"difference": _NONE_BETWEEN},
+    "figures": dict.fromkeys(("local", "global"), _METRICS | {"roc_auc": _UNKNOWN})
+    | {"difference": _NONE_BETWEEN},
     "models": {"local": _FOUND, "global": _FOUND},
 }
 
@@ -65,7 +79,12 @@ class PretendTrainer:
         Path(job["local_model"]).write_bytes(local.to_bytes())
         Path(job["plot"]).write_bytes(b"a plot")
         epoch = {"loss": 0.1, "accuracy": 0.9, "val_loss": 0.2, "val_accuracy": 0.8, "seconds": 1.5}
-        return {"weight": 12, "history": [epoch], "left_out": {"not a picture": 2}, "repeated": self.repeated}
+        return {
+            "weight": 12,
+            "history": [epoch],
+            "left_out": {"not a picture": 2},
+            "repeated": self.repeated,
+        }
 
     def close(self) -> None:
         """Nothing was started."""
@@ -129,18 +148,26 @@ def vouched() -> Callable[..., str]:
     """Return what gives the main server's signed word for a model."""
 
     def vouch(federation: Any, model: Model) -> str:
-        return Manifest.of("doorbell", model, model.to_bytes(), 1e9).signed(federation.as_main.identity)
+        return Manifest.of("doorbell", model, model.to_bytes(), 1e9).signed(
+            federation.as_main.identity
+        )
 
     return vouch
 
 
 @pytest.fixture
 def push(vouched: Callable[..., str]) -> Callable[..., str]:
-    """Return a function that pushes a model to device 1 as the main server does, and returns what the device says."""
+    """Return a function that pushes a model to device 1 as the main server does, and returns what
+    the device says.
+    """
 
     def do(federation: Any, model: Model, manifest: str | None = None) -> str:
         headers = {HEADER: vouched(federation, model) if manifest is None else manifest}
-        return str(federation.as_main.post("http://device-1/aggmodel", model.to_bytes(), headers).json["said"])
+        return str(
+            federation.as_main.post("http://device-1/aggmodel", model.to_bytes(), headers).json[
+                "said"
+            ]
+        )
 
     return do
 

@@ -26,7 +26,9 @@ print(psutil.Process().memory_info().rss / 1e6)
 
 
 def pinned(name: str) -> set[str]:
-    return {line for line in (ROOT / name).read_text().splitlines() if line and not line.startswith("#")}
+    return {
+        line for line in (ROOT / name).read_text().splitlines() if line and not line.startswith("#")
+    }
 
 
 def test_device_rings_with_what_the_edge_requirements_name(tmp_path: Path) -> None:

@@ -22,7 +22,9 @@ def show(federation: Any, doorbell: Device) -> Callable[..., str]:
 
     def fetch(path: str = "/", status: int = 200, method: str = "GET") -> str:
         client = federation.network.apps[doorbell.settings.name].test_client()
-        response = client.open(path, method=method, headers={"Accept": "text/html", "Host": "localhost"})
+        response = client.open(
+            path, method=method, headers={"Accept": "text/html", "Host": "localhost"}
+        )
         assert response.status_code == status, response.text
         return str(response.data.decode(errors="replace"))
 
@@ -50,7 +52,9 @@ def test_new_device_says_what_to_do_first(show: Any, doorbell: Device, photograp
     assert "Holds no global model yet." in page
 
 
-def test_trained_device_shows_its_epochs_and_what_comes_next(show: Any, federation: Any, doorbell: Device) -> None:
+def test_trained_device_shows_its_epochs_and_what_comes_next(
+    show: Any, federation: Any, doorbell: Device
+) -> None:
     participation.train(doorbell, "package")
     page = show()
     assert ">Re Model Training (Locally)</button>" in page
@@ -59,7 +63,10 @@ def test_trained_device_shows_its_epochs_and_what_comes_next(show: Any, federati
     assert "Holds the global model of round 0" in page
     participation.send(doorbell, "package", participation.announce(doorbell))
     page = show()
-    assert "its update is sent" in page and "The update of round 1 is sent; the next model comes when" in page
+    assert (
+        "its update is sent" in page
+        and "The update of round 1 is sent; the next model comes when" in page
+    )
 
 
 def test_history_has_every_round(
@@ -70,7 +77,12 @@ def test_history_has_every_round(
         finish_a_round(federation, doorbell, other)
     participation.train(doorbell, "package")
     history = show().partition('id="history"')[2].partition("</table>")[0]
-    assert [row.partition("</td>")[0] for row in history.split('<tr><td class="number">')[1:]] == ["4", "3", "2", "1"]
+    assert [row.partition("</td>")[0] for row in history.split('<tr><td class="number">')[1:]] == [
+        "4",
+        "3",
+        "2",
+        "1",
+    ]
     assert history.count("<td>sent</td>") == 3 and history.count("<td>not sent</td>") == 1
 
 
@@ -89,12 +101,16 @@ def test_one_detector_is_shown_in_detail_the_picked_one_or_the_last_trained(
     assert "<h2>package</h2>" in show() and 'data-page="/"' in show()
     picked = show("/?detector=animal")
     assert "<h2>animal</h2>" in picked and "<h2>package</h2>" not in picked
-    assert 'data-page="/?detector=animal"' in picked and "<option selected>animal</option>" in picked
+    assert (
+        'data-page="/?detector=animal"' in picked and "<option selected>animal</option>" in picked
+    )
     unknown = show("/?detector=%22%3E%3Cscript%3E")
     assert "<h2>package</h2>" in unknown and "<script>" not in unknown
 
 
-def test_page_that_answers_a_button_is_looked_at_again_by_its_own_address(show: Any, doorbell: Device) -> None:
+def test_page_that_answers_a_button_is_looked_at_again_by_its_own_address(
+    show: Any, doorbell: Device
+) -> None:
     answer = show("/cancel", 409, "POST")
     assert "Nothing is being trained." in answer and 'data-page="/"' in answer
 
@@ -103,25 +119,48 @@ def test_training_that_goes_on_is_shown_with_its_epochs_and_can_be_cancelled(
     show: Any, federation: Any, doorbell: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     idle = show()
-    assert 'action="/cancel"' not in idle and "<progress data-progress" in idle and " hidden></progress>" in idle
+    assert (
+        'action="/cancel"' not in idle
+        and "<progress data-progress" in idle
+        and " hidden></progress>" in idle
+    )
     epoch = {"loss": 0.125, "accuracy": 0.9, "val_loss": 0.2, "val_accuracy": 0.8, "seconds": 1.5}
-    progress = {"do": "train", "detector": "package", "epoch": 2, "epochs": 4, "batch": 1, "batches": 2, "loss": 0.1}
+    progress = {
+        "do": "train",
+        "detector": "package",
+        "epoch": 2,
+        "epochs": 4,
+        "batch": 1,
+        "batches": 2,
+        "loss": 0.1,
+    }
     progress |= {"accuracy": 0.5, "seconds_left": 9.0, "history": [epoch]}
-    monkeypatch.setattr("device.training.worker_client.Trainer.progress", property(lambda _: progress))
+    monkeypatch.setattr(
+        "device.training.worker_client.Trainer.progress", property(lambda _: progress)
+    )
     page = show()
-    assert "training package, epoch 2 of 4, batch 1 of 2: loss 0.100, accuracy 50.0%, about 9 s left" in page
+    assert (
+        "training package, epoch 2 of 4, batch 1 of 2: loss 0.100, accuracy 50.0%, about 9 s left"
+        in page
+    )
     assert 'action="/cancel"' in page and 'value="0.375"' in page and "0.1250" in page
 
 
-def test_a_few_pictures_of_each_class_are_shown_small(show: Any, doorbell: Device, photograph: Any) -> None:
+def test_a_few_pictures_of_each_class_are_shown_small(
+    show: Any, doorbell: Device, photograph: Any
+) -> None:
     photograph(doorbell, "train", "package", 9)
     photograph(doorbell, "train", "not_object", 2)
     page = show()
     for kind, numbers in (("object", (0, 3, 6)), ("not_object", (0, 1))):
-        assert [f"train/{kind}/{number}.jpg" in page for number in range(9)] == [each in numbers for each in range(9)]
+        assert [f"train/{kind}/{number}.jpg" in page for number in range(9)] == [
+            each in numbers for each in range(9)
+        ]
 
 
-def test_picture_is_the_one_of_that_number(federation: Any, doorbell: Device, photograph: Any) -> None:
+def test_picture_is_the_one_of_that_number(
+    federation: Any, doorbell: Device, photograph: Any
+) -> None:
     photograph(doorbell, "train", "package", 4)
     reply = federation.http.get("http://device-1/picture/package/train/object/3.jpg")
     pixels = cv2.imdecode(np.frombuffer(reply.body, np.uint8), cv2.IMREAD_COLOR)
@@ -131,11 +170,21 @@ def test_picture_is_the_one_of_that_number(federation: Any, doorbell: Device, ph
 
 @pytest.mark.parametrize(
     ("path", "status"),
-    [("package/train/object/4.jpg", 404), ("package/train/not_object/0.jpg", 422), ("package/train/other/0.jpg", 404),
-     ("package/secret/object/0.jpg", 404), ("animal/train/object/0.jpg", 404), ("..%2Fx/train/object/0.jpg", 404),
-     ("Package!/train/object/0.jpg", 400), ("package/train/object/-1.jpg", 404), ("package/valid/object/0.jpg", 422)],
-)  # fmt: skip
-def test_what_is_no_picture_is_not_shown(show: Any, doorbell: Device, photograph: Any, path: str, status: int) -> None:
+    [
+        ("package/train/object/4.jpg", 404),
+        ("package/train/not_object/0.jpg", 422),
+        ("package/train/other/0.jpg", 404),
+        ("package/secret/object/0.jpg", 404),
+        ("animal/train/object/0.jpg", 404),
+        ("..%2Fx/train/object/0.jpg", 404),
+        ("Package!/train/object/0.jpg", 400),
+        ("package/train/object/-1.jpg", 404),
+        ("package/valid/object/0.jpg", 422),
+    ],
+)
+def test_what_is_no_picture_is_not_shown(
+    show: Any, doorbell: Device, photograph: Any, path: str, status: int
+) -> None:
     photograph(doorbell, "train", "package", 4)
     show(f"/picture/{path}", status)
 

@@ -37,15 +37,21 @@ time.sleep(60)
 @pytest.fixture
 def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(tmp_path / "device-1")], cwd=ROOT, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)},
-    ) as process:  # fmt: skip
+        [sys.executable, "-c", HOLDER, str(tmp_path / "device-1")],
+        cwd=ROOT,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    ) as process:
         assert process.stdout and process.stdout.readline() == "held\n"
         yield process
         process.kill()
 
 
-def test_second_process_is_refused_with_folder_and_process_id(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+def test_second_process_is_refused_with_folder_and_process_id(
+    tmp_path: Path, holder: subprocess.Popen[str]
+) -> None:
     waited: list[float] = []
 
     def sleep(seconds: float) -> None:
@@ -59,12 +65,16 @@ def test_second_process_is_refused_with_folder_and_process_id(tmp_path: Path, ho
     assert 2 <= len(waited) <= 5
 
 
-def test_process_that_is_killed_gives_the_folder_back(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+def test_process_that_is_killed_gives_the_folder_back(
+    tmp_path: Path, holder: subprocess.Popen[str]
+) -> None:
     holder.send_signal(signal.SIGKILL)
     be_alone("device-1", tmp_path / "device-1", patience_s=5.0)()
 
 
-def test_process_that_is_about_to_end_is_waited_for(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+def test_process_that_is_about_to_end_is_waited_for(
+    tmp_path: Path, holder: subprocess.Popen[str]
+) -> None:
     def sleep(_: float) -> None:
         assert holder.stdin and holder.stdout
         holder.stdin.write("\n")
@@ -97,7 +107,9 @@ def test_worker_that_is_told_to_end_gives_the_folder_back_at_once(
             time.sleep(0.01)
 
 
-def test_service_that_cannot_start_says_so_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_service_that_cannot_start_says_so_and_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DOORBELL_TRAIN_AT", "noon")
     process = _serve(tmp_path, 0)
     _, said = process.communicate(timeout=60)
@@ -119,7 +131,12 @@ def _serve(home: Path, port: int, *more: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "DOORBELL_HOME": str(home), "DOORBELL_WAIT_FOR_WORK": "no"}
     environment.pop("WEB_CONCURRENCY", None)
     return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -132,7 +149,9 @@ def _holder_of(home: Path) -> int:
 
 
 @pytest.mark.slow
-def test_second_service_ends_with_a_sentence_and_a_restarted_worker_does_not(tmp_path: Path) -> None:
+def test_second_service_ends_with_a_sentence_and_a_restarted_worker_does_not(
+    tmp_path: Path,
+) -> None:
     first = _serve(tmp_path, 0)
     try:
         worker = _holder_of(tmp_path)

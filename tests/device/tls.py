@@ -12,7 +12,9 @@ from cryptography.x509.oid import NameOID
 
 
 def write_certificate(folder: Path) -> tuple[Path, Path]:
-    """Return the files of a certificate for localhost that nobody vouches for but itself, and of its key."""
+    """Return the files of a certificate for localhost that nobody vouches for but itself, and of
+    its key.
+    """
     key, name = (
         ec.generate_private_key(ec.SECP256R1()),
         x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")]),

@@ -21,7 +21,12 @@ import requests
 from tests.ports import free_port
 
 PROJECT = Path(__file__).resolve().parents[2]
-SERVICES = {"main": "wsgi3:app", "device1": "wsgi1:app", "device2": "wsgi2:app", "aggregator": "wsgi4:app"}
+SERVICES = {
+    "main": "wsgi3:app",
+    "device1": "wsgi1:app",
+    "device2": "wsgi2:app",
+    "aggregator": "wsgi4:app",
+}
 
 
 @dataclass
@@ -48,7 +53,14 @@ class Federation:
 
     def start(self, service: str) -> None:
         """Start one service, and wait until it answers."""
-        command = ["gunicorn", "--bind", f"localhost:{self.ports[service]}", "--timeout", "600", SERVICES[service]]
+        command = [
+            "gunicorn",
+            "--bind",
+            f"localhost:{self.ports[service]}",
+            "--timeout",
+            "600",
+            SERVICES[service],
+        ]
         environment = self.environment
         if service.startswith("device"):
             environment["DOORBELL_DEVICE_URL"] = self.url(service)
@@ -56,8 +68,12 @@ class Federation:
         with (self.home / f"{service}.log").open("ab") as log:
             self.processes[service] = subprocess.Popen(
                 [str(Path(sys.executable).with_name(command[0])), *command[1:]],
-                cwd=PROJECT, env=environment, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+                cwd=PROJECT,
+                env=environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and self.processes[service].poll() is None:
             try:
@@ -70,19 +86,27 @@ class Federation:
     def log(self, service: str) -> str:
         return (self.home / f"{service}.log").read_text(errors="replace")
 
-    def step(self, service: str, path: str, method: str = "GET", accept: str = "*/*") -> requests.Response:
-        return requests.request(method, self.url(service, path), headers={"Accept": accept}, timeout=300)
+    def step(
+        self, service: str, path: str, method: str = "GET", accept: str = "*/*"
+    ) -> requests.Response:
+        return requests.request(
+            method, self.url(service, path), headers={"Accept": accept}, timeout=300
+        )
 
     def done(self, service: str, path: str, method: str = "GET") -> str:
         """Do a step that must work, and return its sentences."""
         response = self.step(service, path, method)
-        assert response.status_code == 200, f"{service}{path}: {response.status_code} {response.text}"
+        assert response.status_code == 200, (
+            f"{service}{path}: {response.status_code} {response.text}"
+        )
         return response.text
 
     def refused(self, service: str, path: str) -> str:
         """Do a step that must be refused as out of order, and return its sentences."""
         response = self.step(service, path)
-        assert response.status_code == 409, f"{service}{path}: {response.status_code} {response.text}"
+        assert response.status_code == 409, (
+            f"{service}{path}: {response.status_code} {response.text}"
+        )
         return response.text
 
     def stop(self, *services: str, sig: int = signal.SIGTERM) -> None:
@@ -97,9 +121,17 @@ class Federation:
         psutil.wait_procs(children, timeout=15)
 
     def kill(self) -> None:
-        """End all services and what they started, at once: nothing is to be learned from how they would go."""
-        alive = [psutil.Process(process.pid) for process in self.processes.values() if process.poll() is None]
-        everything = [one for process in alive for one in (*process.children(recursive=True), process)]
+        """End all services and what they started, at once: nothing is to be learned from how they
+        would go.
+        """
+        alive = [
+            psutil.Process(process.pid)
+            for process in self.processes.values()
+            if process.poll() is None
+        ]
+        everything = [
+            one for process in alive for one in (*process.children(recursive=True), process)
+        ]
         for one in everything:
             with contextlib.suppress(psutil.NoSuchProcess):
                 one.kill()
@@ -117,13 +149,17 @@ def machine_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def draw_pictures() -> Callable[..., None]:
-    """Lay out small coloured pictures for one client: a bright disc is the object, a dark square is not."""
+    """Lay out small coloured pictures for one client: a bright disc is the object, a dark square is
+    not.
+    """
 
     def draw(root: Path, detector: str, client: str, count: int = 8) -> None:
         rng = np.random.default_rng([*detector.encode(), *client.encode()])
         for split in ("train", "valid", "test"):
             for positive in (True, False):
-                folder = root / detector / client / split / (detector if positive else f"not_{detector}")
+                folder = (
+                    root / detector / client / split / (detector if positive else f"not_{detector}")
+                )
                 folder.mkdir(parents=True)
                 for index in range(count):
                     picture = rng.integers(90, 150, (64, 64, 3), dtype=np.uint8)
@@ -156,7 +192,11 @@ def make_federation(
     made: list[Federation] = []
 
     def make(*services: str, **variables: str) -> Federation:
-        base = {"DOORBELL_DATA": str(pictures), "DOORBELL_CACHE": str(machine_cache), "DOORBELL_EPOCHS": "2"}
+        base = {
+            "DOORBELL_DATA": str(pictures),
+            "DOORBELL_CACHE": str(machine_cache),
+            "DOORBELL_EPOCHS": "2",
+        }
         federation = Federation(tmp_path_factory.mktemp("home"), base | variables)
         made.append(federation)
         for service in services or SERVICES:

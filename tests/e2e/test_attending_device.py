@@ -1,4 +1,6 @@
-"""Devices that call: a run of rounds without a request to any device, one of them killed in the middle."""
+"""Devices that call: a run of rounds without a request to any device, one of them killed in the
+middle.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def rows(federation: Any, number: int, query: str) -> list[tuple[Any, ...]]:
 def until(true: Callable[[], object], federation: Any, seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < deadline, "\n".join(federation.log(name)[-2000:] for name in federation.processes)
+        assert time.monotonic() < deadline, "\n".join(
+            federation.log(name)[-2000:] for name in federation.processes
+        )
         time.sleep(0.1)
 
 
@@ -40,7 +44,9 @@ def test_devices_take_part_in_a_run_by_themselves_and_one_that_is_killed_goes_on
     )
 
     def held(number: int) -> int:
-        (newest,) = rows(federation, number, "SELECT max(round) FROM models WHERE detector = 'face'")
+        (newest,) = rows(
+            federation, number, "SELECT max(round) FROM models WHERE detector = 'face'"
+        )
         return int(newest[0] or 0)
 
     until(lambda: "device-2" in federation.done("main", "/status"), federation)
@@ -51,15 +57,25 @@ def test_devices_take_part_in_a_run_by_themselves_and_one_that_is_killed_goes_on
     federation.start("device1")
     until(lambda: held(1) >= 3 and held(2) >= 3, federation)
     for number in (1, 2):
-        trained = rows(federation, number, "SELECT round, sent FROM trainings WHERE detector = 'face' ORDER BY round")
+        trained = rows(
+            federation,
+            number,
+            "SELECT round, sent FROM trainings WHERE detector = 'face' ORDER BY round",
+        )
         assert {round_number for round_number, sent in trained if sent} >= {1, 2, 3}
-        assert rows(federation, number, "SELECT count(*) FROM scores WHERE accuracy IS NOT NULL") == [(4,)]
+        assert rows(
+            federation, number, "SELECT count(*) FROM scores WHERE accuracy IS NOT NULL"
+        ) == [(4,)]
     assert "Traceback" not in federation.log("device2")
 
 
 @pytest.mark.slow
-def test_push_to_a_device_that_never_trained_is_answered_in_time(make_federation: Callable[..., Any]) -> None:
-    federation = make_federation("main", "device1", "device2", "aggregator", DOORBELL_WAIT_FOR_WORK="no")
+def test_push_to_a_device_that_never_trained_is_answered_in_time(
+    make_federation: Callable[..., Any],
+) -> None:
+    federation = make_federation(
+        "main", "device1", "device2", "aggregator", DOORBELL_WAIT_FOR_WORK="no"
+    )
     for device in ("device1", "device2"):
         federation.done(device, "/modeltrain?detector=face")
         federation.done(device, "/sendmodel?detector=face")
@@ -68,20 +84,34 @@ def test_push_to_a_device_that_never_trained_is_answered_in_time(make_federation
     federation.stop("device1", sig=signal.SIGKILL)
     federation.start("device1")
     begun = time.monotonic()
-    assert "delivered to device-1, device-2" in federation.done("main", "/send_model_clients?detector=face")
+    assert "delivered to device-1, device-2" in federation.done(
+        "main", "/send_model_clients?detector=face"
+    )
     assert time.monotonic() - begun < 20
-    score = rows(federation, 1, "SELECT pictures FROM scores JOIN models USING (version) WHERE scores.round = 1")
+    score = rows(
+        federation,
+        1,
+        "SELECT pictures FROM scores JOIN models USING (version) WHERE scores.round = 1",
+    )
     assert score == [(16,)]
     health = requests.get(federation.url("device1", "/healthz"), timeout=5).json()
     assert health["trainer_pid"]
 
 
 @pytest.mark.slow
-def test_second_copy_of_a_device_is_refused(make_federation: Callable[..., Any], tmp_path: Path) -> None:
+def test_second_copy_of_a_device_is_refused(
+    make_federation: Callable[..., Any], tmp_path: Path
+) -> None:
     federation = make_federation("main", "device1", DOORBELL_WAIT_FOR_WORK="no")
     command = [sys.executable, "-m", "device", "--id", "1", "--bind", "localhost:0"]
     run = subprocess.run(
-        command, cwd=PROJECT, env=federation.environment, capture_output=True, text=True, timeout=60, check=False
+        command,
+        cwd=PROJECT,
+        env=federation.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert run.returncode != 0
     assert "device-1 runs already, as process " in run.stderr

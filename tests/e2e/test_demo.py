@@ -37,9 +37,14 @@ def _environment(home: Path) -> dict[str, str]:
 
 def _run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        _command(*arguments), cwd=PROJECT, env=_environment(home), capture_output=True, text=True, timeout=300,
+        _command(*arguments),
+        cwd=PROJECT,
+        env=_environment(home),
+        capture_output=True,
+        text=True,
+        timeout=300,
         check=False,
-    )  # fmt: skip
+    )
 
 
 def _listening() -> list[int]:
@@ -66,14 +71,26 @@ def _left_over(home: Path) -> list[str]:
 
 @pytest.mark.parametrize(
     ("topology", "architecture"),
-    [("secure", "efficientnet-lite0-head"), pytest.param("direct", "porch-cnn", marks=pytest.mark.long)],
+    [
+        ("secure", "efficientnet-lite0-head"),
+        pytest.param("direct", "porch-cnn", marks=pytest.mark.long),
+    ],
 )
 def test_the_demonstration_ends_by_itself_with_a_table_and_a_chart(
     topology: str, architecture: str, home: Path, pictures: Path
 ) -> None:
     run = _run(
-        home, "--exit", "--rounds", "1", "--data", str(pictures), "--topology", topology, "--architecture", architecture
-    )  # fmt: skip
+        home,
+        "--exit",
+        "--rounds",
+        "1",
+        "--data",
+        str(pictures),
+        "--topology",
+        topology,
+        "--architecture",
+        architecture,
+    )
     assert run.returncode == 0, run.stdout + run.stderr
     assert "Accuracy on the test pictures of all devices together" in run.stdout
     assert all(detector in run.stdout for detector in ("face", "animal"))
@@ -86,10 +103,14 @@ def staying(home: Path, pictures: Path) -> Iterator[subprocess.Popen[str]]:
     """A demonstration that has done its round and stays up."""
     process = subprocess.Popen(
         _command("--rounds", "1", "--data", str(pictures), "--architecture", "porch-cnn"),
-        cwd=PROJECT, env=_environment(home), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        cwd=PROJECT,
+        env=_environment(home),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - scripts in the background ignore it
-    )  # fmt: skip
+    )
     yield process
     if process.poll() is None:
         process.kill()
@@ -97,7 +118,9 @@ def staying(home: Path, pictures: Path) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.long
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_stops_everything(sig: signal.Signals, staying: subprocess.Popen[str], home: Path) -> None:
+def test_ctrl_c_stops_everything(
+    sig: signal.Signals, staying: subprocess.Popen[str], home: Path
+) -> None:
     lines = []
     for line in staying.stdout or ():
         lines.append(line)
@@ -111,7 +134,9 @@ def test_ctrl_c_stops_everything(sig: signal.Signals, staying: subprocess.Popen[
     assert _listening() == [] and _left_over(home) == []
 
 
-def test_ctrl_c_in_the_middle_of_a_round_stops_everything(staying: subprocess.Popen[str], home: Path) -> None:
+def test_ctrl_c_in_the_middle_of_a_round_stops_everything(
+    staying: subprocess.Popen[str], home: Path
+) -> None:
     deadline = time.monotonic() + 60
     while _listening() != list(PORTS) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -128,23 +153,31 @@ def test_a_busy_port_is_named_before_anything_is_started(home: Path, pictures: P
         squatter.listen()
         run = _run(home, "--exit", "--data", str(pictures))
     assert run.returncode == 1
-    assert run.stderr.startswith("Port 8002 is in use, and the device 2 needs it. Nothing was started.")
+    assert run.stderr.startswith(
+        "Port 8002 is in use, and the device 2 needs it. Nothing was started."
+    )
     assert not (home / "demo").exists()
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "wrong"])
-def test_a_folder_that_cannot_be_used_is_named_before_anything_is_started(kind: str, home: Path) -> None:
+def test_a_folder_that_cannot_be_used_is_named_before_anything_is_started(
+    kind: str, home: Path
+) -> None:
     folder = home / "mine"
     if kind != "missing":
         folder.mkdir()
     if kind == "wrong":
         (folder / "holiday.jpg").write_bytes(b"not a layout")
     run = _run(home, "--exit", "--data", str(folder))
-    assert run.returncode == 1 and str(folder) in run.stderr and "Nothing was started." in run.stderr
+    assert (
+        run.returncode == 1 and str(folder) in run.stderr and "Nothing was started." in run.stderr
+    )
     assert len(run.stderr.strip().splitlines()) == 1
 
 
-def test_a_folder_of_one_client_is_named(tmp_path: Path, draw_pictures: Callable[..., None]) -> None:
+def test_a_folder_of_one_client_is_named(
+    tmp_path: Path, draw_pictures: Callable[..., None]
+) -> None:
     draw_pictures(tmp_path, "face", "client_1", 1)
     with pytest.raises(NotReady, match="pictures of client_1 and of client_2"):
         check_pictures(tmp_path, ("client_1", "client_2"))

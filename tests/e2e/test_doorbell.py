@@ -1,4 +1,6 @@
-"""A doorbell as its owner has it, without any model: who comes rings it, and webhook and broker both hear of it."""
+"""A doorbell as its owner has it, without any model: who comes rings it, and webhook and broker
+both hear of it.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,10 @@ def broker() -> Iterator[int]:
 @pytest.fixture(scope="module")
 def visit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder to be played as a camera: three seconds of an empty porch, then somebody walks by."""
-    folder, empty = tmp_path_factory.mktemp("camera"), cv2.resize(PORCH, (640, 360), interpolation=cv2.INTER_CUBIC)
+    folder, empty = (
+        tmp_path_factory.mktemp("camera"),
+        cv2.resize(PORCH, (640, 360), interpolation=cv2.INTER_CUBIC),
+    )
     for number in range(35):
         picture = empty.copy()
         if number >= 15:
@@ -98,14 +103,22 @@ def test_who_comes_rings_and_webhook_and_broker_hear_of_it(
         with events_of(federation, 1) as events:
             (event,) = events.events(10)
             picture = events.picture(event)
-        shown = requests.get(federation.url("device1", f"/event/{event.id}.jpg"), timeout=10).content
+        shown = requests.get(
+            federation.url("device1", f"/event/{event.id}.jpg"), timeout=10
+        ).content
         federation.kill()
     assert (event.source, event.answers) == ("motion", {})
     assert shown == picture
-    assert 60 * 190 * 0.3 < in_a_coat(picture) < 60 * 190 * 1.3, "it is the picture in which somebody walks by"
+    assert 60 * 190 * 0.3 < in_a_coat(picture) < 60 * 190 * 1.3, (
+        "it is the picture in which somebody walks by"
+    )
     ((path, headers, body),) = server.got
     message = standardwebhooks.Webhook(SECRET).verify(body, headers)
-    assert (path, message["type"], message["data"]["source"]) == ("/rung", "doorbell.motion", "motion")
+    assert (path, message["type"], message["data"]["source"]) == (
+        "/rung",
+        "doorbell.motion",
+        "motion",
+    )
     assert message["data"]["id"] == told["id"] == event.id
     assert base64.b64decode(message["data"]["picture"]) == picture
     assert (told["event_type"], told["source"], told["device"]) == ("motion", "motion", "device-1")
@@ -168,7 +181,8 @@ def test_webhook_that_hangs_delays_no_ring_and_hears_of_all_of_them_in_the_end(
             took.append(time.monotonic() - begun)
             assert answer.status_code == 200, answer.text
             numbers.append(answer.json()["event"])
-        # The first one came before it hung. A machine with other work may once be slow, but a wait would be 15 s long.
+        # The first one came before it hung. A machine with other work may once be slow, but a wait
+        # would be 15 s long.
         assert statistics.median(took[1:]) < 1.0 and max(took[1:]) < 5.0, took
         told = rings(watcher.until(lambda heard: len(rings(heard)) == 6))
         assert hangs.asked == 1, "all that time it was told of the first one"
@@ -178,7 +192,11 @@ def test_webhook_that_hangs_delays_no_ring_and_hears_of_all_of_them_in_the_end(
             federation.kill()
         with events_of(federation, 2) as events:
             kept = events.events(10)[::-1]
-    assert [(event.id, event.source) for event in kept] == [(number, "upload") for number in numbers]
+    assert [(event.id, event.source) for event in kept] == [
+        (number, "upload") for number in numbers
+    ]
     assert [ring["id"] for ring in told] == numbers
-    assert [(body["type"], body["data"]["id"]) for body in server.bodies()] == [("doorbell.ring", n) for n in numbers]
+    assert [(body["type"], body["data"]["id"]) for body in server.bodies()] == [
+        ("doorbell.ring", n) for n in numbers
+    ]
     assert not any("picture" in body["data"] for body in server.bodies()), "nobody allowed that"

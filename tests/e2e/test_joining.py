@@ -1,4 +1,6 @@
-"""Joining from another machine, as a person does it: with the command line and an environment variable."""
+"""Joining from another machine, as a person does it: with the command line and an environment
+variable.
+"""
 
 from __future__ import annotations
 
@@ -38,10 +40,14 @@ def other_machine(main_machine: Any, make_federation: Callable[..., Any]) -> Cal
 def _federation(machine: Any, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "federation", *words]
     environment = machine.environment | {"COLUMNS": "200"}
-    return subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False
+    )
 
 
-def test_a_device_joins_by_a_code_that_is_good_once(main_machine: Any, other_machine: Callable[..., Any]) -> None:
+def test_a_device_joins_by_a_code_that_is_good_once(
+    main_machine: Any, other_machine: Callable[..., Any]
+) -> None:
     stranger = other_machine(DOORBELL_DEVICE_NAME="stranger")
     refused = stranger.step("device1", "/modeltrain?detector=face")
     assert refused.status_code == 403
@@ -67,17 +73,28 @@ def test_a_device_joins_by_a_code_that_is_good_once(main_machine: Any, other_mac
 
 def test_the_aggregator_gets_a_new_key_and_goes_on(main_machine: Any) -> None:
     key = main_machine.home / "secure-aggregator" / "identity.key"
-    assert main_machine.step("aggregator", "/aggregate_models?detector=face").status_code in (200, 409)
+    assert main_machine.step("aggregator", "/aggregate_models?detector=face").status_code in (
+        200,
+        409,
+    )
     before = key.read_bytes()
     main_machine.stop("aggregator")
     command = [sys.executable, "-m", "sec_agg", "--new-key"]
     run = subprocess.run(
-        command, cwd=PROJECT, env=main_machine.environment, capture_output=True, text=True, check=False
+        command,
+        cwd=PROJECT,
+        env=main_machine.environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert run.returncode == 0 and "secure-aggregator has a new key" in run.stdout, run.stderr
     assert key.read_bytes() != before
     main_machine.start("aggregator")
-    assert main_machine.step("aggregator", "/aggregate_models?detector=face").status_code in (200, 409)
+    assert main_machine.step("aggregator", "/aggregate_models?detector=face").status_code in (
+        200,
+        409,
+    )
 
 
 def test_a_member_is_renamed_gets_a_new_key_and_is_shut_out(
@@ -96,7 +113,9 @@ def test_a_member_is_renamed_gets_a_new_key_and_is_shut_out(
     gate.stop("device1")
     environment = gate.environment | {"DOORBELL_DEVICE_URL": gate.url("device1")}
     command = [sys.executable, "-m", "device", "--id", "1", "--new-key"]
-    run = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False
+    )
     assert run.returncode == 0 and "has a new key" in run.stdout, run.stderr
     assert (folder / "identity.key").read_bytes() != before
     gate.start("device1")

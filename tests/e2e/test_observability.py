@@ -1,4 +1,6 @@
-"""Figures and logs of real gunicorn processes: counted once over all workers, also those that are gone."""
+"""Figures and logs of real gunicorn processes: counted once over all workers, also those that are
+gone.
+"""
 
 from __future__ import annotations
 
@@ -30,13 +32,19 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def main(make_federation: Callable[..., Any], counted: Path) -> Any:
     """A main server of several workers, which logs JSON."""
-    variables = {"WEB_CONCURRENCY": str(WORKERS), "PROMETHEUS_MULTIPROC_DIR": str(counted), "DOORBELL_LOG": "json"}
+    variables = {
+        "WEB_CONCURRENCY": str(WORKERS),
+        "PROMETHEUS_MULTIPROC_DIR": str(counted),
+        "DOORBELL_LOG": "json",
+    }
     return make_federation("main", **variables)
 
 
 def told(main: Any, name: str, **labels: str) -> float:
     text = requests.get(main.url("main", "/metrics"), timeout=10).text
-    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    samples = [
+        sample for family in text_string_to_metric_families(text) for sample in family.samples
+    ]
     return sum(s.value for s in samples if s.name == name and labels.items() <= s.labels.items())
 
 
@@ -48,7 +56,9 @@ def test_requests_are_counted_over_all_workers_and_their_deaths(main: Any, count
     def ask(times: int) -> None:
         for number in range(times):  # each over a connection of its own
             name = f"ask-{number}"
-            answer = requests.get(main.url("main", "/status"), headers={"X-Request-ID": name}, timeout=10)
+            answer = requests.get(
+                main.url("main", "/status"), headers={"X-Request-ID": name}, timeout=10
+            )
             assert answer.headers["X-Request-ID"] == name
             requests.get(main.url("main", "/nowhere"), timeout=10)
 
@@ -67,14 +77,20 @@ def test_requests_are_counted_over_all_workers_and_their_deaths(main: Any, count
     assert told(main, "doorbell_refusals_total", reason="http-404") == 2 * ASKED
     assert told(main, "doorbell_devices") == 0
     files = list(counted.glob("*/*.db"))
-    assert len({path.stem.partition("_")[2] for path in files}) == WORKERS + 1, "more than one of them counted"
-    assert all(path.stat().st_blocks * 512 >= 1 << 17 for path in files), "a disk that is full later is no matter"
+    assert len({path.stem.partition("_")[2] for path in files}) == WORKERS + 1, (
+        "more than one of them counted"
+    )
+    assert all(path.stat().st_blocks * 512 >= 1 << 17 for path in files), (
+        "a disk that is full later is no matter"
+    )
     (folder,) = counted.iterdir()
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_log_is_json_but_for_gunicorns_first_line(main: Any) -> None:
-    requests.get(main.url("main", "/status?token=a-secret"), headers={"X-Request-ID": "log-1"}, timeout=10)
+    requests.get(
+        main.url("main", "/status?token=a-secret"), headers={"X-Request-ID": "log-1"}, timeout=10
+    )
     first, *lines = main.log("main").splitlines()
     assert "Starting gunicorn" in first
     said = [json.loads(line) for line in lines]
@@ -101,17 +117,35 @@ def test_nothing_is_left_of_a_service_that_was_killed_or_stopped(main: Any, coun
 @pytest.mark.parametrize(
     ("variable", "value", "said"),
     [
-        ("DOORBELL_LOG", "xml", "DOORBELL_LOG cannot be 'xml': it is 'text' or 'json'. The service was not started."),
-        ("PROMETHEUS_MULTIPROC_DIR", "/nowhere/at/all", "No folder for /metrics can be made: /nowhere/at/all"),
+        (
+            "DOORBELL_LOG",
+            "xml",
+            "DOORBELL_LOG cannot be 'xml': it is 'text' or 'json'. The service was not started.",
+        ),
+        (
+            "PROMETHEUS_MULTIPROC_DIR",
+            "/nowhere/at/all",
+            "No folder for /metrics can be made: /nowhere/at/all",
+        ),
     ],
     ids=["log", "metrics"],
 )
 def test_service_that_could_not_log_or_count_says_why_and_does_not_start(
     main: Any, tmp_path: Path, variable: str, value: str, said: str
 ) -> None:
-    command = [str(Path(sys.executable).with_name("gunicorn")), "--bind", f"localhost:{main.ports['device1']}"]
+    command = [
+        str(Path(sys.executable).with_name("gunicorn")),
+        "--bind",
+        f"localhost:{main.ports['device1']}",
+    ]
     environment = main.environment | {"DOORBELL_HOME": str(tmp_path), variable: value}
     run = subprocess.run(
-        [*command, "wsgi3:app"], cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=60, check=False
+        [*command, "wsgi3:app"],
+        cwd=PROJECT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert run.returncode != 0 and said in run.stderr and "Traceback" not in run.stderr

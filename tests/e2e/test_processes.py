@@ -1,4 +1,6 @@
-"""What processes do: stay responsive, survive the loss of a child, leave no orphan, start by every documented way."""
+"""What processes do: stay responsive, survive the loss of a child, leave no orphan, start by every
+documented way.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,20 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def busy(make_federation: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory, draw_pictures: Any) -> Any:
+def busy(
+    make_federation: Callable[..., Any],
+    tmp_path_factory: pytest.TempPathFactory,
+    draw_pictures: Any,
+) -> Any:
     """A main server and one device whose training takes a while."""
     root = tmp_path_factory.mktemp("many-pictures")
     draw_pictures(root, "face", "client_1", 60)
     return make_federation(
-        "main", "device1", DOORBELL_DATA=str(root), DOORBELL_EPOCHS="25", DOORBELL_ARCHITECTURE="porch-cnn"
+        "main",
+        "device1",
+        DOORBELL_DATA=str(root),
+        DOORBELL_EPOCHS="25",
+        DOORBELL_ARCHITECTURE="porch-cnn",
     )
 
 
@@ -52,7 +62,9 @@ def _train_in_background(federation: Any) -> tuple[threading.Thread, list[reques
     answers: list[requests.Response] = []
 
     def train() -> None:
-        with contextlib.suppress(requests.ConnectionError):  # the service may be killed under the request
+        with contextlib.suppress(
+            requests.ConnectionError
+        ):  # the service may be killed under the request
             answers.append(federation.step("device1", "/modeltrain"))
 
     thread = threading.Thread(target=train)
@@ -60,7 +72,9 @@ def _train_in_background(federation: Any) -> tuple[threading.Thread, list[reques
     return thread, answers
 
 
-def test_page_and_health_answer_while_a_training_runs_and_a_second_one_is_refused(busy: Any) -> None:
+def test_page_and_health_answer_while_a_training_runs_and_a_second_one_is_refused(
+    busy: Any,
+) -> None:
     thread, answers = _train_in_background(busy)
     child = _trainer(busy)
     page = busy.step("device1", "/", accept="text/html")
@@ -105,11 +119,19 @@ def test_no_web_process_loads_tensorflow(busy: Any) -> None:
     ("module", "arguments"),
     [("main_server", []), ("sec_agg", []), ("device", ["--id", "2"]), ("device", ["--id", "7"])],
 )
-def test_python_dash_m_starts_a_service(module: str, arguments: list[str], tmp_path: Path, busy: Any) -> None:
+def test_python_dash_m_starts_a_service(
+    module: str, arguments: list[str], tmp_path: Path, busy: Any
+) -> None:
     port = busy.ports["aggregator"]
     command = [sys.executable, "-m", module, *arguments, "--bind", f"localhost:{port}"]
-    environment = {**os.environ, "DOORBELL_HOME": str(tmp_path), "DOORBELL_DATA": str(tmp_path / "none")}
-    process = subprocess.Popen(command, cwd=PROJECT, env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
+    environment = {
+        **os.environ,
+        "DOORBELL_HOME": str(tmp_path),
+        "DOORBELL_DATA": str(tmp_path / "none"),
+    }
+    process = subprocess.Popen(
+        command, cwd=PROJECT, env=environment, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
@@ -129,5 +151,7 @@ def test_python_dash_m_starts_a_service(module: str, arguments: list[str], tmp_p
 def test_a_bad_setting_is_named_before_the_service_starts(tmp_path: Path) -> None:
     environment = {**os.environ, "DOORBELL_HOME": str(tmp_path), "DOORBELL_MIN_COHORT": "1"}
     command = [sys.executable, "-c", "import wsgi3"]
-    run = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False
+    )
     assert run.returncode != 0 and "DOORBELL_MIN_COHORT" in run.stderr

@@ -29,7 +29,9 @@ def _shape(answer: str) -> str:
 
 
 @pytest.mark.parametrize("topology", ["secure", "direct"])
-def test_the_curl_transcript_works_as_it_stands(topology: str, make_federation: Callable[..., Any]) -> None:
+def test_the_curl_transcript_works_as_it_stands(
+    topology: str, make_federation: Callable[..., Any]
+) -> None:
     services = ["main", "device1", "device2"] + (["aggregator"] if topology == "secure" else [])
     federation = make_federation(*services, DOORBELL_TOPOLOGY=topology)
     transcript = _transcript(topology)
@@ -39,7 +41,10 @@ def test_the_curl_transcript_works_as_it_stands(topology: str, make_federation: 
         for service, port in PORTS.items():
             here = here.replace(f"localhost:{port}", f"localhost:{federation.ports[service]}")
         run = subprocess.run(
-            ["bash", "-c", f"{here} -sS --fail-with-body"], capture_output=True, text=True, check=False
+            ["bash", "-c", f"{here} -sS --fail-with-body"],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert run.returncode == 0, f"{command}\n{run.stdout}{run.stderr}"
         assert _shape(run.stdout) == _shape(expected), command

@@ -28,11 +28,15 @@ def test_a_secure_round_in_and_out_of_order(secure: Any) -> None:
     assert "No trained face model" in secure.refused("device1", "/sendmodel?detector=face")
     assert "No masked update has arrived" in secure.refused("aggregator", "/aggregate_models")
     assert "No masked update has arrived" in secure.refused("aggregator", "/send_model_secagg")
-    assert "No aggregated model exists" in secure.refused("main", "/send_model_clients?detector=face")
+    assert "No aggregated model exists" in secure.refused(
+        "main", "/send_model_clients?detector=face"
+    )
     assert "nothing to compare" in secure.refused("device1", "/performance?detector=face")
 
     # 1 to 3, and again: repeating is safe, by GET and by POST.
-    assert "Trained for round 1 on 16 pictures" in secure.done("device1", "/modeltrain?detector=face")
+    assert "Trained for round 1 on 16 pictures" in secure.done(
+        "device1", "/modeltrain?detector=face"
+    )
     assert "ready for round 1" in secure.done("device1", "/sendstatus?detector=face")
     first = secure.done("device1", "/sendmodel?detector=face")
     assert first == secure.done("device1", "/sendmodel?detector=face", "POST")
@@ -48,14 +52,20 @@ def test_a_secure_round_in_and_out_of_order(secure: Any) -> None:
     secure.done("device2", "/sendmodel?detector=face")
     assert "device-1, device-2" in secure.done("aggregator", "/aggregate_models?detector=face")
     assert "the sum is the same" in secure.done("aggregator", "/aggregate_models?detector=face")
-    assert first == secure.done("device1", "/sendmodel?detector=face")  # the same bytes again: still safe
+    assert first == secure.done(
+        "device1", "/sendmodel?detector=face"
+    )  # the same bytes again: still safe
     secure.done("device1", "/modeltrain?detector=face")
-    assert "came too late" in secure.refused("device1", "/sendmodel?detector=face")  # new bytes: the cohort is frozen
+    assert "came too late" in secure.refused(
+        "device1", "/sendmodel?detector=face"
+    )  # new bytes: the cohort is frozen
 
     handed_over = secure.done("aggregator", "/send_model_secagg?detector=face")
     assert "Round 1 is finished" in handed_over
     assert handed_over == secure.done("aggregator", "/send_model_secagg?detector=face", "POST")
-    assert "delivered to device-1, device-2" in secure.done("main", "/send_model_clients?detector=face")
+    assert "delivered to device-1, device-2" in secure.done(
+        "main", "/send_model_clients?detector=face"
+    )
     assert "global: the model of round 1" in secure.done("device2", "/performance?detector=face")
 
     # The next round starts from the new model, without fetching it again.
@@ -96,9 +106,14 @@ def test_a_direct_round_needs_no_aggregator(direct: Any) -> None:
     direct.done("device1", "/sendmodel?detector=face")
     assert "1 of the 2 updates" in direct.refused("main", "/aggregate_models?detector=face")
     steps = run_round(at, "direct", "face")
-    assert [step.path for step in steps if step.server == at.main] == ["/aggregate_models", "/send_model_clients"]
+    assert [step.path for step in steps if step.server == at.main] == [
+        "/aggregate_models",
+        "/send_model_clients",
+    ]
     assert "sent to the main server" in steps[4].said
-    assert "Round 1 is finished" in direct.done("main", "/aggregate_models?detector=face")  # repeated: the same
+    assert "Round 1 is finished" in direct.done(
+        "main", "/aggregate_models?detector=face"
+    )  # repeated: the same
     accuracy = steps[-1].detectors["face"]["global"]["accuracy"]
     assert 0.0 <= accuracy <= 1.0
 
@@ -106,7 +121,11 @@ def test_a_direct_round_needs_no_aggregator(direct: Any) -> None:
 def test_browsers_get_a_page_with_the_ancestors_buttons(secure: Any) -> None:
     browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
     for service, labels in {
-        "device1": ["Model Training (Locally)", "Send Model to Federated Server", "Measure Model Performance"],
+        "device1": [
+            "Model Training (Locally)",
+            "Send Model to Federated Server",
+            "Measure Model Performance",
+        ],
         "aggregator": ["Aggregate Local Models", "Send Aggregated Model to Main Server"],
         "main": ["Send Aggregated Models to Federated Clients"],
     }.items():
@@ -115,16 +134,24 @@ def test_browsers_get_a_page_with_the_ancestors_buttons(secure: Any) -> None:
         assert all(label in page.text for label in labels)
         assert not re.search(r"(src|href)=\"https?://", page.text)
     answer = secure.step("device2", "/sendstatus", "POST", accept=browser)
-    assert answer.status_code == 200 and 'role="status"' in answer.text and "registered" in answer.text
+    assert (
+        answer.status_code == 200 and 'role="status"' in answer.text and "registered" in answer.text
+    )
     assert secure.step("device1", "/plot/face.png").content.startswith(b"\x89PNG")
 
 
 def test_json_errors_are_problem_details(secure: Any) -> None:
-    response = secure.step("aggregator", "/send_model_secagg?detector=animal", accept="application/json")
+    response = secure.step(
+        "aggregator", "/send_model_secagg?detector=animal", accept="application/json"
+    )
     assert response.status_code == 409
     assert response.headers["Content-Type"] == "application/problem+json"
     problem = response.json()
-    assert problem["status"] == 409 and problem["type"].startswith("urn:doorbell:problem:") and problem["detail"]
+    assert (
+        problem["status"] == 409
+        and problem["type"].startswith("urn:doorbell:problem:")
+        and problem["detail"]
+    )
 
 
 def test_the_main_servers_folder_never_holds_a_single_devices_update(secure: Any) -> None:
@@ -134,13 +161,21 @@ def test_the_main_servers_folder_never_holds_a_single_devices_update(secure: Any
 
 
 def test_one_id_follows_a_round_through_all_four_logs(secure: Any) -> None:
-    at = Addresses(secure.url("main"), secure.url("aggregator"), (secure.url("device1"), secure.url("device2")))
+    at = Addresses(
+        secure.url("main"), secure.url("aggregator"), (secure.url("device1"), secure.url("device2"))
+    )
     with under("by-hand-7"):
         run_round(at, "secure", "animal")
-    lines = {name: [line for line in secure.log(name).splitlines() if "[by-hand-7]" in line] for name in secure.ports}
+    lines = {
+        name: [line for line in secure.log(name).splitlines() if "[by-hand-7]" in line]
+        for name in secure.ports
+    }
     for device in ("device1", "device2"):
         said = " ".join(lines[device])
-        assert all(f" {path} 200 in " in said for path in ("/modeltrain", "/sendmodel", "/aggmodel", "/performance"))
+        assert all(
+            f" {path} 200 in " in said
+            for path in ("/modeltrain", "/sendmodel", "/aggmodel", "/performance")
+        )
     assert len([line for line in lines["aggregator"] if "/cmodel 200 in" in line]) == 2
     said = " ".join(lines["main"])
     assert "by secure-aggregator" in said and "animal: Round 1 is finished" in said

@@ -1,4 +1,6 @@
-"""Rounds that run by themselves over real processes, each of which is killed once; and the commands that steer them."""
+"""Rounds that run by themselves over real processes, each of which is killed once; and the commands
+that steer them.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def face(federation: Any) -> dict[str, Any]:
 def until(true: Callable[[], object], federation: Any, seconds: float = 150.0) -> None:
     deadline = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < deadline, "\n".join(federation.log(name)[-2000:] for name in federation.processes)
+        assert time.monotonic() < deadline, "\n".join(
+            federation.log(name)[-2000:] for name in federation.processes
+        )
         time.sleep(0.1)
 
 
@@ -37,7 +41,13 @@ def command(federation: Any, *arguments: str) -> subprocess.CompletedProcess[str
     """Run a command of `python -m federation` against the main server."""
     line = [sys.executable, "-m", "federation", *arguments, "--main", federation.url("main")]
     return subprocess.run(
-        line, cwd=PROJECT, env=federation.environment, capture_output=True, text=True, timeout=200, check=False
+        line,
+        cwd=PROJECT,
+        env=federation.environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
     )
 
 
@@ -45,7 +55,10 @@ def command(federation: Any, *arguments: str) -> subprocess.CompletedProcess[str
 def federation(make_federation: Callable[..., Any]) -> Any:
     """Four services that have just been started; both devices wait for work."""
     federation = make_federation(DOORBELL_MAX_REGRESSION="1")
-    until(lambda: [each["state"] for each in status(federation)["devices"]] == ["online", "online"], federation)
+    until(
+        lambda: [each["state"] for each in status(federation)["devices"]] == ["online", "online"],
+        federation,
+    )
     return federation
 
 
@@ -75,7 +88,9 @@ def test_commands_show_and_steer_what_happens(federation: Any) -> None:
     assert "A run of 1 rounds has begun with round 1." in run.stdout
     assert "Round 1 is published: 2 devices are in it." in run.stdout
     shown = json.loads(command(federation, "status", "--json").stdout)
-    newest = next(each for each in shown["detectors"] if each["detector"] == "animal")["versions"][0]
+    newest = next(each for each in shown["detectors"] if each["detector"] == "animal")["versions"][
+        0
+    ]
     assert newest["gate"] in ("passed", "rejected") and newest["score"]["pictures"] == 32
     assert "device-1" in command(federation, "status").stdout
     assert newest["version"][:12] in command(federation, "models").stdout
@@ -83,17 +98,26 @@ def test_commands_show_and_steer_what_happens(federation: Any) -> None:
     again = command(federation, "run", "--rounds", "0")
     assert again.returncode == 1 and "A run has from 1 to" in again.stderr
     first = next(
-        v for each in shown["detectors"] if each["detector"] == "animal" for v in each["versions"] if v["round"] == 0
+        v
+        for each in shown["detectors"]
+        if each["detector"] == "animal"
+        for v in each["versions"]
+        if v["round"] == 0
     )
     back = command(federation, "rollback", first["version"][:12])
-    assert back.returncode == 0 and "is in force again, as that of round" in back.stdout, back.stderr
+    assert back.returncode == 0 and "is in force again, as that of round" in back.stdout, (
+        back.stderr
+    )
     pinned = command(federation, "pin", first["version"][:12])
     assert pinned.returncode == 0 and "animal is pinned" in pinned.stdout, pinned.stderr
     refused = command(federation, "run", "--rounds", "1", "--detector", "animal")
     assert refused.returncode == 1 and "animal is pinned" in refused.stderr
     assert command(federation, "unpin", "animal").returncode == 0
 
-    assert command(federation, "run", "--rounds", "100", "--detector", "animal", "--leave").returncode == 0
+    assert (
+        command(federation, "run", "--rounds", "100", "--detector", "animal", "--leave").returncode
+        == 0
+    )
     stopped = command(federation, "stop", "--detector", "animal")
     assert stopped.returncode == 0 and "What was sent is kept" in stopped.stdout
     assert command(federation, "resume", "--detector", "animal", "--leave").returncode == 0
@@ -104,4 +128,7 @@ def test_command_that_finds_no_main_server_says_so(federation: Any) -> None:
     line = [sys.executable, "-m", "federation", "status", "--main", "http://localhost:1"]
     run = subprocess.run(line, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 1
-    assert run.stderr == "http://localhost:1 did not answer. Nothing was changed. Is the main server running there?\n"
+    assert (
+        run.stderr
+        == "http://localhost:1 did not answer. Nothing was changed. Is the main server running there?\n"
+    )

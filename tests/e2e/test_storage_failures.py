@@ -1,4 +1,6 @@
-"""Disks and databases that fail under real services: a clear sentence each time, and everything kept."""
+"""Disks and databases that fail under real services: a clear sentence each time, and everything
+kept.
+"""
 
 from __future__ import annotations
 
@@ -26,16 +28,31 @@ from shared.transport.http_client import HttpClient
 from tests.ports import free_port
 
 PROJECT = Path(__file__).resolve().parents[2]
-LIKE_ANYBODY = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+LIKE_ANYBODY = (
+    ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+)
 MODULES = [["main_server"], ["sec_agg"], ["device", "--id", "1"]]
 
 
 def start_in_vain(home: Path, module: list[str], port: int | None = None, **variables: str) -> str:
     """Start a service that cannot start, and return what it says."""
-    command = [*LIKE_ANYBODY, sys.executable, "-m", *module, "--bind", f"localhost:{port or free_port()}"]
+    command = [
+        *LIKE_ANYBODY,
+        sys.executable,
+        "-m",
+        *module,
+        "--bind",
+        f"localhost:{port or free_port()}",
+    ]
     environment = {**os.environ, "DOORBELL_HOME": str(home), **variables}
     ended = subprocess.run(
-        command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=60, check=False
+        command,
+        cwd=PROJECT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert ended.returncode != 0 and "Traceback" not in ended.stderr
     return ended.stderr
@@ -54,13 +71,17 @@ class Member:
 
     def announce(self) -> RoundSettings:
         message = {"address": f"http://{self.name}", "detectors": {"person": None}}
-        reply = self.standing.http.post_json(f"{self.url}/clientstatus", message, self.standing.main())
+        reply = self.standing.http.post_json(
+            f"{self.url}/clientstatus", message, self.standing.main()
+        )
         return parse_round_settings(reply.json["rounds"]["person"])
 
     def send(self) -> str:
         """Send a plain update, and return what is said."""
         current = self.announce()
-        body = plain_update(np.full(current.size, 0.01, np.float32), 10, current, self.name).to_bytes()
+        body = plain_update(
+            np.full(current.size, 0.01, np.float32), 10, current, self.name
+        ).to_bytes()
         reply = self.standing.http.post(f"{self.url}/cmodel", body, self.standing.main())
         return str(reply.json["said"])
 
@@ -91,7 +112,9 @@ def test_full_disk_is_said_and_nothing_is_lost(direct: Any) -> None:
     before, worker = kept(direct), worker_of(direct)
     worker.rlimit(psutil.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
     try:
-        with pytest.raises(DoorbellError, match=r"No message can be taken.*What was stored before is kept") as failed:
+        with pytest.raises(
+            DoorbellError, match=r"No message can be taken.*What was stored before is kept"
+        ) as failed:
             two.announce()
         assert str(direct.home) not in str(failed.value)
         assert requests.get(direct.url("main", "/healthz"), timeout=5).ok
@@ -112,9 +135,16 @@ def test_database_on_a_full_disk_says_so(tmp_path: Path) -> None:
     )
     Store(tmp_path).database.close()
     said = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)], cwd=PROJECT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", program, str(tmp_path)],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    assert said.stdout.startswith(StorageFailed.__name__) and "What was stored before is kept." in said.stdout
+    assert (
+        said.stdout.startswith(StorageFailed.__name__)
+        and "What was stored before is kept." in said.stdout
+    )
     assert Store(tmp_path).devices() == ()
 
 
@@ -128,7 +158,9 @@ def closed(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module[0])
-def test_service_whose_folder_cannot_be_made_says_so(closed: Path, tmp_path: Path, module: list[str]) -> None:
+def test_service_whose_folder_cannot_be_made_says_so(
+    closed: Path, tmp_path: Path, module: list[str]
+) -> None:
     said = start_in_vain(closed, module)
     assert str(closed) in said and "What was stored before is kept" in said
     assert "own its folder" in said or "Give this service's user the right to it" in said
@@ -147,8 +179,11 @@ def test_database_that_may_not_be_written_says_so(tmp_path: Path) -> None:
     )
     said = subprocess.run(
         [*LIKE_ANYBODY, sys.executable, "-c", program, str(tmp_path)],
-        cwd=PROJECT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     tmp_path.chmod(0o700)
     assert said.stdout.startswith(StorageFailed.__name__), said.stdout
     assert "cannot be written" in said.stdout or "cannot be opened" in said.stdout
@@ -167,7 +202,10 @@ def test_postgresql_may_go_and_come_back_while_services_run(
         worker = worker_of(federation)
         postgresql.stop()
         try:
-            with pytest.raises(DoorbellError, match=r"on PostgreSQL does not answer\. What was stored before is kept"):
+            with pytest.raises(
+                DoorbellError,
+                match=r"on PostgreSQL does not answer\. What was stored before is kept",
+            ):
                 one.announce()
             step = federation.step("main", "/aggregate_models")
             assert step.status_code == StorageUnavailable.status and "does not answer" in step.text
@@ -188,13 +226,21 @@ def test_second_copy_on_the_same_port_is_named(direct: Any, tmp_path: Path) -> N
     assert not (tmp_path / "main-server").exists()
 
 
-@pytest.mark.parametrize(("off", "said"), [(-3600, "the sender's clock is behind"), (3600, "the sender's is ahead")])
-def test_clock_that_is_an_hour_off_is_named_and_harms_nothing(direct: Any, off: int, said: str) -> None:
+@pytest.mark.parametrize(
+    ("off", "said"), [(-3600, "the sender's clock is behind"), (3600, "the sender's is ahead")]
+)
+def test_clock_that_is_an_hour_off_is_named_and_harms_nothing(
+    direct: Any, off: int, said: str
+) -> None:
     member = Member(direct, f"late{off % 7}")
     member.announce()
     before = kept(direct)
     wrong = HttpClient(member.standing.identity, 10, 1, clock=lambda: time.time() + off)
     with pytest.raises(DoorbellError, match=said):
-        wrong.post_json(f"{member.url}/clientstatus", {"address": "http://x", "detectors": {}}, member.standing.main())
+        wrong.post_json(
+            f"{member.url}/clientstatus",
+            {"address": "http://x", "detectors": {}},
+            member.standing.main(),
+        )
     assert kept(direct) == before
     member.announce()

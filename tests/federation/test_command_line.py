@@ -28,7 +28,12 @@ sys.exit(command_line.main([]))
 @pytest.mark.parametrize("interrupt", ["default_int_handler", "SIG_IGN"])
 def test_it_can_be_stopped_also_where_interrupts_are_ignored(interrupt: str) -> None:
     command = [sys.executable, "-c", PROGRAM, interrupt]
-    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None and process.stdout.readline() == "waiting\n"
         process.send_signal(signal.SIGTERM)
-        assert (process.wait(20), process.stderr.read() if process.stderr else "") == (130, "Stopped.\n")
+        assert (process.wait(20), process.stderr.read() if process.stderr else "") == (
+            130,
+            "Stopped.\n",
+        )

@@ -1,4 +1,6 @@
-"""Federations that are stopped anywhere and go on: four services, the undisturbed run, and what comes out of it."""
+"""Federations that are stopped anywhere and go on: four services, the undisturbed run, and what
+comes out of it.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,12 @@ from shared.round.payloads import parse_model
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parents[1]
-APPS = {"main": "wsgi3:app", "aggregator": "wsgi4:app", "device1": "wsgi1:app", "device2": "wsgi2:app"}
+APPS = {
+    "main": "wsgi3:app",
+    "aggregator": "wsgi4:app",
+    "device1": "wsgi1:app",
+    "device2": "wsgi2:app",
+}
 FOLDERS = {
     "main": "main-server",
     "aggregator": "secure-aggregator",
@@ -40,7 +47,8 @@ FOLDERS = {
 }
 DETECTOR = "face"
 PICTURES = {"client_1": 8, "client_2": 5}
-"""Per class; different numbers, so that an update that is lost or counted twice changes the mean."""
+"""Per class; different numbers, so that an update that is lost or counted twice changes the mean.
+"""
 
 ROUND = {
     "announce-2": ("device2", "/sendstatus"),
@@ -64,29 +72,42 @@ _FINISHED = """
     AND (SELECT state FROM runs WHERE detector = ?1) = 'finished'
     AND (SELECT count(*) FROM participations WHERE detector = ?1 AND delivered = version) = 2
 """
-DIRECT = {name: step for name, step in ROUND.items() if name != "hand-over"} | {"add-up": ("main", "/aggregate_models")}
+DIRECT = {name: step for name, step in ROUND.items() if name != "hand-over"} | {
+    "add-up": ("main", "/aggregate_models")
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--every-kill", action="store_true", help="kill every service in every step, not a few of them")
+    parser.addoption(
+        "--every-kill",
+        action="store_true",
+        help="kill every service in every step, not a few of them",
+    )
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
     """Say how many cases ended well, where every case was asked for."""
     if config.getoption("every_kill", False) and not config.getoption("collectonly"):
         ended = [
             report.outcome
             for kind in ("passed", "failed", "error")
             for report in terminalreporter.stats.get(kind, [])
-            if "test_killed_there" in report.nodeid and (report.when == "call" or report.outcome == "failed")
+            if "test_killed_there" in report.nodeid
+            and (report.when == "call" or report.outcome == "failed")
         ]
         terminalreporter.ensure_newline()
-        terminalreporter.write_line(f"{ended.count('passed')} of {len(ended)} cases end with the identical model")
+        terminalreporter.write_line(
+            f"{ended.count('passed')} of {len(ended)} cases end with the identical model"
+        )
 
 
 @dataclass(frozen=True)
 class Nursery:
-    """The process that services are born from, see `nursery.py`, and that of training children, see `trainers.py`."""
+    """The process that services are born from, see `nursery.py`, and that of training children, see
+    `trainers.py`.
+    """
 
     process: subprocess.Popen[str]
     trainers: subprocess.Popen[str]
@@ -99,7 +120,11 @@ class Nursery:
         start = partial(subprocess.Popen, text=True, cwd=PROJECT, env=environment, process_group=0)
         command = [sys.executable, str(HERE / "trainers.py"), "serve", str(trainers)]
         return cls(
-            start([sys.executable, str(HERE / "nursery.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE),
+            start(
+                [sys.executable, str(HERE / "nursery.py")],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            ),
             start(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL),
         )
 
@@ -121,7 +146,9 @@ class Nursery:
 
 @dataclass
 class Federation:
-    """Four services over one folder; `home` and the ports stay the same, whatever state is put into the folder."""
+    """Four services over one folder; `home` and the ports stay the same, whatever state is put into
+    the folder.
+    """
 
     home: Path
     nursery: Nursery
@@ -142,7 +169,11 @@ class Federation:
     def launch(self, service: str, **variables: str) -> None:
         """Start a service, and do not wait for it."""
         bind = f"localhost:{self.ports[service]}"
-        addresses = {"MAIN": self.url("main"), "AGGREGATOR": self.url("aggregator"), "DEVICE": self.url(service)}
+        addresses = {
+            "MAIN": self.url("main"),
+            "AGGREGATOR": self.url("aggregator"),
+            "DEVICE": self.url(service),
+        }
         environment = {
             **os.environ,
             "PYTHONPATH": str(PROJECT),
@@ -175,12 +206,16 @@ class Federation:
         del self.groups[service]
 
     def members(self, service: str) -> list[psutil.Process]:
-        """Return the processes of a service that live: gunicorn's master, its workers, and the training child."""
+        """Return the processes of a service that live: gunicorn's master, its workers, and the
+        training child.
+        """
         found = []
         for pid in psutil.pids():
             with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
                 if os.getpgid(pid) == self.groups[service]:
-                    process = psutil.Process(pid)  # a zombie with threads still has its sockets open
+                    process = psutil.Process(
+                        pid
+                    )  # a zombie with threads still has its sockets open
                     alive = process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1
                     found += [process] if alive else []
         return found
@@ -189,7 +224,9 @@ class Federation:
         """Do a step as its operator does, and return the answer, or None if there was none."""
         try:
             headers = {"Accept": "application/json"}
-            return requests.post(f"{self.url(service)}{path}?detector={DETECTOR}", headers=headers, timeout=120)
+            return requests.post(
+                f"{self.url(service)}{path}?detector={DETECTOR}", headers=headers, timeout=120
+            )
         except requests.ConnectionError:
             return None
 
@@ -197,7 +234,9 @@ class Federation:
         """Do a step that must be done, and return its figures."""
         answer = self.step(service, path)
         assert answer is not None, f"{service}{path}: no answer\n{self.logs()}"
-        assert answer.status_code == 200, f"{service}{path}: {answer.status_code} {answer.text}\n{self.logs()}"
+        assert answer.status_code == 200, (
+            f"{service}{path}: {answer.status_code} {answer.text}\n{self.logs()}"
+        )
         return dict(answer.json()["detectors"][DETECTOR])
 
     def end(self) -> None:
@@ -224,7 +263,9 @@ class Federation:
     def logs(self) -> str:
         """Return the end of what each service said."""
         paths = sorted(self.home.glob("*.log"))
-        return "\n".join(f"--- {path.stem}\n{path.read_text(errors='replace')[-3000:]}" for path in paths)
+        return "\n".join(
+            f"--- {path.stem}\n{path.read_text(errors='replace')[-3000:]}" for path in paths
+        )
 
 
 @dataclass(frozen=True)
@@ -253,22 +294,35 @@ def outcome(federation: Federation, delivered: dict[str, Any]) -> Outcome:
     blobs = {service: federation.home / folder / "blobs" for service, folder in FOLDERS.items()}
     for folder in blobs.values():
         for path in folder.glob("[0-9a-f]*"):
-            assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name, f"{path.name} is not whole"
+            assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name, (
+                f"{path.name} is not whole"
+            )
     assert delivered["delivered"] == ["device-1", "device-2"]
     model = parse_model((blobs["main"] / delivered["version"]).read_bytes())
-    rounds = _rows(federation, "main", "SELECT round, state, cohort FROM rounds WHERE detector = ? ORDER BY round")
+    rounds = _rows(
+        federation,
+        "main",
+        "SELECT round, state, cohort FROM rounds WHERE detector = ? ORDER BY round",
+    )
     assert {state for number, state, _ in rounds if number > delivered["round"]} <= {"open"}
     counted = _rows(
-        federation, "aggregator",
+        federation,
+        "aggregator",
         "SELECT round, device FROM updates WHERE detector = ? AND in_cohort ORDER BY round, device",
-    )  # fmt: skip
+    )
     return Outcome(
         version=delivered["version"],
         params=architecture(model.architecture).flatten(model.params).tobytes(),
-        rounds=[(number, state, cohort) for number, state, cohort in rounds if number <= delivered["round"]],
+        rounds=[
+            (number, state, cohort)
+            for number, state, cohort in rounds
+            if number <= delivered["round"]
+        ],
         counted=counted,
         sums=len(_containers(blobs["aggregator"], b"doorbell-aggregate/1")),
-        trained={name: _containers(blobs[name], b"doorbell-model/1") for name in ("device1", "device2")},
+        trained={
+            name: _containers(blobs[name], b"doorbell-model/1") for name in ("device1", "device2")
+        },
     )
 
 
@@ -281,7 +335,9 @@ def _rows(federation: Federation, service: str, query: str) -> list[tuple[Any, .
 
 
 def _containers(folder: Path, kind: bytes) -> frozenset[str]:
-    return frozenset(path.name for path in folder.glob("[0-9a-f]*") if kind in path.read_bytes()[:4096])
+    return frozenset(
+        path.name for path in folder.glob("[0-9a-f]*") if kind in path.read_bytes()[:4096]
+    )
 
 
 @dataclass
@@ -310,7 +366,9 @@ class Undisturbed:
         return [service for service in APPS if self.topology == "secure" or service != "aggregator"]
 
     def put(self, number: int, step: str) -> None:
-        """Put the state before a step of a round into the federation's folder; the services must be down."""
+        """Put the state before a step of a round into the federation's folder; the services must be
+        down.
+        """
         self.outcome(number)
         self.federation.variables["DOORBELL_TOPOLOGY"] = self.topology
         self.federation.put(self._state(number, step))
@@ -322,14 +380,17 @@ class Undisturbed:
         return self.outcomes[number]
 
     def finish(self, after: str) -> Outcome:
-        """Do the steps that come after one, as far as the delivery, and return what the round comes to."""
+        """Do the steps that come after one, as far as the delivery, and return what the round comes
+        to.
+        """
         names = list(self.steps)
         for name in names[names.index(after) + 1 : names.index("deliver")]:
             self.federation.done(*self.steps[name])
         return outcome(self.federation, self.federation.done(*self.steps["deliver"]))
 
     def _run(self, number: int) -> Outcome:
-        """Run a round on the state that the one before has left, and keep a copy of the state before each step.
+        """Run a round on the state that the one before has left, and keep a copy of the state
+        before each step.
 
         A copy is what the disks would hold if all services were killed between two steps.
         """
@@ -338,9 +399,15 @@ class Undisturbed:
         else:
             self.federation.variables["DOORBELL_TOPOLOGY"] = self.topology
             self.federation.put(None)
-        self.federation.begin(*self.services, KILL_TRAINERS="")  # each device with a training child of its own
+        self.federation.begin(
+            *self.services, KILL_TRAINERS=""
+        )  # each device with a training child of its own
         for name, step in self.steps.items():
-            shutil.copytree(self.federation.home, self._state(number, name), ignore=shutil.ignore_patterns("*.log"))
+            shutil.copytree(
+                self.federation.home,
+                self._state(number, name),
+                ignore=shutil.ignore_patterns("*.log"),
+            )
             if name == "measure-1":
                 break
             figures = self.federation.done(*step)
@@ -370,13 +437,19 @@ class ByThemselves:
         self.federation.put(None)
         self.federation.variables["DOORBELL_TOPOLOGY"] = "secure"
         self.federation.begin(*APPS, KILL_BACKGROUND="")
-        self._wait(lambda: len(self._main_rows("SELECT 1 FROM participations WHERE detector = ?")) == len(PICTURES))
+        self._wait(
+            lambda: (
+                len(self._main_rows("SELECT 1 FROM participations WHERE detector = ?"))
+                == len(PICTURES)
+            )
+        )
         self.federation.end()
         shutil.copytree(self.federation.home, self.folder)
         return self.run()
 
     def run(self, victim: str = "", **fragile: str) -> tuple[Outcome, list[tuple[Any, ...]]]:
-        """Start everybody and the run, start the victim again when it has died, and return what the run comes to.
+        """Start everybody and the run, start the victim again when it has died, and return what the
+        run comes to.
 
         Returns:
             What its last round came to, with all rounds before it; and what became of each version.
@@ -397,13 +470,19 @@ class ByThemselves:
 
         self._wait(is_done)
         version, number = self._main_rows(_FINISHED)[0]
-        result = outcome(federation, {"delivered": ["device-1", "device-2"], "version": version, "round": number})
-        gates = self._main_rows("SELECT round, version, gate, said FROM versions WHERE detector = ? ORDER BY round")
+        result = outcome(
+            federation, {"delivered": ["device-1", "device-2"], "version": version, "round": number}
+        )
+        gates = self._main_rows(
+            "SELECT round, version, gate, said FROM versions WHERE detector = ? ORDER BY round"
+        )
         federation.end()
         return result, gates
 
     def _start(self) -> bool:
-        """Start the run as an operator does who does not know whether he has; return whether anybody answered."""
+        """Start the run as an operator does who does not know whether he has; return whether
+        anybody answered.
+        """
         try:
             rounds = {"detector": DETECTOR, "rounds": RUN_ROUNDS}
             answer = requests.post(f"{self.federation.url('main')}/run", params=rounds, timeout=10)
@@ -426,7 +505,9 @@ class ByThemselves:
 
 
 @pytest.fixture(scope="session")
-def by_themselves(undisturbed: Callable[[str], Undisturbed], tmp_path_factory: pytest.TempPathFactory) -> ByThemselves:
+def by_themselves(
+    undisturbed: Callable[[str], Undisturbed], tmp_path_factory: pytest.TempPathFactory
+) -> ByThemselves:
     """Rounds that run by themselves, in the federation in which all other cases are run."""
     return ByThemselves(undisturbed("secure").federation, tmp_path_factory.mktemp("run") / "joined")
 
@@ -452,14 +533,20 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Iterator[Callable[[str], Undisturbed]]:
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory, pictures: Path
+) -> Iterator[Callable[[str], Undisturbed]]:
     """Return a function that gives the undisturbed run in a topology; each is made once."""
     folder, runs = tmp_path_factory.mktemp("kill"), dict[str, Undisturbed]()
     nursery = Nursery.open(folder / "trainers")
     variables = {
-        "DOORBELL_DATA": str(pictures), "DOORBELL_CACHE": str(folder / "cache"), "DOORBELL_ARCHITECTURE": "porch-cnn",
-        "DOORBELL_EPOCHS": "3", "DOORBELL_BATCH_SIZE": "4", "KILL_TRAINERS": str(folder / "trainers"),
-    }  # fmt: skip
+        "DOORBELL_DATA": str(pictures),
+        "DOORBELL_CACHE": str(folder / "cache"),
+        "DOORBELL_ARCHITECTURE": "porch-cnn",
+        "DOORBELL_EPOCHS": "3",
+        "DOORBELL_BATCH_SIZE": "4",
+        "KILL_TRAINERS": str(folder / "trainers"),
+    }
     federation = Federation(folder / "home", nursery, variables, _free_ports())
 
     def run(topology: str) -> Undisturbed:

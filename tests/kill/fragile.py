@@ -1,19 +1,23 @@
-"""A service that is killed at a chosen point, once: gunicorn serves `fragile:app` instead of the service's own app.
+"""A service that is killed at a chosen point, once: gunicorn serves `fragile:app` instead of the
+service's own app.
 
-What it serves is the real app; only the one function, transaction or answer that the point names is wrapped. Nothing
-in the project knows of it. What a service does besides answering requests is started only where rounds are to run by
-themselves; elsewhere nothing comes to the point but the step. The same file, run as a program, is a training child with
-such a point in it.
+What it serves is the real app; only the one function, transaction or answer that the point names is
+wrapped. Nothing in the project knows of it. What a service does besides answering requests is
+started only where rounds are to run by themselves; elsewhere nothing comes to the point but the
+step. The same file, run as a program, is a training child with such a point in it.
 
 Environment:
     KILL_APP    What is served, "wsgi3:app".
-    KILL_POINT  Where: "module:Class.method:moment" or "/address:moment"; "#2" behind it is the second time.
+    KILL_POINT  Where: "module:Class.method:moment" or "/address:moment"; "#2" behind it is the
+    second time.
                 Without it, nobody is killed.
-    KILL_WHOM   "service": the whole process group, that is gunicorn's master, its workers and the training child;
+    KILL_WHOM   "service": the whole process group, that is gunicorn's master, its workers and the
+    training child;
                 "process": the process that comes to the point, and nothing else.
-    KILL_MARK   A file that is made just before the kill. Where it is there already, nobody is killed any more.
-    KILL_BACKGROUND Where it is set, the service also does what it does besides answering requests.
-    KILL_TRAINERS   Where `trainers.py` listens, whose children train; without it, children of the device's own.
+    KILL_MARK   A file that is made just before the kill. Where it is there already, nobody is
+    killed any more. KILL_BACKGROUND Where it is set, the service also does what it does besides
+    answering requests. KILL_TRAINERS   Where `trainers.py` listens, whose children train; without
+    it, children of the device's own.
 
 Moments of a function:
     before, after   before it is called, after it has returned
@@ -136,7 +140,9 @@ def with_trap(app: WsgiApp, address: str, moment: str, trap: Trap) -> WsgiApp:
         here = f"{environ['PATH_INFO']}/".startswith(f"{address}/")
         if here and moment == "arrival":
             trap.spring()
-        body = app(environ, start_response)  # gunicorn sends the header with the first bytes of the body
+        body = app(
+            environ, start_response
+        )  # gunicorn sends the header with the first bytes of the body
         if here and moment == "answer":
             trap.spring()
         return body
@@ -148,23 +154,34 @@ def _point() -> tuple[str, str, Trap]:
     """Return the place, the moment and the trap that the environment describes."""
     point, _, count = os.environ["KILL_POINT"].partition("#")
     place, _, moment = point.rpartition(":")
-    return place, moment, Trap(int(count or 1), os.environ["KILL_WHOM"], Path(os.environ["KILL_MARK"]))
+    return (
+        place,
+        moment,
+        Trap(int(count or 1), os.environ["KILL_WHOM"], Path(os.environ["KILL_MARK"])),
+    )
 
 
 def _serve() -> Any:
     place, moment, trap = _point() if "KILL_POINT" in os.environ else ("", "", None)
-    in_child, trainers = place.startswith("device.training.training:"), os.environ.get("KILL_TRAINERS")
+    in_child, trainers = (
+        place.startswith("device.training.training:"),
+        os.environ.get("KILL_TRAINERS"),
+    )
     if in_child:
         _train_by(sys.executable, __file__)
     elif trainers and os.environ["KILL_APP"] in DEVICES:
-        _train_by(sys.executable, "-S", str(Path(__file__).with_name("trainers.py")), "child", trainers)
+        _train_by(
+            sys.executable, "-S", str(Path(__file__).with_name("trainers.py")), "child", trainers
+        )
     if trap and not in_child and not place.startswith("/"):
         set_trap(place, moment, trap)
     module, _, name = os.environ["KILL_APP"].partition(":")
     served = getattr(importlib.import_module(module), name)
     if trap and place.startswith("/"):
         served.wsgi_app = with_trap(served.wsgi_app, place, moment, trap)
-    return served if "KILL_BACKGROUND" in os.environ else served.wsgi_app  # of the app itself the rest is started
+    return (
+        served if "KILL_BACKGROUND" in os.environ else served.wsgi_app
+    )  # of the app itself the rest is started
 
 
 def _train_by(*command: str) -> None:

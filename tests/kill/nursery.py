@@ -1,11 +1,14 @@
-"""A process that has imported all that the services import, and forks a gunicorn from itself when it is told to.
+"""A process that has imported all that the services import, and forks a gunicorn from itself when
+it is told to.
 
-A kill test starts hundreds of services. Started so, one is there in a fraction of the time that its imports take, and
-is otherwise what `gunicorn ...` is: a master in a process group of its own, with its workers. The nursery itself runs
-no service, so whoever is born here remembers nothing of who was killed.
+A kill test starts hundreds of services. Started so, one is there in a fraction of the time that its
+imports take, and is otherwise what `gunicorn ...` is: a master in a process group of its own, with
+its workers. The nursery itself runs no service, so whoever is born here remembers nothing of who
+was killed.
 
-It reads lines of JSON: `arguments` of gunicorn, the whole `environment`, and where the `log` is. It answers each with
-the process id. When its standard input closes, it kills all that came from it, and ends.
+It reads lines of JSON: `arguments` of gunicorn, the whole `environment`, and where the `log` is. It
+answers each with the process id. When its standard input closes, it kills all that came from it,
+and ends.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
-"""Whoever is killed, wherever: once the step is repeated, the round ends with the same model bit for bit.
+"""Whoever is killed, wherever: once the step is repeated, the round ends with the same model bit
+for bit.
 
-So do rounds that run by themselves, where the main server is killed in whatever decides what comes next, and nobody
-repeats anything: it is started again, and goes on from what is written down.
+So do rounds that run by themselves, where the main server is killed in whatever decides what comes
+next, and nobody repeats anything: it is started again, and goes on from what is written down.
 
-`pytest` runs a few of the cases; `make test-kill` runs them all. A case names the step, who is killed in it, and the
-point where that happens; `fragile.py` describes the points. SIGKILL takes a process and not the machine: what a power
-cut may do to unsynced files is not shown here.
+`pytest` runs a few of the cases; `make test-kill` runs them all. A case names the step, who is
+killed in it, and the point where that happens; `fragile.py` describes the points. SIGKILL takes a
+process and not the machine: what a power cut may do to unsynced files is not shown here.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Case:
         step: Name of the step.
         victim: Who is killed, by itself or called by another.
         point: "Class.method:moment" or "/address:moment".
-        whom: "service", or "process": one of two workers, or the training child, and the service goes on.
+        whom: "service", or "process": one of two workers, or the training child, and the service
+            goes on.
         topology: "secure" or "direct".
         round: Number of the round.
     """
@@ -49,12 +51,18 @@ class Case:
 
     def __str__(self) -> str:
         where = self.point.replace("/", "").replace(":", ".")
-        also = [self.topology] * (self.topology != "secure") + [f"round{self.round}"] * (self.round > 1)
-        return "-".join([*also, self.step, self.victim, where, *["one-process"] * (self.whom == "process")])
+        also = [self.topology] * (self.topology != "secure") + [f"round{self.round}"] * (
+            self.round > 1
+        )
+        return "-".join(
+            [*also, self.step, self.victim, where, *["one-process"] * (self.whom == "process")]
+        )
 
     @property
     def at_start(self) -> bool:
-        """Whether the victim dies as it starts for the very first time, before the step, which is its first."""
+        """Whether the victim dies as it starts for the very first time, before the step, which is
+        its first.
+        """
         return self.point.rpartition(":")[0] in AT_START
 
     @property
@@ -75,7 +83,9 @@ class Case:
 
 
 def at(step: str, victim: str, *points: str, **more: Any) -> list[Case]:
-    """Return a case for each point of a victim in a step; "a|b" after the last colon are several moments."""
+    """Return a case for each point of a victim in a step; "a|b" after the last colon are several
+    moments.
+    """
     cases = []
     for point in points:
         place, _, moments = point.rpartition(":")
@@ -97,7 +107,13 @@ MORE = [
     *at("announce-1", "device1", "Identity.open:temporary"),
     *at("send-1", "aggregator", "Identity.open:renamed", "Store.__init__:after"),
     # The first device joins, and round 1 is opened for it.
-    *at("announce-2", "main", "BlobStore.put:temporary", "Store.add_version:commit", "Store.open_round:after"),
+    *at(
+        "announce-2",
+        "main",
+        "BlobStore.put:temporary",
+        "Store.add_version:commit",
+        "Store.open_round:after",
+    ),
     # The second device joins.
     *at("announce-1", "main", "Store.admit:commit", "/join:answer"),
     *at("announce-1", "device1", "Membership.save:temporary|after"),
@@ -110,11 +126,21 @@ MORE = [
     *at("ready-1", "main", "Store.note_device:before|commit|after", "/clientstatus:answer"),
     *at("ready-1", "device1", "Store.remember_round:before|commit|after", "/sendstatus:answer"),
     # It sends; the aggregator joins, and hears of the round.
-    *at("send-1", "device1", "BlobStore.put:before|temporary|renamed", "Store.keep_update:before|commit"),
+    *at(
+        "send-1",
+        "device1",
+        "BlobStore.put:before|temporary|renamed",
+        "Store.keep_update:before|commit",
+    ),
     *at("send-1", "device1", "Store.note_sent:before|commit|after", "/sendmodel:answer"),
     *at("send-1", "aggregator", "Membership.save:before|temporary|renamed|after"),
     *at("send-1", "aggregator", "Store.remember_round:before|commit|after"),
-    *at("send-1", "aggregator", "BlobStore.put:before|temporary|renamed", "Store.keep_update:before|after"),
+    *at(
+        "send-1",
+        "aggregator",
+        "BlobStore.put:before|temporary|renamed",
+        "Store.keep_update:before|after",
+    ),
     *at("send-1", "aggregator", "/cmodel:arrival", "/cmodel:answer"),
     *at("send-1", "aggregator", "Store.keep_update:after", whom="process"),
     *at("send-1", "main", "/join:arrival", "Store.admit:before|commit|after", "/join:answer"),
@@ -122,7 +148,9 @@ MORE = [
     *at("send-2", "aggregator", "Store.keep_update:before|commit|after", "/cmodel:answer"),
     *at("send-2", "device2", "Store.keep_update:after", "Store.note_sent:before"),
     # The aggregator adds up, once.
-    *at("add-up", "main", "/roster:answer", "Store.vouch:before|commit|after", "/check_seeds:answer"),
+    *at(
+        "add-up", "main", "/roster:answer", "Store.vouch:before|commit|after", "/check_seeds:answer"
+    ),
     *at("add-up", "main", "Store.vouch:after", whom="process"),
     *at("add-up", "aggregator", "Store.freeze:before|commit", "BlobStore.put:before|renamed"),
     *at("add-up", "aggregator", "Store.keep_sum:before|commit|after", "/aggregate_models:answer"),
@@ -130,11 +158,18 @@ MORE = [
     # The main server takes the sum, steps the model and publishes it.
     *at("hand-over", "main", "/secagg_model:arrival", "BlobStore.put:before|temporary|renamed"),
     *at("hand-over", "main", "Store.publish:before|after"),
-    *at("hand-over", "aggregator", "Store.note_delivery:before|commit|after", "/send_model_secagg:answer"),
+    *at(
+        "hand-over",
+        "aggregator",
+        "Store.note_delivery:before|commit|after",
+        "/send_model_secagg:answer",
+    ),
     *at("hand-over", "aggregator", "Store.note_delivery:before", whom="process"),
     # It gives it to the devices.
     *at("deliver", "main", "Store.release:before|commit|after"),
-    *at("deliver", "main", "Store.note_delivery:before|commit|after", "Store.note_delivery:after#2"),
+    *at(
+        "deliver", "main", "Store.note_delivery:before|commit|after", "Store.note_delivery:after#2"
+    ),
     *at("deliver", "main", "/send_model_clients:answer"),
     *at("deliver", "main", "Store.note_delivery:after", whom="process"),
     *at("deliver", "device1", "/aggmodel:arrival", "BlobStore.put:before|temporary|renamed"),
@@ -149,9 +184,21 @@ MORE = [
     *at("hand-over", "main", "Store.publish:commit|after", round=2),
     *at("deliver", "device2", "Store.hold:commit", round=2),
     # Without an aggregator.
-    *at("send-1", "main", "BlobStore.put:temporary", "Store.keep_plain_update:before|commit|after", topology="direct"),
+    *at(
+        "send-1",
+        "main",
+        "BlobStore.put:temporary",
+        "Store.keep_plain_update:before|commit|after",
+        topology="direct",
+    ),
     *at("send-2", "main", "/cmodel:answer", topology="direct"),
-    *at("add-up", "main", "BlobStore.put:renamed", "Store.publish:before|commit|after", topology="direct"),
+    *at(
+        "add-up",
+        "main",
+        "BlobStore.put:renamed",
+        "Store.publish:before|commit|after",
+        topology="direct",
+    ),
     *at("add-up", "main", "/aggregate_models:answer", topology="direct"),
     *at("deliver", "device1", "Store.hold:commit", topology="direct"),
 ]
@@ -163,7 +210,10 @@ IN_RUN = [
     "/run:answer",
     *(f"Store.ask:{moment}" for moment in ("before", "commit", "after")),
     # A device says what it has, and is told what to do; later as well as the first time.
-    *(f"Store.note_status:{moment}" for moment in ("before", "commit", "after", "commit#2", "after#5")),
+    *(
+        f"Store.note_status:{moment}"
+        for moment in ("before", "commit", "after", "commit#2", "after#5")
+    ),
     *("/work:arrival", "/work:answer", "/work:answer#3"),
     # The updates are there: the round is to be summed, and is.
     *(f"Store.make_due:{moment}" for moment in ("before", "commit", "after")),
@@ -172,7 +222,11 @@ IN_RUN = [
     # What the devices say of the new version is weighed, and the next round is opened.
     *(f"Store.judge:{moment}" for moment in ("before", "after", "before#2", "commit#2", "after#2")),
     *(f"Store.open_round:{moment}" for moment in ("before", "commit", "after")),
-    *(f"Store.{step}:{moment}#2" for step in ("ask", "make_due", "publish") for moment in ("commit", "after")),
+    *(
+        f"Store.{step}:{moment}#2"
+        for step in ("ask", "make_due", "publish")
+        for moment in ("commit", "after")
+    ),
     # The last round is over.
     *(f"Store.move_run:{moment}" for moment in ("before", "commit", "after")),
 ]
@@ -182,7 +236,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "point" in metafunc.fixturenames:
         every = metafunc.config.getoption("every_kill", False)
         points = IN_RUN if every else [pytest.param(IN_RUN[0], marks=pytest.mark.long)]
-        metafunc.parametrize("point", points, ids=lambda point: point.replace("/", "").replace(":", "."))
+        metafunc.parametrize(
+            "point", points, ids=lambda point: point.replace("/", "").replace(":", ".")
+        )
     if "case" in metafunc.fixturenames:
         cases = FEW + MORE * bool(metafunc.config.getoption("every_kill", False))
         # One topology and round after the other, since each is run undisturbed first.
@@ -215,7 +271,9 @@ def _die_at_start(run: Any, case: Case, fragile: dict[str, str]) -> None:
     federation.forget(case.victim)
     federation.launch(case.victim, **fragile)
     federation.await_death(case.victim)
-    assert Path(fragile["KILL_MARK"]).exists(), f"{case.point} was never reached:\n{federation.logs()}"
+    assert Path(fragile["KILL_MARK"]).exists(), (
+        f"{case.point} was never reached:\n{federation.logs()}"
+    )
     federation.begin(*run.services)
 
 
@@ -226,21 +284,31 @@ def _die_in_step(run: Any, case: Case, fragile: dict[str, str]) -> None:
     federation.begin(*[other for other in run.services if other != case.victim])
     federation.await_health(case.victim)
     answer = federation.step(service, path)
-    assert Path(fragile["KILL_MARK"]).exists(), f"{case.point} was never reached: {answer and answer.text}"
+    assert Path(fragile["KILL_MARK"]).exists(), (
+        f"{case.point} was never reached: {answer and answer.text}"
+    )
     if case.whom == "service":
         federation.await_death(case.victim)
         federation.begin(case.victim)
     if case.in_child:
-        assert answer is not None and answer.status_code == 500 and "was killed by SIGKILL" in answer.text
+        assert (
+            answer is not None
+            and answer.status_code == 500
+            and "was killed by SIGKILL" in answer.text
+        )
     elif service == case.victim:
         assert answer is None
     elif case.whom == "process":
-        assert answer is not None and answer.status_code == 200, "the other worker answers the next attempt"
+        assert answer is not None and answer.status_code == 200, (
+            "the other worker answers the next attempt"
+        )
     else:
         assert answer is not None and answer.status_code in (200, 503)
 
 
-def test_killed_there_the_run_ends_with_the_same_model(point: str, by_themselves: Any, tmp_path: Path) -> None:
+def test_killed_there_the_run_ends_with_the_same_model(
+    point: str, by_themselves: Any, tmp_path: Path
+) -> None:
     expected, mark = by_themselves.expected, tmp_path / "mark"
     fragile = Case("run", "main", point).variables | {"KILL_MARK": str(mark)}
     try:

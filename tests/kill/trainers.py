@@ -1,10 +1,13 @@
-"""A process that has imported TensorFlow, and forks training children from itself; a device is given them as its own.
+"""A process that has imported TensorFlow, and forks training children from itself; a device is
+given them as its own.
 
-Importing TensorFlow takes longer than everything else in a kill test together, and nothing of TensorFlow runs before
-its first use, so a child that was forked after the import is what `python -m device.training.worker` is a moment later.
+Importing TensorFlow takes longer than everything else in a kill test together, and nothing of
+TensorFlow runs before its first use, so a child that was forked after the import is what `python -m
+device.training.worker` is a moment later.
 
     trainers.py serve SOCKET    the process that forks
-    trainers.py child SOCKET    what the device starts instead of the child: it hands its pipes over, is in the child's
+    trainers.py child SOCKET    what the device starts instead of the child: it hands its pipes
+    over, is in the child's
                                 place, and ends as the child ends
 
 The child is in the device's process group: whoever kills all of the device kills it as well.
@@ -39,7 +42,9 @@ def serve(address: str) -> None:
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(address)
         door.listen()
-        while sys.stdin not in select.select([door, sys.stdin], [], [])[0]:  # whoever started this is there
+        while (
+            sys.stdin not in select.select([door, sys.stdin], [], [])[0]
+        ):  # whoever started this is there
             visitor, _ = door.accept()
             message, pipes, _, _ = socket.recv_fds(visitor, 64, 3)
             if os.fork() == 0:

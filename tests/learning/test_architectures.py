@@ -1,4 +1,6 @@
-"""Architectures as plain data: sizes, version 0, and vectors that come back as the params they were."""
+"""Architectures as plain data: sizes, version 0, and vectors that come back as the params they
+were.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,15 @@ from shared.round.plan import LocalWork
 ROOT = Path(__file__).resolve().parents[2]
 EACH = pytest.mark.parametrize("arch", ARCHITECTURES.values(), ids=ARCHITECTURES)
 WORK = LocalWork(epochs=1, batch_size=1, learning_rate=0.1)
-SHAPES = st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=4).map(tuple), min_size=1, max_size=5)
+SHAPES = st.lists(
+    st.lists(st.integers(1, 4), min_size=1, max_size=4).map(tuple), min_size=1, max_size=5
+)
 
 
 def of_shapes(shapes: list[tuple[int, ...]]) -> Architecture:
-    specs = tuple(ParamSpec(f"layer{i}/kernel", shape, "he_normal") for i, shape in enumerate(shapes))
+    specs = tuple(
+        ParamSpec(f"layer{i}/kernel", shape, "he_normal") for i, shape in enumerate(shapes)
+    )
     return Architecture("any", 64, specs, None, WORK)
 
 
@@ -59,13 +65,17 @@ def test_names_of_parameters_are_unique(arch: Architecture) -> None:
 @EACH
 def test_version_0_has_the_shapes_of_the_specs_in_float32(arch: Architecture) -> None:
     params = arch.initial(np.random.default_rng(0))
-    assert {name: value.shape for name, value in params.items()} == {spec.name: spec.shape for spec in arch.specs}
+    assert {name: value.shape for name, value in params.items()} == {
+        spec.name: spec.shape for spec in arch.specs
+    }
     assert all(value.dtype == np.float32 for value in params.values())
 
 
 @EACH
 def test_version_0_follows_from_the_generator_alone(arch: Architecture) -> None:
-    first, again, other = (arch.flatten(arch.initial(np.random.default_rng(seed))) for seed in (1, 1, 2))
+    first, again, other = (
+        arch.flatten(arch.initial(np.random.default_rng(seed))) for seed in (1, 1, 2)
+    )
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
@@ -86,7 +96,9 @@ def test_initial_spread_is_the_published_one(initialiser, shape, deviation) -> N
 
 
 def test_ones_are_ones() -> None:
-    assert np.array_equal(ParamSpec("x/gamma", (3,), "ones").initial(np.random.default_rng(0)), [1, 1, 1])
+    assert np.array_equal(
+        ParamSpec("x/gamma", (3,), "ones").initial(np.random.default_rng(0)), [1, 1, 1]
+    )
 
 
 @given(SHAPES, st.integers(0, 2**32 - 1))
@@ -101,7 +113,10 @@ def test_unflatten_undoes_flatten(shapes, seed) -> None:
 
 def test_flatten_follows_the_specs_and_not_the_order_of_the_keys() -> None:
     arch = of_shapes([(2,), (1, 2)])
-    params = {"layer1/kernel": np.array([[3, 4]], np.float32), "layer0/kernel": np.array([1, 2], np.float32)}
+    params = {
+        "layer1/kernel": np.array([[3, 4]], np.float32),
+        "layer0/kernel": np.array([1, 2], np.float32),
+    }
     assert arch.flatten(params).tolist() == [1, 2, 3, 4]
 
 
@@ -132,9 +147,16 @@ def test_unflatten_refuses_a_vector_of_another_shape(shape) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["learning.architectures", "device.vision.embedding", "device.training.checkpoint", "device.training.backbone"],
+    [
+        "learning.architectures",
+        "device.vision.embedding",
+        "device.training.checkpoint",
+        "device.training.backbone",
+    ],
 )
 def test_module_imports_no_framework(module) -> None:
     program = f"import sys, {module}; print(sorted({{'tensorflow', 'keras', 'torch'}} & sys.modules.keys()))"
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert run.stdout.strip() == "[]"

@@ -1,4 +1,6 @@
-"""What leaves a device: the delta's sign, the clip, and masks that come off with the sealed seed alone."""
+"""What leaves a device: the delta's sign, the clip, and masks that come off with the sealed seed
+alone.
+"""
 
 from __future__ import annotations
 
@@ -93,14 +95,23 @@ def test_masked_update_opens_to_the_clipped_delta_and_its_weight() -> None:
     delta = np.array([3.0, -4.0, 0.0, 0.0, 0.0], np.float32)
     update = masked_update(delta, 7, settings, "device-1", np.random.default_rng(0))
     mean = opened(update, settings)
-    np.testing.assert_allclose(mean.delta, [0.6, -0.8, 0, 0, 0], atol=1 / (7 * scale_of(settings)) + 1e-6)
+    np.testing.assert_allclose(
+        mean.delta, [0.6, -0.8, 0, 0, 0], atol=1 / (7 * scale_of(settings)) + 1e-6
+    )
     assert (mean.weight, mean.clamped) == (7, 0)
-    assert (update.detector, update.round, update.base_version, update.device) == ("package", 3, "a" * 64, "device-1")
+    assert (update.detector, update.round, update.base_version, update.device) == (
+        "package",
+        3,
+        "a" * 64,
+        "device-1",
+    )
 
 
 def test_weight_above_the_cap_counts_as_the_cap() -> None:
     settings = round_settings()
-    update = masked_update(np.ones(SIZE, np.float32), 5000, settings, "device-1", np.random.default_rng(0))
+    update = masked_update(
+        np.ones(SIZE, np.float32), 5000, settings, "device-1", np.random.default_rng(0)
+    )
     assert opened(update, settings).weight == 100
     assert plain_update(np.ones(SIZE, np.float32), 5000, settings, "device-1").weight == 100
 
@@ -108,22 +119,30 @@ def test_weight_above_the_cap_counts_as_the_cap() -> None:
 def test_values_beyond_the_range_are_clamped_and_counted() -> None:
     settings = round_settings(value_range=1.0)
     delta = np.array([5.0, -5.0, 0.5, 1.0, 0.0], np.float32)
-    mean = opened(masked_update(delta, 10, settings, "device-1", np.random.default_rng(0)), settings)
+    mean = opened(
+        masked_update(delta, 10, settings, "device-1", np.random.default_rng(0)), settings
+    )
     np.testing.assert_allclose(mean.delta, [1, -1, 0.5, 1, 0], atol=1e-4)
     assert mean.clamped == 2
 
 
 def test_each_call_masks_afresh() -> None:
     settings, delta = round_settings(), np.ones(SIZE, np.float32)
-    first, second = (masked_update(delta, 7, settings, "device-1", np.random.default_rng(0)) for _ in range(2))
+    first, second = (
+        masked_update(delta, 7, settings, "device-1", np.random.default_rng(0)) for _ in range(2)
+    )
     assert not np.array_equal(first.masked, second.masked)
     assert first.sealed_seed != second.sealed_seed
     np.testing.assert_array_equal(opened(first, settings).delta, opened(second, settings).delta)
 
 
-@pytest.mark.parametrize("changed", [{"round": 4}, {"base_version": "b" * 64}, {"federation": "other"}])
+@pytest.mark.parametrize(
+    "changed", [{"round": 4}, {"base_version": "b" * 64}, {"federation": "other"}]
+)
 def test_seed_opens_in_its_own_round_alone(changed: dict[str, Any]) -> None:
-    update = masked_update(np.ones(SIZE, np.float32), 7, round_settings(), "device-1", np.random.default_rng(0))
+    update = masked_update(
+        np.ones(SIZE, np.float32), 7, round_settings(), "device-1", np.random.default_rng(0)
+    )
     with pytest.raises(InvalidMessage, match="does not open"):
         opened(update, round_settings(**changed))
 
@@ -137,7 +156,9 @@ def test_delta_that_is_not_finite_is_never_sent(bad: float) -> None:
 
 def test_update_without_a_picture_is_never_sent() -> None:
     with pytest.raises(InvalidMessage, match="no weight"):
-        masked_update(np.ones(SIZE, np.float32), 0, round_settings(), "device-1", np.random.default_rng(0))
+        masked_update(
+            np.ones(SIZE, np.float32), 0, round_settings(), "device-1", np.random.default_rng(0)
+        )
 
 
 def test_plain_update_is_clipped_and_nothing_else() -> None:

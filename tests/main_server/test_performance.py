@@ -1,4 +1,6 @@
-"""What devices tell of their measurements: what is kept, who may tell it, and what a person is shown."""
+"""What devices tell of their measurements: what is kept, who may tell it, and what a person is
+shown.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +20,29 @@ from shared.protocol.evaluations import METRICS
 BETWEEN = {"value": 0.125, "low": -0.25, "high": 0.5}
 
 
-def measured(version: str, accuracy: float = 0.75, pictures: int = 40, **changed: Any) -> dict[str, Any]:
+def measured(
+    version: str, accuracy: float = 0.75, pictures: int = 40, **changed: Any
+) -> dict[str, Any]:
     """Return what a device tells whose models differ by 12.5 points."""
-    local = {name: {"value": accuracy, "low": accuracy - 0.125, "high": accuracy + 0.125} for name in METRICS}
+    local = {
+        name: {"value": accuracy, "low": accuracy - 0.125, "high": accuracy + 0.125}
+        for name in METRICS
+    }
     better = {name: {"value": accuracy + 0.125, "low": accuracy, "high": 1.0} for name in METRICS}
     figures = {"local": local, "global": better, "difference": dict.fromkeys(METRICS, BETWEEN)}
-    return {"detector": "package", "trained_round": 3, "version": version, "pictures": pictures} | figures | changed
+    return (
+        {"detector": "package", "trained_round": 3, "version": version, "pictures": pictures}
+        | figures
+        | changed
+    )
 
 
 def tell(federation: Any, device: str, *said: Any, **changed: Any) -> str:
     """Announce a device, let it tell the main server, and return the version that it told of."""
     version = str(federation.announce(device).base_version)
-    federation.device(device).post_json("http://main/performance", measured(version, *said, **changed))
+    federation.device(device).post_json(
+        "http://main/performance", measured(version, *said, **changed)
+    )
     return version
 
 
@@ -102,9 +115,18 @@ def test_page_says_when_devices_measured_different_models(federation: Any) -> No
 def test_file_has_every_figure_of_every_device(federation: Any) -> None:
     version = tell(federation, "a")
     (local, better, difference) = rows(federation)
-    assert (local["device"], local["model"], local["round"], local["version"]) == ("a", "local", "3", "")
+    assert (local["device"], local["model"], local["round"], local["version"]) == (
+        "a",
+        "local",
+        "3",
+        "",
+    )
     assert (better["model"], better["round"], better["version"]) == ("global", "0", version)
-    assert (difference["round"], difference["roc_auc"], difference["roc_auc_low"]) == ("", "0.125", "-0.25")
+    assert (difference["round"], difference["roc_auc"], difference["roc_auc_low"]) == (
+        "",
+        "0.125",
+        "-0.25",
+    )
     assert all(better[name] == "0.875" and better[f"{name}_high"] == "1.0" for name in METRICS)
 
 
@@ -159,16 +181,33 @@ def test_aggregator_may_not_tell(federation: Any) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"version": "0" * 64}, {"detector": "raccoon"}, {"pictures": 0}, {"local": {}}, {"more": 1}, {"global": None},
+        {"version": "0" * 64},
+        {"detector": "raccoon"},
+        {"pictures": 0},
+        {"local": {}},
+        {"more": 1},
+        {"global": None},
         {"difference": dict.fromkeys(METRICS, BETWEEN | {"high": 2})},
     ],
-    ids=["no version", "of another detector", "no pictures", "no figures", "more", "no global", "out of range"],
-)  # fmt: skip
-def test_hostile_message_is_refused_and_what_was_told_stays(federation: Any, changes: Mapping[str, Any]) -> None:
+    ids=[
+        "no version",
+        "of another detector",
+        "no pictures",
+        "no figures",
+        "more",
+        "no global",
+        "out of range",
+    ],
+)
+def test_hostile_message_is_refused_and_what_was_told_stays(
+    federation: Any, changes: Mapping[str, Any]
+) -> None:
     version = tell(federation, "a", 0.5)
     federation.announce("a", "raccoon")
     with pytest.raises(InvalidMessage):
-        federation.device("a").post_json("http://main/performance", measured(version) | dict(changes))
+        federation.device("a").post_json(
+            "http://main/performance", measured(version) | dict(changes)
+        )
     (told,) = federation.main.store.performances()
     assert told.performance.figures["local"]["accuracy"].value == 0.5
 

@@ -37,11 +37,15 @@ def resealed(body: bytes, **changed: Any) -> bytes:
     return replace(parse_masked_update(body), **changed).to_bytes()
 
 
-def masked_with_another_seed(settings: RoundSettings, device: str, delta: Any, rng: np.random.Generator) -> bytes:
+def masked_with_another_seed(
+    settings: RoundSettings, device: str, delta: Any, rng: np.random.Generator
+) -> bytes:
     context = settings.context(device)
     masked = mask(encode(delta, 10, settings, rng), new_seed(), context)
     sealed = seal(new_seed(), settings.sealing_key_bytes, context)
-    return MaskedUpdate(settings.detector, settings.round, settings.base_version, device, sealed, masked).to_bytes()
+    return MaskedUpdate(
+        settings.detector, settings.round, settings.base_version, device, sealed, masked
+    ).to_bytes()
 
 
 def sums(federation: Any) -> set[bytes]:
@@ -61,7 +65,12 @@ def sums(federation: Any) -> set[bytes]:
     ("weights", "caps"), [((3, 40), {}), ((1, 7, 100, 5000), {"cohort_cap": 4, "weight_cap": 100})]
 )
 def test_published_model_is_base_plus_weighted_mean_within_the_quantisation_step(
-    make_federation: Callable[..., Any], tmp_path: Path, name: str, clipping_norm: float | None, weights: Any, caps: Any
+    make_federation: Callable[..., Any],
+    tmp_path: Path,
+    name: str,
+    clipping_norm: float | None,
+    weights: Any,
+    caps: Any,
 ) -> None:
     federation = make_federation(tmp_path, architecture=name, clipping_norm=clipping_norm, **caps)
     settings = federation.announce("device-0")
@@ -73,7 +82,9 @@ def test_published_model_is_base_plus_weighted_mean_within_the_quantisation_step
     federation.step("aggregator", "send_model_secagg")
 
     counted = [min(weight, settings.weight_cap) for weight in weights]
-    clipped = [delta * min(1.0, (clipping_norm or np.inf) / np.linalg.norm(delta)) for delta in deltas]
+    clipped = [
+        delta * min(1.0, (clipping_norm or np.inf) / np.linalg.norm(delta)) for delta in deltas
+    ]
     expected = base + np.average(np.array(clipped, np.float64), axis=0, weights=counted)
     quantisation = len(weights) / (scale_of(settings) * sum(counted))
     float32 = 2.0**-22 * (np.abs(expected) + np.abs(base) + 0.1)
@@ -82,12 +93,16 @@ def test_published_model_is_base_plus_weighted_mean_within_the_quantisation_step
     assert (np.abs(federation.params() - expected) <= quantisation + float32).all()
 
 
-def test_huge_clip_and_no_clamp_equal_plain_averaging(make_federation: Callable[..., Any], tmp_path: Path) -> None:
+def test_huge_clip_and_no_clamp_equal_plain_averaging(
+    make_federation: Callable[..., Any], tmp_path: Path
+) -> None:
     published = {}
     deltas = [np.random.default_rng(n).normal(0, 0.5, 82_049).astype(np.float32) for n in range(3)]
     for topology, clipping_norm in (("secure", 1e9), ("direct", None)):
         caps = {"weight_cap": 64, "cohort_cap": 4, "value_range": 8.0}
-        federation = make_federation(tmp_path / topology, topology=topology, clipping_norm=clipping_norm, **caps)
+        federation = make_federation(
+            tmp_path / topology, topology=topology, clipping_norm=clipping_norm, **caps
+        )
         for number, delta in enumerate(deltas):
             settings = federation.announce(f"device-{number}")
             if topology == "secure":
@@ -200,7 +215,9 @@ def test_too_few_usable_updates_are_refused_by_name_and_nothing_changes(federati
     body = federation.upload("b", federation.delta())
     federation.device("b").post(CMODEL, resealed(body, sealed_seed=bytes(1168)))
     before = federation.remembered("aggregator"), federation.remembered("main-server")
-    with pytest.raises(OutOfOrder, match=r"1 of the 2.*Still missing: b, c.*b is left out: .*does not open"):
+    with pytest.raises(
+        OutOfOrder, match=r"1 of the 2.*Still missing: b, c.*b is left out: .*does not open"
+    ):
         federation.step("aggregator", "aggregate_models")
     assert (federation.remembered("aggregator"), federation.remembered("main-server")) == before
     federation.device("b").post(CMODEL, body)
@@ -212,7 +229,10 @@ def test_missing_devices_are_named_and_nothing_changes(federation: Any) -> None:
         federation.announce(device)
     federation.upload("a", federation.delta())
     before = federation.remembered("aggregator"), federation.remembered("main-server")
-    with pytest.raises(OutOfOrder, match=r"1 of the 2 updates it needs\. Still missing: b, c\. What was sent is kept"):
+    with pytest.raises(
+        OutOfOrder,
+        match=r"1 of the 2 updates it needs\. Still missing: b, c\. What was sent is kept",
+    ):
         federation.step("aggregator", "aggregate_models")
     assert (federation.remembered("aggregator"), federation.remembered("main-server")) == before
 
@@ -254,7 +274,9 @@ def test_bytes_that_are_no_update_are_refused(federation: Any, body: bytes) -> N
         federation.device("a").post(CMODEL, body)
 
 
-def test_full_cohort_takes_new_bytes_of_its_devices_alone(make_federation: Callable[..., Any], tmp_path: Path) -> None:
+def test_full_cohort_takes_new_bytes_of_its_devices_alone(
+    make_federation: Callable[..., Any], tmp_path: Path
+) -> None:
     federation = make_federation(tmp_path, cohort_cap=2)
     for device in ("a", "b", "a"):
         federation.upload(device, federation.delta())
@@ -263,9 +285,14 @@ def test_full_cohort_takes_new_bytes_of_its_devices_alone(make_federation: Calla
     assert federation.step("aggregator", "aggregate_models")["devices"] == ["a", "b"]
 
 
-def test_main_server_out_of_reach_changes_nothing_and_the_same_steps_work_later(federation: Any) -> None:
+def test_main_server_out_of_reach_changes_nothing_and_the_same_steps_work_later(
+    federation: Any,
+) -> None:
     settings = federation.announce("a")
-    bodies = [masked_update(federation.delta(), 10, settings, d, federation.rng).to_bytes() for d in ("a", "b")]
+    bodies = [
+        masked_update(federation.delta(), 10, settings, d, federation.rng).to_bytes()
+        for d in ("a", "b")
+    ]
     federation.announce("b")
     empty = federation.remembered("aggregator")
     federation.network.down = {"main"}
@@ -362,7 +389,9 @@ def test_first_sum_is_kept_whatever_comes_after(federation: Any) -> None:
     assert store.newest_round("package").aggregate == "1" * 64
 
 
-def test_device_masked_with_another_seed_fails_the_round_and_the_next_opens(federation: Any) -> None:
+def test_device_masked_with_another_seed_fails_the_round_and_the_next_opens(
+    federation: Any,
+) -> None:
     federation.upload("a", federation.delta())
     settings = federation.announce("b")
     base = federation.params()
@@ -410,7 +439,10 @@ def test_container_of_the_sum_names_the_cohort_with_its_sealed_seeds(federation:
     federation.step("aggregator", "aggregate_models")
     (container,) = sums(federation)
     aggregated: Aggregate = parse_aggregate(container)
-    kept = {stored.device: stored.sealed_seed for stored in federation.aggregator.store.updates("package", 1)}
+    kept = {
+        stored.device: stored.sealed_seed
+        for stored in federation.aggregator.store.updates("package", 1)
+    }
     assert aggregated.sealed_seeds == kept
     assert (aggregated.detector, aggregated.round) == ("package", 1)
 

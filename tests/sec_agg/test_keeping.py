@@ -1,4 +1,6 @@
-"""Keeping an update costs the same however many are there, and those that come at once share a transaction."""
+"""Keeping an update costs the same however many are there, and those that come at once share a
+transaction.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,11 @@ def test_updates_that_come_at_once_share_transactions_and_are_all_kept(
     federation: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     federation.upload("a", federation.delta())
-    store, write, begun = federation.aggregator.store, type(federation.aggregator.store.database).write, []
+    store, write, begun = (
+        federation.aggregator.store,
+        type(federation.aggregator.store.database).write,
+        [],
+    )
 
     def slow(self: Any, *how: Any, **why: Any) -> Any:
         begun.append(threading.get_ident())
@@ -85,7 +91,9 @@ def statements_of(store: Store, work: Callable[[], object]) -> list[str]:
     return run
 
 
-def test_upload_costs_the_same_however_many_were_there(federation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upload_costs_the_same_however_many_were_there(
+    federation: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = federation.aggregator.store
     federation.upload("a", federation.delta())
     rows: list[int] = []
@@ -97,5 +105,9 @@ def test_upload_costs_the_same_however_many_were_there(federation: Any, monkeypa
     assert rows == []
     assert sum("FROM updates" in one or "INTO updates" in one for one in many) <= 3
     assert len(many) <= len(few)
-    received = [line for line in federation.remembered("aggregator") if 'INTO "updates"' in line and "'c'" in line]
+    received = [
+        line
+        for line in federation.remembered("aggregator")
+        if 'INTO "updates"' in line and "'c'" in line
+    ]
     assert time.time() - float(received[0].rstrip(");").rsplit(",", 1)[1]) < 60

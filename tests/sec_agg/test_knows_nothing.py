@@ -1,4 +1,6 @@
-"""What the aggregator holds tells nothing: uniform bytes, no seed, no key, and no code that could open one."""
+"""What the aggregator holds tells nothing: uniform bytes, no seed, no key, and no code that could
+open one.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,10 @@ def everything_in(folder: Path) -> bytes:
 
 def stored(federation: Any) -> list[NDArray[np.uint32]]:
     kept = federation.aggregator.store.updates("package", 1)
-    return [parse_masked_update(federation.aggregator.blobs.get(update.digest)).masked for update in kept]
+    return [
+        parse_masked_update(federation.aggregator.blobs.get(update.digest)).masked
+        for update in kept
+    ]
 
 
 def test_masked_vectors_as_stored_are_indistinguishable_from_uniform(federation: Any) -> None:
@@ -66,7 +71,9 @@ def test_two_updates_of_one_device_share_no_mask(federation: Any) -> None:
     assert p_value(bodies[0] - bodies[1]) > NOT_BY_CHANCE
 
 
-def test_nothing_that_unmasks_lies_in_the_aggregators_folder(federation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_that_unmasks_lies_in_the_aggregators_folder(
+    federation: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seeds: list[bytes] = []
 
     def noted() -> bytes:
@@ -107,17 +114,30 @@ def test_no_module_of_the_aggregator_names_what_opens_or_unmasks(source: Path) -
     forbidden = {"open_sealed", "SealingKey", "unmask", "decode", "from_private", "new_private_key"}
     tree = ast.parse(source.read_text())
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    names |= {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
     called = {
         node.attr
         for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and not isinstance(node.value, ast.Call)  # base64....decode() is text
+        if isinstance(node, ast.Attribute)
+        and not isinstance(node.value, ast.Call)  # base64....decode() is text
     }
     assert not forbidden & (names | called)
     assert not {"shared.round.masking", "learning.architectures"} & imported
 
 
 def test_there_are_modules_to_look_at() -> None:
-    assert {"aggregation.py", "store.py", "routes.py", "app.py"} <= {source.name for source in SOURCES}
+    assert {"aggregation.py", "store.py", "routes.py", "app.py"} <= {
+        source.name for source in SOURCES
+    }

@@ -1,8 +1,8 @@
 """One sum per round and detector, ever: no order and no repetition of requests yields a second one.
 
-Two sums over cohorts that differ by one device would give that device away by subtraction. A state machine plays
-devices, operator, pruning and restarts against the real aggregator and the real main server, and looks at every
-container the aggregator has sent or written.
+Two sums over cohorts that differ by one device would give that device away by subtraction. A state
+machine plays devices, operator, pruning and restarts against the real aggregator and the real main
+server, and looks at every container the aggregator has sent or written.
 """
 
 from __future__ import annotations
@@ -59,7 +59,11 @@ class Rounds(RuleBasedStateMachine):
         current = self.federation.announce(device)
         delta = np.full(current.size, scale, np.float32)
         update = masked_update(delta, 10, current, device, self.federation.rng)
-        body = update.to_bytes() if broken else type(update)(**(vars(update) | {"sealed_seed": bytes(1168)})).to_bytes()
+        body = (
+            update.to_bytes()
+            if broken
+            else type(update)(**(vars(update) | {"sealed_seed": bytes(1168)})).to_bytes()
+        )
         frozen = current.round in self.cohorts
         try:
             self.federation.device(device).post(CMODEL, body)
@@ -88,7 +92,9 @@ class Rounds(RuleBasedStateMachine):
     def check_seeds(self) -> None:
         message = {"detector": "package", "round": self.round, "sealed_seeds": {}}
         try:
-            assert self.federation.as_aggregator.post_json("http://main/check_seeds", message).json == {"refused": {}}
+            assert self.federation.as_aggregator.post_json(
+                "http://main/check_seeds", message
+            ).json == {"refused": {}}
         except (OutOfOrder, InvalidMessage):
             published = self.federation.main.store.round("package", self.round)
             assert published is None or published.state != "open"
@@ -114,13 +120,17 @@ class Rounds(RuleBasedStateMachine):
             assert self.round not in self.cohorts
         else:
             assert f"Round {self.round} is finished" in done["said"]
-            assert self.federation.main.store.round("package", self.round).cohort == tuple(self.cohorts[self.round])
+            assert self.federation.main.store.round("package", self.round).cohort == tuple(
+                self.cohorts[self.round]
+            )
 
     @rule(device=DEVICES)
     def announce(self, device: str) -> None:
         opened = self.federation.announce(device).round
         assert opened >= self.round
-        assert opened == max((number for number in self.cohorts), default=0) + (self._published() or not self.cohorts)
+        assert opened == max((number for number in self.cohorts), default=0) + (
+            self._published() or not self.cohorts
+        )
 
     @rule(old=st.booleans())
     def prune(self, old: bool) -> None:
@@ -128,7 +138,11 @@ class Rounds(RuleBasedStateMachine):
             for path in (self.folder / "aggregator" / "blobs").iterdir():
                 os.utime(path, (0, 0))
         prune(self.federation.aggregator.store, self.federation.aggregator.blobs)
-        needed = {sha256(sent[-1]).hexdigest() for (number, _), sent in self.uploads.items() if number == self.round}
+        needed = {
+            sha256(sent[-1]).hexdigest()
+            for (number, _), sent in self.uploads.items()
+            if number == self.round
+        }
         left = {path.name for path in (self.folder / "aggregator" / "blobs").iterdir()}
         assert needed <= left
         spent = {sha256(body).hexdigest() for body in self._of_rounds_handed_over()}
@@ -159,18 +173,30 @@ class Rounds(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
     def _of_rounds_handed_over(self) -> list[bytes]:
-        """Return the updates of rounds that are over, as far as the aggregator knows of a newer one."""
+        """Return the updates of rounds that are over, as far as the aggregator knows of a newer
+        one.
+        """
         store = self.federation.aggregator.store
-        over = {number for number in self.cohorts if number < self.round and store.round("package", number).delivered}
-        return [body for (number, _), sent in self.uploads.items() if number in over for body in sent]
+        over = {
+            number
+            for number in self.cohorts
+            if number < self.round and store.round("package", number).delivered
+        }
+        return [
+            body for (number, _), sent in self.uploads.items() if number in over for body in sent
+        ]
 
     def _published(self) -> bool:
         newest = self.federation.main.store.round("package", max(self.cohorts, default=0))
         return newest is not None and newest.state == "published"
 
 
-def test_no_order_of_requests_yields_two_sums_of_one_round(make_federation: Callable[..., Any], tmp_path: Path) -> None:
-    beginning = make_federation(tmp_path)  # every example goes on from here, so that keys are made and joined once
+def test_no_order_of_requests_yields_two_sums_of_one_round(
+    make_federation: Callable[..., Any], tmp_path: Path
+) -> None:
+    beginning = make_federation(
+        tmp_path
+    )  # every example goes on from here, so that keys are made and joined once
     for device in ("a", "b", "c"):
         beginning.announce(device)
     run_state_machine_as_test(

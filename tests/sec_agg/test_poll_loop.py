@@ -1,4 +1,6 @@
-"""The aggregator waits for work, does it once or twice to the same effect, and lets nothing and nobody stop it."""
+"""The aggregator waits for work, does it once or twice to the same effect, and lets nothing and
+nobody stop it.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ class Reply:
 
 
 class Asked:
-    """The aggregator's way to the real main server, but for /work: there it gets what a test has made ready."""
+    """The aggregator's way to the real main server, but for /work: there it gets what a test has
+    made ready.
+    """
 
     def __init__(self, http: HttpClient, *answers: Any) -> None:
         self.http, self.answers = http, list(answers)
@@ -71,7 +75,9 @@ class Asked:
 
 
 def asking(aggregator: Aggregator, *answers: Any) -> tuple[Aggregator, Any]:
-    """Return an aggregator that gets these answers to /work, the last one again and again; and its http client."""
+    """Return an aggregator that gets these answers to /work, the last one again and again; and its
+    http client.
+    """
     http: Any = Asked(aggregator.http, *answers)
     return replace(aggregator, http=http), http
 
@@ -98,7 +104,9 @@ def state(federation: Any, number: int, detector: str = "package") -> str:
 def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """Return what the aggregator has complained about."""
     caplog.set_level(logging.WARNING, "sec_agg.poll_loop")
-    return lambda: [record.getMessage() for record in caplog.records if record.name == "sec_agg.poll_loop"]
+    return lambda: [
+        record.getMessage() for record in caplog.records if record.name == "sec_agg.poll_loop"
+    ]
 
 
 def test_round_that_is_due_is_added_up_and_handed_over(federation: Any) -> None:
@@ -188,7 +196,9 @@ def test_round_that_is_over_is_not_added_up(federation: Any, said: Callable[[], 
     assert federation.aggregator.store.newest_round("package").state == "open"
 
 
-def test_one_detector_does_not_hold_up_the_others(federation: Any, said: Callable[[], list[str]]) -> None:
+def test_one_detector_does_not_hold_up_the_others(
+    federation: Any, said: Callable[[], list[str]]
+) -> None:
     send(federation, "a")
     send(federation, "a", "b", detector="raccoon")
     tasks = wanted(1)["tasks"] + wanted(1, detector="raccoon")["tasks"]
@@ -199,11 +209,21 @@ def test_one_detector_does_not_hold_up_the_others(federation: Any, said: Callabl
 
 @pytest.mark.parametrize(
     "answer",
-    [None, [], {}, {"tasks": []}, {"tasks": 1, "again_s": 0}, {"tasks": [1], "again_s": 0},
-     {"tasks": [{}], "again_s": 0}, wanted(again_s=float("nan")), wanted(again_s=1e9), wanted(again_s=-1),
-     wanted(1, detector="../x"),
-     {"tasks": [{"do": "aggregate", "detector": "package", "round": None}], "again_s": 0}],
-)  # fmt: skip
+    [
+        None,
+        [],
+        {},
+        {"tasks": []},
+        {"tasks": 1, "again_s": 0},
+        {"tasks": [1], "again_s": 0},
+        {"tasks": [{}], "again_s": 0},
+        wanted(again_s=float("nan")),
+        wanted(again_s=1e9),
+        wanted(again_s=-1),
+        wanted(1, detector="../x"),
+        {"tasks": [{"do": "aggregate", "detector": "package", "round": None}], "again_s": 0},
+    ],
+)
 def test_answer_that_is_no_list_of_tasks_is_not_acted_upon(federation: Any, answer: Any) -> None:
     send(federation, "a", "b")
     with pytest.raises(PeerUnreachable, match="did not say what is to be done"):
@@ -212,7 +232,9 @@ def test_answer_that_is_no_list_of_tasks_is_not_acted_upon(federation: Any, answ
 
 
 def test_task_of_another_kind_is_left_to_newer_versions(federation: Any) -> None:
-    assert attendant(federation, {"tasks": [{"do": "dance"}], "again_s": 0}).attend_once() == LEAST_S
+    assert (
+        attendant(federation, {"tasks": [{"do": "dance"}], "again_s": 0}).attend_once() == LEAST_S
+    )
 
 
 def test_pauses_grow_while_the_main_server_does_not_answer_and_begin_anew_when_it_does(
@@ -243,7 +265,9 @@ def test_pauses_grow_while_the_main_server_does_not_answer_and_begin_anew_when_i
 
     monkeypatch.setattr(poll_loop, "_rng", Rng())
     silent = PeerUnreachable("No answer.")
-    aggregator, _ = asking(federation.aggregator, *[silent] * 8, wanted(), silent, silent, Forbidden("Not yet."))
+    aggregator, _ = asking(
+        federation.aggregator, *[silent] * 8, wanted(), silent, silent, Forbidden("Not yet.")
+    )
     stop = Stop()
     attend(aggregator, pruner(aggregator), stop)
     assert stop.pauses == [1, 2, 4, 8, 16, 32, 60, 60, LEAST_S, 1, 2, 4]
@@ -262,11 +286,15 @@ def test_main_server_that_vanishes_within_a_task_counts_as_out_of_reach(federati
     assert one.attend_once() == 0
 
 
-def test_aggregator_that_knows_of_no_round_takes_no_part_in_one_that_was_vouched_for(federation: Any) -> None:
+def test_aggregator_that_knows_of_no_round_takes_no_part_in_one_that_was_vouched_for(
+    federation: Any,
+) -> None:
     """It may have been added up in an earlier life, over another cohort."""
     send(federation, "a", "b")
     aggregate(federation.aggregator, "package")
-    lost, http = asking(replace(federation.aggregator, store=Store(federation.folder / "lost")), wanted(1))
+    lost, http = asking(
+        replace(federation.aggregator, store=Store(federation.folder / "lost")), wanted(1)
+    )
     assert Attendant(lost, pruner(lost)).attend_once() == AGAIN_S
     assert http.paths[0] == "http://main/round/package?first=1"
     assert state(federation, 1) == "abandoned"
@@ -317,7 +345,11 @@ def test_one_of_several_attends_and_another_takes_over_when_it_ends(federation: 
     stops, clients, threads = [Counted(), Counted()], [], []
     for stop in stops:
         aggregator, http = asking(federation.aggregator, wanted())
-        threads.append(threading.Thread(target=attend, args=(aggregator, pruner(aggregator), stop), daemon=True))
+        threads.append(
+            threading.Thread(
+                target=attend, args=(aggregator, pruner(aggregator), stop), daemon=True
+            )
+        )
         clients.append(http)
         threads[-1].start()
         _until(lambda stop=stop: stop.pauses > 3)  # type: ignore[misc]
@@ -335,12 +367,16 @@ def test_another_takes_over_when_the_process_that_attends_is_killed(federation: 
     folder = federation.aggregator.standing.folder
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    holder = context.Process(target=_hold_turn, args=(folder / "attending.lock", there), daemon=True)
+    holder = context.Process(
+        target=_hold_turn, args=(folder / "attending.lock", there), daemon=True
+    )
     holder.start()
     assert here.recv() == "held"
     aggregator, http = asking(federation.aggregator, wanted())
     stop = Counted()
-    thread = threading.Thread(target=attend, args=(aggregator, pruner(aggregator), stop), daemon=True)
+    thread = threading.Thread(
+        target=attend, args=(aggregator, pruner(aggregator), stop), daemon=True
+    )
     thread.start()
     _until(lambda: stop.pauses > 3)
     assert not http.asked
@@ -351,7 +387,9 @@ def test_another_takes_over_when_the_process_that_attends_is_killed(federation: 
 
 
 @pytest.mark.parametrize("backend", ["sqlite", "postgresql"], indirect=True)
-def test_two_aggregators_on_one_database_that_are_asked_at_once_make_one_sum(federation: Any) -> None:
+def test_two_aggregators_on_one_database_that_are_asked_at_once_make_one_sum(
+    federation: Any,
+) -> None:
     devices = [f"device-{number}" for number in range(8)]
     send(federation, *devices)
     folder = federation.aggregator.standing.folder
@@ -364,7 +402,9 @@ def test_two_aggregators_on_one_database_that_are_asked_at_once_make_one_sum(fed
         for _ in range(2):
             here, there = context.Pipe()
             process = context.Process(
-                target=_add_up, args=(folder, federation.database_url, server.server_port, there), daemon=True
+                target=_add_up,
+                args=(folder, federation.database_url, server.server_port, there),
+                daemon=True,
             )
             process.start()
             pipes.append(here)
@@ -396,9 +436,13 @@ def _add_up(folder: Path, database_url: str | None, port: int, pipe: Any) -> Non
     identity = Identity.open(folder / "identity.key")
     http = HttpClient(identity)
     url = f"http://127.0.0.1:{port}"
-    standing = Standing(identity, "secure-aggregator", "secure-aggregator", folder, url, http, None, folder)
+    standing = Standing(
+        identity, "secure-aggregator", "secure-aggregator", folder, url, http, None, folder
+    )
     store = Store(folder, database_url)
-    aggregator = Aggregator(store, BlobStore(folder / "blobs"), http, standing, Roster(standing, http))
+    aggregator = Aggregator(
+        store, BlobStore(folder / "blobs"), http, standing, Roster(standing, http)
+    )
     pipe.send("ready")
     pipe.recv()
     devices = aggregate(aggregator, "package", 1).figures["devices"]

@@ -1,4 +1,6 @@
-"""The aggregator lets go of what a finished round leaves behind, and of nothing that anybody may still need."""
+"""The aggregator lets go of what a finished round leaves behind, and of nothing that anybody may
+still need.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,15 @@ import pytest
 
 from sec_agg import aggregation, pruning
 from sec_agg.aggregation import aggregate, hand_over
-from sec_agg.pruning import AFTER_HAND_OVER_S, GRACE_S, IDLE_S, LISTED_ROUNDS, RECENT_ROUNDS, Pruner, prune
+from sec_agg.pruning import (
+    AFTER_HAND_OVER_S,
+    GRACE_S,
+    IDLE_S,
+    LISTED_ROUNDS,
+    RECENT_ROUNDS,
+    Pruner,
+    prune,
+)
 from sec_agg.store.store import Store, Stored
 from shared.errors import InvalidMessage, OutOfOrder, StorageFailed
 from shared.round.payloads import parse_aggregate, parse_masked_update
@@ -61,7 +71,9 @@ def make_old(federation: Any) -> None:
         os.utime(path, (time.time() - 86_400,) * 2)
 
 
-def test_updates_go_when_their_sum_is_handed_over_and_a_newer_round_is_known(federation: Any) -> None:
+def test_updates_go_when_their_sum_is_handed_over_and_a_newer_round_is_known(
+    federation: Any,
+) -> None:
     play(federation, deliver=False)
     prune_now(federation)
     assert kinds(federation) == {1: (2, 1)}
@@ -73,7 +85,9 @@ def test_updates_go_when_their_sum_is_handed_over_and_a_newer_round_is_known(fed
     assert kinds(federation) == {1: (0, 1), 2: (1, 0)}
     assert [kept.device for kept in federation.aggregator.store.updates("package", 1)] == ["a", "b"]
     assert [kept.device for kept in federation.aggregator.store.cohort("package", 1)] == ["a", "b"]
-    assert all(kept.sealed_seed == b"" for kept in federation.aggregator.store.updates("package", 1))
+    assert all(
+        kept.sealed_seed == b"" for kept in federation.aggregator.store.updates("package", 1)
+    )
 
 
 def test_round_goes_on_after_pruning_at_any_point(federation: Any) -> None:
@@ -95,7 +109,10 @@ def test_update_that_is_kept_is_still_the_same_once_more_after_pruning(federatio
     body = federation.upload("a", federation.delta())
     make_old(federation)
     prune_now(federation, 0)
-    assert "same once more" in federation.device("a").post("http://aggregator/cmodel", body).json["said"]
+    assert (
+        "same once more"
+        in federation.device("a").post("http://aggregator/cmodel", body).json["said"]
+    )
 
 
 def test_replaced_update_goes_after_an_hour_and_not_before(federation: Any) -> None:
@@ -109,7 +126,9 @@ def test_replaced_update_goes_after_an_hour_and_not_before(federation: Any) -> N
     assert federation.aggregator.blobs.get(kept.digest) == second != first
 
 
-def test_upload_on_its_way_is_not_overtaken(federation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upload_on_its_way_is_not_overtaken(
+    federation: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its blob is on disk, and its row is not: somebody prunes."""
     federation.upload("a", federation.delta())
     make_old(federation)
@@ -140,7 +159,9 @@ def test_undelivered_rounds_are_kept_for_three_newer_ones(federation: Any) -> No
     assert RECENT_ROUNDS == 3
 
 
-def test_sums_of_the_last_three_rounds_and_the_names_of_the_last_twenty_are_kept(federation: Any) -> None:
+def test_sums_of_the_last_three_rounds_and_the_names_of_the_last_twenty_are_kept(
+    federation: Any,
+) -> None:
     for _ in range(5):
         play(federation)
     make_old(federation)
@@ -181,8 +202,12 @@ def test_old_round_cannot_be_summed_a_second_time(federation: Any) -> None:
         aggregate(federation.aggregator, "package", 1)
 
 
-def test_who_adds_up_while_the_updates_go_finds_the_sum_there(federation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slow process has read the cohort; meanwhile another adds up, hands over, learns of a round, and prunes."""
+def test_who_adds_up_while_the_updates_go_finds_the_sum_there(
+    federation: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow process has read the cohort; meanwhile another adds up, hands over, learns of a round,
+    and prunes.
+    """
     for device in ("a", "b"):
         federation.upload(device, federation.delta())
     other = replace(federation.aggregator)
@@ -194,7 +219,11 @@ def test_who_adds_up_while_the_updates_go_finds_the_sum_there(federation: Any, m
         return add_up(files, size)
 
     monkeypatch.setattr(aggregation, "add_up", slow)
-    assert aggregate(other, "package", 1).figures == {"round": 1, "devices": ["a", "b"], "left_out": []}
+    assert aggregate(other, "package", 1).figures == {
+        "round": 1,
+        "devices": ["a", "b"],
+        "left_out": [],
+    }
     assert kinds(federation) == {1: (0, 1), 2: (1, 0)}
 
 
@@ -223,13 +252,17 @@ def test_lost_update_of_a_frozen_cohort_is_said_and_no_other_sum_made(federation
     store.freeze("package", 1, seen, {kept.device: kept.digest for kept in seen})
     lost = federation.aggregator.blobs.get(seen[0].digest)
     federation.aggregator.blobs.delete(seen[0].digest)
-    with pytest.raises(StorageFailed, match=r"Masked updates of round 1 of package are lost.*no other sum is made"):
+    with pytest.raises(
+        StorageFailed, match=r"Masked updates of round 1 of package are lost.*no other sum is made"
+    ):
         aggregate(federation.aggregator, "package")
     federation.aggregator.blobs.put(lost)
     assert aggregate(federation.aggregator, "package").figures["devices"] == ["a", "b"]
 
 
-def test_what_a_killed_pruning_left_is_pruned_later(federation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_killed_pruning_left_is_pruned_later(
+    federation: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     play(federation)
     federation.upload("a", federation.delta())
 
@@ -246,7 +279,9 @@ def test_what_a_killed_pruning_left_is_pruned_later(federation: Any, monkeypatch
     assert kinds(federation) == {1: (0, 1), 2: (1, 0)}
 
 
-def test_operators_hand_over_prunes_at_most_once_a_minute(federation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_operators_hand_over_prunes_at_most_once_a_minute(
+    federation: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pruned: list[object] = []
     monkeypatch.setattr(pruning, "prune", lambda *what: pruned.append(what))
     play(federation)
@@ -284,7 +319,9 @@ def test_processes_that_prune_while_a_round_is_played_take_nothing_away(federati
     folder = federation.aggregator.standing.folder
     context = multiprocessing.get_context("spawn")
     over = context.Event()
-    processes = [context.Process(target=_prune_on, args=(folder, over), daemon=True) for _ in range(2)]
+    processes = [
+        context.Process(target=_prune_on, args=(folder, over), daemon=True) for _ in range(2)
+    ]
     for process in processes:
         process.start()
     try:
@@ -297,7 +334,9 @@ def test_processes_that_prune_while_a_round_is_played_take_nothing_away(federati
             process.join(30)
     assert [process.exitcode for process in processes] == [0, 0]
     prune_now(federation)
-    assert {number: updates for number, (updates, _) in kinds(federation).items() if updates} == {6: 2}
+    assert {number: updates for number, (updates, _) in kinds(federation).items() if updates} == {
+        6: 2
+    }
 
 
 def _prune_on(folder: Path, over: Any) -> None:
@@ -309,4 +348,6 @@ def _prune_on(folder: Path, over: Any) -> None:
 def open_here(federation: Any, number: int) -> None:
     """Let the aggregator know of a round."""
     settings = federation.announce("a")
-    federation.aggregator.store.remember_round(RoundSettings(**(vars(settings) | {"round": number})))
+    federation.aggregator.store.remember_round(
+        RoundSettings(**(vars(settings) | {"round": number}))
+    )

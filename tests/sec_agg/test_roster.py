@@ -1,4 +1,6 @@
-"""The aggregator's roster: fresh for ten seconds, asked for again for a newcomer, and not by strangers without end."""
+"""The aggregator's roster: fresh for ten seconds, asked for again for a newcomer, and not by
+strangers without end.
+"""
 
 from __future__ import annotations
 
@@ -118,7 +120,9 @@ def test_strangers_cost_a_bounded_number_of_requests_and_shut_nobody_out(
     assert asked(federation) == before + 1
 
 
-def test_strangers_of_the_past_do_not_delay_newcomers_for_ever(federation: Any, roster: Roster, clock: Clock) -> None:
+def test_strangers_of_the_past_do_not_delay_newcomers_for_ever(
+    federation: Any, roster: Roster, clock: Clock
+) -> None:
     a = key_id(federation, "a")
     for _ in range(MAX_STRANGERS + 50):
         roster.member(some_key())
@@ -130,7 +134,9 @@ def test_strangers_of_the_past_do_not_delay_newcomers_for_ever(federation: Any, 
     assert roster.member(newcomer) is not None
 
 
-def test_one_stranger_costs_one_request_until_the_roster_is_old(federation: Any, roster: Roster, clock: Clock) -> None:
+def test_one_stranger_costs_one_request_until_the_roster_is_old(
+    federation: Any, roster: Roster, clock: Clock
+) -> None:
     stranger = some_key()
     assert roster.member(key_id(federation, "a"))
     for _ in range(50):
@@ -142,7 +148,9 @@ def test_one_stranger_costs_one_request_until_the_roster_is_old(federation: Any,
     assert asked(federation) == 3
 
 
-def test_strangers_do_not_keep_an_old_roster_in_force(federation: Any, roster: Roster, clock: Clock) -> None:
+def test_strangers_do_not_keep_an_old_roster_in_force(
+    federation: Any, roster: Roster, clock: Clock
+) -> None:
     a = key_id(federation, "a")
     assert roster.member(a)
     revoke(federation.main, "a", "It was stolen.")
@@ -155,7 +163,9 @@ def test_strangers_do_not_keep_an_old_roster_in_force(federation: Any, roster: R
     assert asked(federation) <= 3 * (MAX_STRANGERS + 1) + 1
 
 
-def test_main_server_out_of_reach_matters_when_the_roster_is_old(federation: Any, roster: Roster, clock: Clock) -> None:
+def test_main_server_out_of_reach_matters_when_the_roster_is_old(
+    federation: Any, roster: Roster, clock: Clock
+) -> None:
     a = key_id(federation, "a")
     first = roster.member(a)
     federation.network.down = {"main"}
@@ -200,25 +210,40 @@ FALSE_ROSTERS: list[tuple[str, Callable[[Identity], object]]] = [
     ("no list", lambda _: {"members": 1}),
     ("words", lambda _: {"members": ["porch"]}),
     ("no key", lambda _: {"members": [{"name": "a", "role": "device", "revoked": None}]}),
-    ("bad key", lambda _: {"members": [{"name": "a", "role": "device", "revoked": None, "public_key": "*"}]}),
+    (
+        "bad key",
+        lambda _: {
+            "members": [{"name": "a", "role": "device", "revoked": None, "public_key": "*"}]
+        },
+    ),
 ]
 
 
 @pytest.mark.parametrize(("name", "make"), FALSE_ROSTERS, ids=[name for name, _ in FALSE_ROSTERS])
 def test_answer_that_is_no_roster_changes_nothing(
-    federation: Any, roster: Roster, clock: Clock, monkeypatch: pytest.MonkeyPatch, name: str, make: Any
+    federation: Any,
+    roster: Roster,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    make: Any,
 ) -> None:
     a = key_id(federation, "a")
     first = roster.member(a)
     with monkeypatch.context() as patched:
-        patched.setattr("main_server.routes.jsonify", lambda _: federation.network.apps["main"].json.response(make(a)))
+        patched.setattr(
+            "main_server.routes.jsonify",
+            lambda _: federation.network.apps["main"].json.response(make(a)),
+        )
         clock.now += FRESH_S + 0.01
         with pytest.raises(PeerUnreachable, match="did not send a roster"):
             roster.member(a)
     assert roster.member(a) == first
 
 
-def test_roster_that_the_main_server_did_not_sign_is_not_taken(federation: Any, roster: Roster, clock: Clock) -> None:
+def test_roster_that_the_main_server_did_not_sign_is_not_taken(
+    federation: Any, roster: Roster, clock: Clock
+) -> None:
     a, impostor = key_id(federation, "a"), Flask("impostor")
     assert roster.member(a) is not None
     genuine = federation.network.apps["main"]
@@ -235,7 +260,11 @@ def test_strangers_message_is_refused_without_its_body(federation: Any) -> None:
     stranger = Identity.from_private(bytes([9]) * 32)
     sender = federation.network.client(stranger)
     with pytest.raises(Forbidden, match="not on the list"):
-        sender.post("http://aggregator/cmodel", bytes(10_000), federation.device("a").to("http://aggregator"))
+        sender.post(
+            "http://aggregator/cmodel",
+            bytes(10_000),
+            federation.device("a").to("http://aggregator"),
+        )
 
 
 def test_message_that_names_a_members_key_and_is_not_its_own_is_refused(federation: Any) -> None:
@@ -245,6 +274,13 @@ def test_message_that_names_a_members_key_and_is_not_its_own_is_refused(federati
     before = asked(federation)
     forged = Identity(a.identity.public, forger._private)
     with pytest.raises(Forbidden, match="not by the key that it names"):
-        federation.network.client(forged).post("http://aggregator/cmodel", b"x", a.to("http://aggregator"))
+        federation.network.client(forged).post(
+            "http://aggregator/cmodel", b"x", a.to("http://aggregator")
+        )
     assert asked(federation) == before
-    assert sign_request("GET", "http://x/", {}, b"", forged, "x", 0)["Signature-Input"].count(a.identity.key_id) == 1
+    assert (
+        sign_request("GET", "http://x/", {}, b"", forged, "x", 0)["Signature-Input"].count(
+            a.identity.key_id
+        )
+        == 1
+    )

@@ -1,4 +1,6 @@
-"""Real services under gunicorn, members that misbehave, and a signer of its own that can sign anything badly."""
+"""Real services under gunicorn, members that misbehave, and a signer of its own that can sign
+anything badly.
+"""
 
 from __future__ import annotations
 
@@ -48,17 +50,26 @@ SECURITY_HEADERS = {
     "permissions-policy": "camera=()",
 }
 _APPS = {
-    "main": "wsgi3:app", "aggregator": "wsgi4:app", "device1": "wsgi1:app", "device2": "wsgi2:app",
+    "main": "wsgi3:app",
+    "aggregator": "wsgi4:app",
+    "device1": "wsgi1:app",
+    "device2": "wsgi2:app",
     "guarded": "wsgi3:app",
-}  # fmt: skip
+}
 _FOLDERS = {
-    "main": "home/main-server", "aggregator": "home/secure-aggregator", "device1": "home/devices/device-1",
-    "device2": "home/devices/device-2", "guarded": "guarded/main-server",
-}  # fmt: skip
+    "main": "home/main-server",
+    "aggregator": "home/secure-aggregator",
+    "device1": "home/devices/device-1",
+    "device2": "home/devices/device-2",
+    "guarded": "guarded/main-server",
+}
 _AUDIENCES = {
-    "main": "main-server", "guarded": "main-server", "aggregator": "secure-aggregator", "device1": "device-1",
+    "main": "main-server",
+    "guarded": "main-server",
+    "aggregator": "secure-aggregator",
+    "device1": "device-1",
     "device2": "device-2",
-}  # fmt: skip
+}
 _FLOOD = 600 << 20
 _BOMB = 300 << 20
 
@@ -90,7 +101,9 @@ class Message:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back; `kind` is the end of the problem type, "http" for Flask's own, "server" for gunicorn's."""
+    """What came back; `kind` is the end of the problem type, "http" for Flask's own, "server" for
+    gunicorn's.
+    """
 
     status: int
     headers: Mapping[str, str]
@@ -99,7 +112,11 @@ class Answer:
     @property
     def kind(self) -> str:
         if not self.headers.get("content-type", "").startswith("application/problem+json"):
-            return "answer" if self.status < 400 or "x-content-type-options" in self.headers else "server"
+            return (
+                "answer"
+                if self.status < 400 or "x-content-type-options" in self.headers
+                else "server"
+            )
         kind = str(json.loads(self.body)["type"])
         return "http" if kind == "about:blank" else kind.rpartition(":")[2]
 
@@ -118,7 +135,9 @@ class Member:
     """Somebody with a key: joined or not, honest or not."""
 
     name: str
-    identity: Identity = field(default_factory=lambda: Identity.from_private(secrets.token_bytes(32)))
+    identity: Identity = field(
+        default_factory=lambda: Identity.from_private(secrets.token_bytes(32))
+    )
 
 
 class _Trap(BaseHTTPRequestHandler):
@@ -140,7 +159,11 @@ class _Trap(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, body: bytes, **headers: str) -> None:
         self.send_response(status)
-        for name, value in {"Content_Type": "application/json", "Content_Length": str(len(body)), **headers}.items():
+        for name, value in {
+            "Content_Type": "application/json",
+            "Content_Length": str(len(body)),
+            **headers,
+        }.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         self.wfile.write(body)
@@ -160,7 +183,9 @@ class _Trap(BaseHTTPRequestHandler):
 
     def _chatty(self) -> None:
         words = "<script>alert(1)</script>" + "x" * 2_000_000
-        self._answer(409, json.dumps({"detail": words}).encode(), Content_Type="application/problem+json")
+        self._answer(
+            409, json.dumps({"detail": words}).encode(), Content_Type="application/problem+json"
+        )
 
     def _endless(self) -> None:
         self.send_response(200)
@@ -202,7 +227,8 @@ class Field:
     token: str = TOKEN
     audiences: Mapping[str, str] = field(default_factory=lambda: _AUDIENCES)
 
-    # -- services ---------------------------------------------------------------------------------------------------
+    # -- services
+    # ---------------------------------------------------------------------------------------------------
 
     def home(self, service: str) -> Path:
         """Return a service's own folder."""
@@ -226,12 +252,23 @@ class Field:
             "DOORBELL_DEVICE_URL": f"http://localhost:{self.ports[service]}",
             **variables,
         }
-        command = ["gunicorn", "--bind", f"localhost:{self.ports[service]}", "--workers", str(workers), _APPS[service]]
+        command = [
+            "gunicorn",
+            "--bind",
+            f"localhost:{self.ports[service]}",
+            "--workers",
+            str(workers),
+            _APPS[service],
+        ]
         with (self.folder / f"{service}.log").open("ab") as log:
             self.processes[service] = subprocess.Popen(
                 [str(Path(sys.executable).with_name(command[0])), *command[1:]],
-                cwd=PROJECT, env=environment, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+                cwd=PROJECT,
+                env=environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
 
     def wait(self, service: str) -> None:
         """Wait until a service answers."""
@@ -270,27 +307,37 @@ class Field:
         digest = hashlib.sha256()
         for service in _FOLDERS:
             home = self.home(service)
-            with closing(sqlite3.connect(f"file:{home / 'state.sqlite3'}?mode=ro", uri=True)) as database:
+            with closing(
+                sqlite3.connect(f"file:{home / 'state.sqlite3'}?mode=ro", uri=True)
+            ) as database:
                 digest.update("\n".join(database.iterdump()).encode())
-            digest.update("\n".join(sorted(path.name for path in (home / "blobs").iterdir())).encode())
+            digest.update(
+                "\n".join(sorted(path.name for path in (home / "blobs").iterdir())).encode()
+            )
             membership = home / "membership.json"
             digest.update(membership.read_bytes() if membership.exists() else b"none")
         return digest.hexdigest()
 
-    # -- sending ----------------------------------------------------------------------------------------------------
+    # -- sending
+    # ----------------------------------------------------------------------------------------------------
 
     def send(self, message: Message, source: str = "") -> Answer:
         """Send a request as it is, over a connection of its own (so that any worker may get it).
 
         Args:
             message: What is sent.
-            source: From which address; another one each time by default, as failures are counted by address.
+            source: From which address; another one each time by default, as failures are counted by
+                address.
         """
         source = source or f"127.1.{len(self.answers) // 250 % 250}.{1 + len(self.answers) % 250}"
-        connection = http.client.HTTPConnection("127.0.0.1", self.ports[message.service], 60, (source, 0))
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", self.ports[message.service], 60, (source, 0)
+        )
         with closing(connection):
             names = {name.lower() for name, _ in message.fields}
-            connection.putrequest(message.method, message.path, skip_host=True, skip_accept_encoding=True)
+            connection.putrequest(
+                message.method, message.path, skip_host=True, skip_accept_encoding=True
+            )
             if "host" not in names:
                 connection.putheader("Host", f"localhost:{self.ports[message.service]}")
             if "accept" not in names:
@@ -306,9 +353,14 @@ class Field:
             return self._note(message.service, Answer.read(connection.getresponse()))
 
     def send_raw(self, service: str, data: bytes) -> list[Answer]:
-        """Send bytes as they are, and return every answer that came before the service hung up (or fell silent)."""
+        """Send bytes as they are, and return every answer that came before the service hung up (or
+        fell silent).
+        """
         came = bytearray()
-        with socket.create_connection(("127.0.0.1", self.ports[service]), timeout=10) as raw, suppress(OSError):
+        with (
+            socket.create_connection(("127.0.0.1", self.ports[service]), timeout=10) as raw,
+            suppress(OSError),
+        ):
             raw.sendall(data)
             raw.shutdown(socket.SHUT_WR)
             while part := raw.recv(1 << 16):
@@ -328,7 +380,9 @@ class Field:
         return answer
 
     def refuses(self, message: Message, status: int, kind: str) -> Answer:
-        """Send what must be refused, with just this status and problem type, and change nothing anywhere."""
+        """Send what must be refused, with just this status and problem type, and change nothing
+        anywhere.
+        """
         before = self.state()
         answer = self.send(message)
         assert (answer.status, answer.kind) == (status, kind), answer.body[:600]
@@ -344,7 +398,8 @@ class Field:
         check_headers(answer)
         return answer
 
-    # -- members ----------------------------------------------------------------------------------------------------
+    # -- members
+    # ----------------------------------------------------------------------------------------------------
 
     def store(self, service: str = "main") -> Store:
         """Open a main server's database, as its operator's commands do."""
@@ -364,15 +419,26 @@ class Field:
         """Return a service's own key pair: what somebody has who broke into it."""
         return Member(_AUDIENCES[service], Identity.open(self.home(service) / "identity.key"))
 
-    def announce(self, member: Member, *detectors: str, address: str = "", service: str = "main") -> None:
-        rounds = self.takes(self.status(member, *detectors, address=address, service=service)).json["rounds"]
+    def announce(
+        self, member: Member, *detectors: str, address: str = "", service: str = "main"
+    ) -> None:
+        rounds = self.takes(self.status(member, *detectors, address=address, service=service)).json[
+            "rounds"
+        ]
         for detector, described in rounds.items():
             self.rounds[f"{service}/{detector}"] = parse_round_settings(described)
 
-    def status(self, member: Member, *detectors: str, address: str = "", service: str = "main") -> Message:
+    def status(
+        self, member: Member, *detectors: str, address: str = "", service: str = "main"
+    ) -> Message:
         """Return a device's announcement, signed."""
-        said = {"address": address or self.trap(f"ok/{member.name}"), "detectors": dict.fromkeys(detectors)}
-        return sign(json_message(service, "/clientstatus", said), member.identity, self.audiences[service])
+        said = {
+            "address": address or self.trap(f"ok/{member.name}"),
+            "detectors": dict.fromkeys(detectors),
+        }
+        return sign(
+            json_message(service, "/clientstatus", said), member.identity, self.audiences[service]
+        )
 
     def step(self, service: str, path: str) -> Message:
         """Return the press of an operator's button."""
@@ -384,18 +450,32 @@ class Field:
     def update(self, member: Member, detector: str, service: str = "main") -> MaskedUpdate:
         """Return an honest masked update; each call masks afresh."""
         settings, rng = self.rounds[f"{service}/{detector}"], np.random.default_rng(3)
-        return masked_update(rng.normal(0, 0.01, settings.size).astype("f4"), 5, settings, member.name, rng)
+        return masked_update(
+            rng.normal(0, 0.01, settings.size).astype("f4"), 5, settings, member.name, rng
+        )
 
     def container(
-        self, member: Member, service: str, path: str, body: bytes, *more: tuple[str, str], method: str = "POST"
+        self,
+        member: Member,
+        service: str,
+        path: str,
+        body: bytes,
+        *more: tuple[str, str],
+        method: str = "POST",
     ) -> Message:
         """Return a signed message with a container."""
         fields = (("Content-Type", CONTAINER_TYPE),) if body else ()
-        return sign(Message(service, method, path, body, (*fields, *more)), member.identity, self.audiences[service])
+        return sign(
+            Message(service, method, path, body, (*fields, *more)),
+            member.identity,
+            self.audiences[service],
+        )
 
 
 def json_message(service: str, path: str, said: object, method: str = "POST") -> Message:
-    return Message(service, method, path, json.dumps(said).encode(), (("Content-Type", "application/json"),))
+    return Message(
+        service, method, path, json.dumps(said).encode(), (("Content-Type", "application/json"),)
+    )
 
 
 def digest_of(body: bytes) -> str:
@@ -414,7 +494,8 @@ def sign(
     digest: str | None = None,
     **parameters: object,
 ) -> Message:
-    """Sign a request by RFC 9421, written out by hand and independent of the services; or sign it wrongly.
+    """Sign a request by RFC 9421, written out by hand and independent of the services; or sign it
+    wrongly.
 
     Args:
         message: What is sent.
@@ -432,15 +513,23 @@ def sign(
     typed = [value for name, value in over.fields if name.lower() == "content-type"]
     usual = ["@method", "@path", "@query", "content-digest", *(["content-type"] if typed else [])]
     values: dict[str, object] = {
-        "created": now, "keyid": identity.key_id, "alg": "ed25519", "expires": now + 300,
+        "created": now,
+        "keyid": identity.key_id,
+        "alg": "ed25519",
+        "expires": now + 300,
         "nonce": base64.urlsafe_b64encode(secrets.token_bytes(16)).rstrip(b"=").decode(),
         "tag": f"doorbell/1 {audience}",
-    } | parameters  # fmt: skip
+    } | parameters
     path, _, query = over.path.partition("?")
     known = {
-        "@method": over.method, "@path": path, "@query": f"?{query}", "content-digest": digest, "@status": "200",
-        "@authority": "localhost", "content-type": typed[0] if typed else "",
-    }  # fmt: skip
+        "@method": over.method,
+        "@path": path,
+        "@query": f"?{query}",
+        "content-digest": digest,
+        "@status": "200",
+        "@authority": "localhost",
+        "content-type": typed[0] if typed else "",
+    }
     names = list(usual if covered is None else covered)
     inner = " ".join(f'"{name}"' for name in names)
     ends = "".join(
@@ -448,10 +537,15 @@ def sign(
         for name, value in values.items()
         if name not in without
     )
-    base = "".join(f'"{name}": {known[name]}\n' for name in names) + f'"@signature-params": ({inner}){ends}'
+    base = (
+        "".join(f'"{name}": {known[name]}\n' for name in names)
+        + f'"@signature-params": ({inner}){ends}'
+    )
     signature = base64.b64encode(identity.sign(base.encode())).decode()
     more = (("Content-Digest", digest), ("Signature-Input", f"{label}=({inner}){ends}"))
-    return replace(message, fields=(*message.fields, *more, ("Signature", f"{label}=:{signature}:")))
+    return replace(
+        message, fields=(*message.fields, *more, ("Signature", f"{label}=:{signature}:"))
+    )
 
 
 def check_headers(answer: Answer) -> None:
@@ -477,7 +571,8 @@ def _settle(field: Field) -> None:
 
     face: round 1 is finished and delivered, round 2 is open.
     car: the sum is made and not handed over. animal, parcel: open, with Alice's update.
-    Ruth was revoked, Nora joined and never announced herself, Mallory joined and is up to something.
+    Ruth was revoked, Nora joined and never announced herself, Mallory joined and is up to
+    something.
     """
     for name in ("alice", "bob", "ruth", "nora", "mallory"):
         field.join(name)
@@ -487,17 +582,27 @@ def _settle(field: Field) -> None:
     for member in (alice, bob):
         field.announce(member, "face", "animal", "car", "parcel")
     field.announce(field.members["mallory"], "animal")
-    for member, detectors in ((alice, ("face", "animal", "car", "parcel")), (bob, ("face", "car")), (nora, ("car",))):
+    for member, detectors in (
+        (alice, ("face", "animal", "car", "parcel")),
+        (bob, ("face", "car")),
+        (nora, ("car",)),
+    ):
         for detector in detectors:
             body = field.update(member, detector).to_bytes()
             field.takes(field.container(member, "aggregator", "/cmodel", body))
             field.sent[f"{member.name}/{detector}"] = body
-    for path in ("aggregate_models?detector=face", "aggregate_models?detector=car", "send_model_secagg?detector=face"):
+    for path in (
+        "aggregate_models?detector=face",
+        "aggregate_models?detector=car",
+        "send_model_secagg?detector=face",
+    ):
         field.takes(Message("aggregator", "POST", f"/{path}"))
     field.rounds["finished/face"] = field.rounds["main/face"]
     field.announce(alice, "face")
     field.takes(Message("device1", "POST", "/sendstatus"))
-    delivered = field.takes(Message("main", "POST", "/send_model_clients?detector=face")).json["detectors"]["face"]
+    delivered = field.takes(Message("main", "POST", "/send_model_clients?detector=face")).json[
+        "detectors"
+    ]["face"]
     assert delivered["delivered"] == ["alice", "bob", "device-1"]
     for name in ("ann", "ben"):
         field.join(name, "guarded")
@@ -507,7 +612,9 @@ def _settle(field: Field) -> None:
 
 @pytest.fixture(scope="session")
 def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
-    """Five services, started once: a secure federation, and a direct main server behind an operator token."""
+    """Five services, started once: a secure federation, and a direct main server behind an operator
+    token.
+    """
     trap = ThreadingHTTPServer(("127.0.0.1", 0), _Trap)
     threading.Thread(target=trap.serve_forever, daemon=True).start()
     field = Field(tmp_path_factory.mktemp("field"), trap.server_address[1], _Trap.seen)
@@ -518,7 +625,10 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
         field.start("device1")
         field.start("device2")
         field.start(
-            "guarded", DOORBELL_TOPOLOGY="direct", DOORBELL_OPERATOR_TOKEN=TOKEN, DOORBELL_DEVICE_NETWORKS="10.0.0.0/8"
+            "guarded",
+            DOORBELL_TOPOLOGY="direct",
+            DOORBELL_OPERATOR_TOKEN=TOKEN,
+            DOORBELL_DEVICE_NETWORKS="10.0.0.0/8",
         )
         for service in field.processes:
             field.wait(service)

@@ -72,7 +72,9 @@ ADDRESSES = [
 def test_no_device_announces_such_an_address(field: Field, address: str) -> None:
     for service, port in field.ports.items():
         address = address.replace(f"{{{service}}}", str(port))
-    field.refuses(field.status(field.members["mallory"], "face", address=address), 400, "invalid-message")
+    field.refuses(
+        field.status(field.members["mallory"], "face", address=address), 400, "invalid-message"
+    )
 
 
 PLACES = [
@@ -94,7 +96,9 @@ def test_no_connection_may_lead_there(place: str) -> None:
 
 def test_a_connection_may_lead_to_this_machine_unless_the_operator_says_otherwise() -> None:
     assert permitted(ipaddress.ip_address("127.0.0.1"), ())
-    assert not permitted(ipaddress.ip_address("::ffff:127.0.0.1"), (ipaddress.ip_network("10.0.0.0/8"),))
+    assert not permitted(
+        ipaddress.ip_address("::ffff:127.0.0.1"), (ipaddress.ip_network("10.0.0.0/8"),)
+    )
 
 
 @pytest.fixture
@@ -124,7 +128,9 @@ def test_a_redirect_is_not_followed(field: Field, deliver: Any) -> None:
 
 
 @pytest.mark.parametrize("how", ["bomb", "endless", "huge-header", "deep"])
-def test_a_devices_answer_costs_neither_memory_nor_time(field: Field, deliver: Any, how: str) -> None:
+def test_a_devices_answer_costs_neither_memory_nor_time(
+    field: Field, deliver: Any, how: str
+) -> None:
     before, started, peak, done = field.resident("main"), time.monotonic(), [0], threading.Event()
 
     def watch() -> None:
@@ -139,22 +145,35 @@ def test_a_devices_answer_costs_neither_memory_nor_time(field: Field, deliver: A
         done.set()
         watcher.join()
     assert set(outcome["later"]) == {"mallory"}
-    assert {"alice", "bob", "device-1"} <= set(outcome["delivered"]), "the others have it all the same"
+    assert {"alice", "bob", "device-1"} <= set(outcome["delivered"]), (
+        "the others have it all the same"
+    )
     assert peak[0] - before < 96 << 20
     assert time.monotonic() - started < 15
 
 
-def test_a_devices_words_are_cut_and_shown_as_text(field: Field, deliver: Any, message: Any) -> None:
+def test_a_devices_words_are_cut_and_shown_as_text(
+    field: Field, deliver: Any, message: Any
+) -> None:
     outcome = deliver("chatty")
     assert len(outcome["later"]["mallory"]) < 2000
-    page = field.takes(message("main", "POST", "/send_model_clients?detector=face", fields=(("Accept", "text/html"),)))
+    page = field.takes(
+        message(
+            "main", "POST", "/send_model_clients?detector=face", fields=(("Accept", "text/html"),)
+        )
+    )
     assert b"<script>alert" not in page.body
 
 
 def test_an_operators_networks_are_kept_to(field: Field, message: Any) -> None:
-    """The direct main server here takes devices in 10.0.0.0/8 alone; a name is judged by where it leads."""
+    """The direct main server here takes devices in 10.0.0.0/8 alone; a name is judged by where it
+    leads.
+    """
 
-    environ = {"DOORBELL_HOME": str(field.home("guarded").parent), "DOORBELL_DEVICE_NETWORKS": "10.0.0.0/8"}
+    environ = {
+        "DOORBELL_HOME": str(field.home("guarded").parent),
+        "DOORBELL_DEVICE_NETWORKS": "10.0.0.0/8",
+    }
     server = MainServer.open(MainSettings.read(environ))
     newest = server.store.newest_version("face")
     assert newest is not None
@@ -196,5 +215,7 @@ def test_a_peer_that_accepts_and_says_nothing_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         started = time.monotonic()
         with pytest.raises(PeerUnreachable):
-            HttpClient(timeout_s=0.3, attempts=2).get(f"http://127.0.0.1:{silent.getsockname()[1]}/")
+            HttpClient(timeout_s=0.3, attempts=2).get(
+                f"http://127.0.0.1:{silent.getsockname()[1]}/"
+            )
         assert time.monotonic() - started < 5

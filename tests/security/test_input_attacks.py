@@ -16,17 +16,32 @@ INVALID = (400, "invalid-message")
 
 def head(*lines: str, method: str = "POST", path: str = "/join", host: str = "localhost") -> bytes:
     fields = ("Accept: application/json", "Content-Type: application/json", *lines)
-    return "\r\n".join([f"{method} {path} HTTP/1.1", f"Host: {host}", *fields, "", ""]).encode("latin-1")
+    return "\r\n".join([f"{method} {path} HTTP/1.1", f"Host: {host}", *fields, "", ""]).encode(
+        "latin-1"
+    )
 
 
-# -- framing: what gunicorn has to refuse ------------------------------------------------------------------------
+# -- framing: what gunicorn has to refuse
+# ------------------------------------------------------------------------
 
 CHUNKED = "Transfer-Encoding: chunked"
 SMUGGLED = b"GET /aggregate_models HTTP/1.1\r\nHost: localhost\r\n\r\n"
 FRAMES: list[tuple[str, bytes, set[int]]] = [
-    ("both lengths", head("Content-Length: 5", "Transfer-Encoding: chunked") + b"0\r\n\r\n" + SMUGGLED, {400}),
-    ("both lengths, other order", head("Transfer-Encoding: chunked", "Content-Length: 5") + b"0\r\n\r\n", {400}),
-    ("two Content-Lengths", head("Content-Length: 2", "Content-Length: 60") + b"{}" + SMUGGLED, {400}),
+    (
+        "both lengths",
+        head("Content-Length: 5", "Transfer-Encoding: chunked") + b"0\r\n\r\n" + SMUGGLED,
+        {400},
+    ),
+    (
+        "both lengths, other order",
+        head("Transfer-Encoding: chunked", "Content-Length: 5") + b"0\r\n\r\n",
+        {400},
+    ),
+    (
+        "two Content-Lengths",
+        head("Content-Length: 2", "Content-Length: 60") + b"{}" + SMUGGLED,
+        {400},
+    ),
     ("Content-Lengths in a list", head("Content-Length: 2, 2") + b"{}", {400}),
     ("negative Content-Length", head("Content-Length: -1"), {400}),
     ("Content-Length with a plus", head("Content-Length: +2") + b"{}", {400}),
@@ -36,8 +51,16 @@ FRAMES: list[tuple[str, bytes, set[int]]] = [
     ("Content-Length with an underscore", head("Content-Length: 1_0") + b"{}", {400}),
     ("Transfer-Encoding twice", head(CHUNKED, "Transfer-Encoding: identity") + b"0\r\n\r\n", {400}),
     ("Transfer-Encoding hidden", head("Transfer-Encoding: xchunked") + b"0\r\n\r\n", {400, 501}),
-    ("Transfer-Encoding with a tab", head("Transfer-Encoding:\x0bchunked") + b"0\r\n\r\n", {400, 501}),
-    ("Transfer-Encoding with gzip", head("Transfer-Encoding: gzip, chunked") + b"0\r\n\r\n", {400, 501}),
+    (
+        "Transfer-Encoding with a tab",
+        head("Transfer-Encoding:\x0bchunked") + b"0\r\n\r\n",
+        {400, 501},
+    ),
+    (
+        "Transfer-Encoding with gzip",
+        head("Transfer-Encoding: gzip, chunked") + b"0\r\n\r\n",
+        {400, 501},
+    ),
     ("chunk of negative length", head(CHUNKED) + b"-1\r\n{}\r\n0\r\n\r\n", {400}),
     ("chunk of no length", head(CHUNKED) + b"zz\r\n{}\r\n0\r\n\r\n", {400}),
     ("chunk of no length, and a request behind it", head(CHUNKED) + b"zz\r\n" + SMUGGLED, {400}),
@@ -56,17 +79,29 @@ FRAMES: list[tuple[str, bytes, set[int]]] = [
     ("HTTP/9.9", b"GET / HTTP/9.9\r\nHost: localhost\r\n\r\n", {400, 505}),
     ("HTTP/0.9", b"GET /\r\n\r\n", {400}),
     ("no HTTP", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", {400}),
-    ("whole address of another host", head(method="GET", path="http://evil.example/", host="evil.example"), {400, 403}),
+    (
+        "whole address of another host",
+        head(method="GET", path="http://evil.example/", host="evil.example"),
+        {400, 403},
+    ),
     ("long address", head(method="GET", path="/" + "a" * 5000), {400, 414}),
     ("long field", head("X-A: " + "b" * 9000), {400, 431}),
     ("many fields", head(*["X-A: b"] * 200), {400, 431}),
-    ("PROXY protocol", b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n" + head(method="GET", path="/"), {400}),
+    (
+        "PROXY protocol",
+        b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n" + head(method="GET", path="/"),
+        {400},
+    ),
     ("HTTP/2 preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", {400, 505}),
-]  # fmt: skip
+]
 
 
-@pytest.mark.parametrize(("data", "statuses"), [pytest.param(*row[1:], id=row[0]) for row in FRAMES])
-def test_a_misframed_request_is_refused_and_ends_the_connection(field: Field, data: bytes, statuses: set[int]) -> None:
+@pytest.mark.parametrize(
+    ("data", "statuses"), [pytest.param(*row[1:], id=row[0]) for row in FRAMES]
+)
+def test_a_misframed_request_is_refused_and_ends_the_connection(
+    field: Field, data: bytes, statuses: set[int]
+) -> None:
     before = field.state()
     answers = field.send_raw("main", data)
     assert len(answers) <= 1, "nothing was smuggled in behind it"
@@ -81,7 +116,8 @@ def test_two_requests_in_a_row_are_two(field: Field) -> None:
     assert [answer.status for answer in field.send_raw("main", request * 2)] == [200, 200]
 
 
-# -- size -------------------------------------------------------------------------------------------------------
+# -- size
+# -------------------------------------------------------------------------------------------------------
 
 
 def test_a_body_over_the_limit_is_refused_before_it_is_read(field: Field) -> None:
@@ -120,7 +156,9 @@ def multipart(parts: int, size: int = 1) -> tuple[tuple[tuple[str, str], ...], b
 
 
 @pytest.mark.parametrize(("parts", "size"), [(20_000, 1), (1, 1_000_000)])
-def test_a_form_bomb_does_not_reach_a_step(field: Field, message: Any, parts: int, size: int) -> None:
+def test_a_form_bomb_does_not_reach_a_step(
+    field: Field, message: Any, parts: int, size: int
+) -> None:
     fields, body = multipart(parts, size)
     field.refuses(message("main", "POST", "/aggregate_models", body, fields), 413, "http")
 
@@ -133,7 +171,8 @@ def test_a_form_is_no_message(field: Field, message: Any, service: str) -> None:
     field.refuses(message(service, "POST", path, body, fields), *outcome)
 
 
-# -- JSON -------------------------------------------------------------------------------------------------------
+# -- JSON
+# -------------------------------------------------------------------------------------------------------
 
 BOMBS: list[tuple[str, bytes]] = [
     ("deep list", b"[" * 900_000),
@@ -155,9 +194,13 @@ BOMBS: list[tuple[str, bytes]] = [
 ]
 
 
-@pytest.mark.parametrize("path", ["/join", "/clientstatus", "/check_seeds", "/new_key", "/performance"])
+@pytest.mark.parametrize(
+    "path", ["/join", "/clientstatus", "/check_seeds", "/new_key", "/performance"]
+)
 @pytest.mark.parametrize("body", [pytest.param(row[1], id=row[0]) for row in BOMBS])
-def test_a_json_bomb_is_refused(field: Field, message: Any, signer: Any, path: str, body: bytes) -> None:
+def test_a_json_bomb_is_refused(
+    field: Field, message: Any, signer: Any, path: str, body: bytes
+) -> None:
     bomb, started = message("main", "POST", path, body, (JSON,)), time.monotonic()
     if path != "/join":
         who = field.key_of("aggregator") if path == "/check_seeds" else field.members["mallory"]
@@ -166,13 +209,16 @@ def test_a_json_bomb_is_refused(field: Field, message: Any, signer: Any, path: s
     assert time.monotonic() - started < 5
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "application/xml", "text/html"])
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "application/xml", "text/html"]
+)
 def test_json_by_another_name_is_not_json(field: Field, message: Any, kind: str) -> None:
     """A browser can send these to any site without asking; none of them joins anything."""
     field.refuses(message("main", "POST", "/join", b"{}", (("Content-Type", kind),)), *INVALID)
 
 
-# -- paths ------------------------------------------------------------------------------------------------------
+# -- paths
+# ------------------------------------------------------------------------------------------------------
 
 PATHS = [
     ("main", "/static/../../main_server/routes.py"),
@@ -218,7 +264,9 @@ def test_no_file_is_handed_out(field: Field, message: Any, service: str, path: s
     assert field.state() == before
 
 
-@pytest.mark.parametrize("name", ["face%00", "FACE", "a" * 40, "%2e%2e", "fa ce".replace(" ", "%20"), "%C3%A9"])
+@pytest.mark.parametrize(
+    "name", ["face%00", "FACE", "a" * 40, "%2e%2e", "fa ce".replace(" ", "%20"), "%C3%A9"]
+)
 def test_no_plot_is_named_by_a_request(field: Field, message: Any, name: str) -> None:
     field.refuses(message("device1", "GET", f"/plot/{name}.png"), *INVALID)
 
@@ -232,10 +280,20 @@ def test_what_is_public_is_there(field: Field, message: Any) -> None:
 @pytest.mark.parametrize("service", ["main", "aggregator", "device1", "guarded"])
 def test_health_tells_no_secret(field: Field, message: Any, service: str) -> None:
     said = field.takes(message(service, "GET", "/healthz")).json
-    assert set(said) <= {"service", "status", "topology", "device", "doing", "trainer_pid", "joined", "version"}
+    assert set(said) <= {
+        "service",
+        "status",
+        "topology",
+        "device",
+        "doing",
+        "trainer_pid",
+        "joined",
+        "version",
+    }
 
 
-# -- log lines --------------------------------------------------------------------------------------------------
+# -- log lines
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("what", ["%0d%0aroot logged in", "\x1b[2J", "%1b[2J"])
@@ -248,17 +306,23 @@ def test_nobody_writes_lines_into_the_log(field: Field, what: str) -> None:
     assert "\x1b" not in log
 
 
-# -- slowness ---------------------------------------------------------------------------------------------------
+# -- slowness
+# ---------------------------------------------------------------------------------------------------
 
 
 def _half_open(field: Field, service: str, count: int, data: bytes) -> list[socket.socket]:
-    sockets = [socket.create_connection(("localhost", field.ports[service]), timeout=10) for _ in range(count)]
+    sockets = [
+        socket.create_connection(("localhost", field.ports[service]), timeout=10)
+        for _ in range(count)
+    ]
     for raw in sockets:
         raw.sendall(data)
     return sockets
 
 
-@pytest.mark.parametrize("data", [b"GET / HT", b"POST /join HTTP/1.1\r\nHost: localhost\r\nX-A: ", b""], ids=repr)
+@pytest.mark.parametrize(
+    "data", [b"GET / HT", b"POST /join HTTP/1.1\r\nHost: localhost\r\nX-A: ", b""], ids=repr
+)
 def test_a_few_slow_callers_do_not_stop_a_service(field: Field, message: Any, data: bytes) -> None:
     sockets = _half_open(field, "device2", 4, data)
     try:

@@ -22,7 +22,9 @@ def fresh() -> Identity:
     return Identity.from_private(secrets.token_bytes(32))
 
 
-def request(field: Field, name: str = "eve", role: Any = "device", code: JoinCode | None = None, **how: Any) -> Any:
+def request(
+    field: Field, name: str = "eve", role: Any = "device", code: JoinCode | None = None, **how: Any
+) -> Any:
     """Return a request to join that is honest but for what is named; JSON."""
     made = JoinRequest.make(code or field.code(), name, role, how.pop("identity", None) or fresh())
     return made.to_json() | how
@@ -31,7 +33,9 @@ def request(field: Field, name: str = "eve", role: Any = "device", code: JoinCod
 def code_of(field: Field, uses: int, hours: float = 1) -> JoinCode:
     """Return a join code, noted as the operator's command notes it."""
     code = JoinCode.make(field.key_of("main").identity.key_id)
-    invitation = Invitation(code.invitation, code.secret, "device", uses, time.time() + hours * 3600)
+    invitation = Invitation(
+        code.invitation, code.secret, "device", uses, time.time() + hours * 3600
+    )
     field.store().invite(invitation)
     return code
 
@@ -80,7 +84,11 @@ JOINS: list[tuple[str, Callable[[Field], Any], tuple[int, str]]] = [
     ("code used up", used_up, REFUSED),
     ("code without a use", lambda f: request(f, code=code_of(f, 0)), REFUSED),
     ("code expired", lambda f: request(f, code=code_of(f, 5, hours=-1)), REFUSED),
-    ("a device's code for an aggregator", lambda f: request(f, "secure-aggregator", "secure-aggregator"), REFUSED),
+    (
+        "a device's code for an aggregator",
+        lambda f: request(f, "secure-aggregator", "secure-aggregator"),
+        REFUSED,
+    ),
     (
         "an aggregator's code for a device",
         lambda f: request(f, code=f.code(role="secure-aggregator")),
@@ -88,15 +96,29 @@ JOINS: list[tuple[str, Callable[[Field], Any], tuple[int, str]]] = [
     ),
     (
         "second aggregator",
-        lambda f: request(f, "secure-aggregator", "secure-aggregator", f.code(role="secure-aggregator")),
+        lambda f: request(
+            f, "secure-aggregator", "secure-aggregator", f.code(role="secure-aggregator")
+        ),
         REFUSED,
     ),
     ("name taken", lambda f: request(f, "alice"), REFUSED),
-    ("known key under another name", lambda f: request(f, identity=f.members["alice"].identity), REFUSED),
-    ("revoked key again", lambda f: request(f, "ruth", identity=f.members["ruth"].identity), REFUSED),
+    (
+        "known key under another name",
+        lambda f: request(f, identity=f.members["alice"].identity),
+        REFUSED,
+    ),
+    (
+        "revoked key again",
+        lambda f: request(f, "ruth", identity=f.members["ruth"].identity),
+        REFUSED,
+    ),
     ("another's key", not_its_own_key, REFUSED),
     ("name changed after the proof", lambda f: proof_for_another(f, name="mallet"), REFUSED),
-    ("key changed after the proof", lambda f: proof_for_another(f, public_key=encoded(32)), REFUSED),
+    (
+        "key changed after the proof",
+        lambda f: proof_for_another(f, public_key=encoded(32)),
+        REFUSED,
+    ),
     ("proof of nothing", lambda f: proof_for_another(f, proof=encoded(32)), REFUSED),
     ("signature of nothing", lambda f: proof_for_another(f, signature=encoded(64)), REFUSED),
     ("invitation is SQL", lambda f: proof_for_another(f, invitation="' OR '1'='1"), INVALID),
@@ -116,9 +138,30 @@ JOINS: list[tuple[str, Callable[[Field], Any], tuple[int, str]]] = [
     ("nothing", lambda f: None, INVALID),
 ]
 NAMES = [
-    "main-server", "secure-aggregator", "../../x", "..", "/etc/passwd", "a/b", "a\\b", "a\0b", "a\nb", "a b", "", "-a",
-    "Alice", "älice", "аlice", "alice\u200b", "a" * 33, "<script>", "alice;rm", "%2e%2e", 7, None, ["alice"],
-]  # fmt: skip
+    "main-server",
+    "secure-aggregator",
+    "../../x",
+    "..",
+    "/etc/passwd",
+    "a/b",
+    "a\\b",
+    "a\0b",
+    "a\nb",
+    "a b",
+    "",
+    "-a",
+    "Alice",
+    "älice",
+    "аlice",
+    "alice\u200b",
+    "a" * 33,
+    "<script>",
+    "alice;rm",
+    "%2e%2e",
+    7,
+    None,
+    ["alice"],
+]
 
 
 @pytest.fixture
@@ -152,9 +195,14 @@ def test_an_invited_device_joins_once_by_one_use_however_often_it_asks(door: Fie
 
 
 def test_join_codes_cannot_be_guessed_fast(door: Field) -> None:
-    """Refusals tell a guess nothing, and after a few the address is not heard by that worker for a while."""
+    """Refusals tell a guess nothing, and after a few the address is not heard by that worker for a
+    while.
+    """
     before, seen, details = door.state(), [], set()
-    for build in [wrong_secret, lambda f: request(f, code=JoinCode.make(f.code().main_key_id))] * 30:
+    for build in [
+        wrong_secret,
+        lambda f: request(f, code=JoinCode.make(f.code().main_key_id)),
+    ] * 30:
         answer = door.send(door.join_message(build(door)), "127.9.9.9")
         seen.append((answer.status, answer.kind))
         details |= {answer.json["detail"]} if answer.status == 403 else set()
@@ -170,7 +218,9 @@ def test_a_stolen_code_does_not_take_a_name_over(door: Field) -> None:
     door.refuses(door.join_message(request(door, "bob", code=code_of(door, 3))), *REFUSED)
 
 
-def key_change(field: Field, who: str, new: Identity, by: Identity, over: bytes | None = None) -> dict[str, str]:
+def key_change(
+    field: Field, who: str, new: Identity, by: Identity, over: bytes | None = None
+) -> dict[str, str]:
     statement = new_key_statement(over or field.members[who].identity.public)
     parts = {"public_key": new.public, "signature": by.sign(statement)}
     return {name: base64.b64encode(part).decode() for name, part in parts.items()}
@@ -190,11 +240,21 @@ def changes(field: Field) -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize("which", [
-    "not its own key", "a statement for another member", "alice's key", "a short key", "no signature", "no base64",
-    "a list",
-])  # fmt: skip
-def test_no_other_key_is_put_in_force(door: Field, make_json_message: Any, signer: Any, which: str) -> None:
+@pytest.mark.parametrize(
+    "which",
+    [
+        "not its own key",
+        "a statement for another member",
+        "alice's key",
+        "a short key",
+        "no signature",
+        "no base64",
+        "a list",
+    ],
+)
+def test_no_other_key_is_put_in_force(
+    door: Field, make_json_message: Any, signer: Any, which: str
+) -> None:
     message = make_json_message("main", "/new_key", changes(door)[which])
     door.refuses(signer(message, door.members["mallory"].identity, "main-server"), *INVALID)
 
@@ -205,7 +265,9 @@ def test_a_members_own_key_is_no_new_key(door: Field, make_json_message: Any, si
     door.refuses(signer(message, own, "main-server"), 409, "out-of-order")
 
 
-def test_a_changed_key_is_in_force_and_the_old_one_is_not(door: Field, make_json_message: Any, signer: Any) -> None:
+def test_a_changed_key_is_in_force_and_the_old_one_is_not(
+    door: Field, make_json_message: Any, signer: Any
+) -> None:
     member = door.join(f"rekeyed-{secrets.token_hex(4)}")
     old, new = member.identity, fresh()
     message = make_json_message("main", "/new_key", key_change(door, member.name, new, new))

@@ -16,7 +16,12 @@ STEPS = {
     "device1": ("/modeltrain", "/sendstatus", "/sendmodel", "/performance"),
     "device2": ("/modeltrain", "/sendstatus", "/sendmodel", "/performance"),
 }
-PAGES = {"main": ("/",), "aggregator": ("/",), "device1": ("/", "/plot/face.png"), "device2": ("/",)}
+PAGES = {
+    "main": ("/",),
+    "aggregator": ("/",),
+    "device1": ("/", "/plot/face.png"),
+    "device2": ("/",),
+}
 TWISTS: list[tuple[str, tuple[tuple[str, str], ...]]] = [
     ("foreign Host", (("Host", "evil.example"),)),
     ("foreign Host with our port", (("Host", "evil.example:{port}"),)),
@@ -67,26 +72,41 @@ def test_nobody_but_the_operator_presses_a_button(
     for method in ("GET", "POST"):
         for path in (*STEPS[service], *(PAGES[service] if method == "GET" else ())):
             answer = field.send(message(service, method, path, fields=sent))
-            assert (answer.status, answer.kind) in [(403, "refused"), (400, "server")], (path, answer.body)
-            assert answer.kind == "server" or answer.headers["cross-origin-resource-policy"] == "same-origin"
+            assert (answer.status, answer.kind) in [(403, "refused"), (400, "server")], (
+                path,
+                answer.body,
+            )
+            assert (
+                answer.kind == "server"
+                or answer.headers["cross-origin-resource-policy"] == "same-origin"
+            )
             assert "access-control-allow-origin" not in answer.headers
     assert field.state() == before
 
 
 @pytest.mark.parametrize("service", STEPS)
-@pytest.mark.parametrize("method", ["HEAD", "PUT", "DELETE", "PATCH", "TRACE", "OPTIONS", "CONNECT", "BREW"])
+@pytest.mark.parametrize(
+    "method", ["HEAD", "PUT", "DELETE", "PATCH", "TRACE", "OPTIONS", "CONNECT", "BREW"]
+)
 def test_no_other_method_does_a_step(field: Field, message: Any, service: str, method: str) -> None:
     before = field.state()
     for path in STEPS[service]:
         answer = field.send(message(service, method, path))
-        assert answer.status in ({200} if method == "OPTIONS" else {405, 400}), (path, answer.status)
+        assert answer.status in ({200} if method == "OPTIONS" else {405, 400}), (
+            path,
+            answer.status,
+        )
     assert field.state() == before
 
 
 @pytest.mark.parametrize("service", STEPS)
 def test_the_operator_himself_is_let_in(field: Field, message: Any, service: str) -> None:
     own = f"http://localhost:{field.ports[service]}"
-    for fields in ((), (("Sec-Fetch-Site", "none"),), (("Origin", own), ("Sec-Fetch-Site", "same-origin"))):
+    for fields in (
+        (),
+        (("Sec-Fetch-Site", "none"),),
+        (("Origin", own), ("Sec-Fetch-Site", "same-origin")),
+    ):
         field.takes(message(service, "GET", "/", fields=fields))
     for host in ("127.0.0.1", "[::1]", "LOCALHOST:9"):
         field.takes(message(service, "GET", "/", fields=(("Host", host),)))
@@ -94,10 +114,15 @@ def test_the_operator_himself_is_let_in(field: Field, message: Any, service: str
 
 @pytest.mark.parametrize(
     "path",
-    ["/aggregate_models?detector=..%2f..%2fetc", "/aggregate_models?detector=face%00", "/aggregate_models?detector=A",
-     f"/aggregate_models?detector={'a' * 1500}", "/send_model_secagg?detector=%ff",
-     "/send_model_secagg?detector=%0d%0ax"],
-)  # fmt: skip
+    [
+        "/aggregate_models?detector=..%2f..%2fetc",
+        "/aggregate_models?detector=face%00",
+        "/aggregate_models?detector=A",
+        f"/aggregate_models?detector={'a' * 1500}",
+        "/send_model_secagg?detector=%ff",
+        "/send_model_secagg?detector=%0d%0ax",
+    ],
+)
 def test_a_step_takes_no_detector_that_is_no_name(field: Field, message: Any, path: str) -> None:
     field.refuses(message("aggregator", "POST", path), 400, "invalid-message")
 
@@ -115,7 +140,8 @@ def test_an_answer_says_nothing_that_a_browser_would_run(field: Field, message: 
     assert b"<script>alert" not in answer.body
 
 
-# -- behind a token ---------------------------------------------------------------------------------------------
+# -- behind a token
+# ---------------------------------------------------------------------------------------------
 
 
 def with_token(message: Any, path: str = "/", method: str = "GET", **fields: str) -> Any:
@@ -145,19 +171,47 @@ def cookies(field: Field) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("which", ["forged", "expired", "made with another token", "prolonged", "without a digest",
-                                   "under another name", "of Arabic digits", "of great length",
-                                   "with more"])  # fmt: skip
+@pytest.mark.parametrize(
+    "which",
+    [
+        "forged",
+        "expired",
+        "made with another token",
+        "prolonged",
+        "without a digest",
+        "under another name",
+        "of Arabic digits",
+        "of great length",
+        "with more",
+    ],
+)
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_cookie_that_is_no_login_opens_nothing(field: Field, message: Any, which: str, method: str) -> None:
-    field.refuses(with_token(message, "/aggregate_models", method, Cookie=cookies(field)[which]), 401, "login-required")
+def test_a_cookie_that_is_no_login_opens_nothing(
+    field: Field, message: Any, which: str, method: str
+) -> None:
+    field.refuses(
+        with_token(message, "/aggregate_models", method, Cookie=cookies(field)[which]),
+        401,
+        "login-required",
+    )
 
 
-@pytest.mark.parametrize("fields", [
-    {}, {"Authorization": "Bearer"}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic b3A6b3A="},
-    {"Authorization": "bearer \xff\xfe"}, {"X_Forwarded_For": "127.0.0.1"}, {"Host": "localhost"},
-], ids=repr)  # fmt: skip
-def test_without_the_token_nothing_opens(field: Field, message: Any, fields: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"Authorization": "Bearer"},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": "Basic b3A6b3A="},
+        {"Authorization": "bearer \xff\xfe"},
+        {"X_Forwarded_For": "127.0.0.1"},
+        {"Host": "localhost"},
+    ],
+    ids=repr,
+)
+def test_without_the_token_nothing_opens(
+    field: Field, message: Any, fields: dict[str, str]
+) -> None:
     field.refuses(with_token(message, "/aggregate_models", "POST", **fields), 401, "login-required")
 
 
@@ -165,10 +219,17 @@ def test_the_token_in_the_address_opens_nothing(field: Field, message: Any) -> N
     field.refuses(with_token(message, f"/?token={field.token}"), 401, "login-required")
 
 
-@pytest.mark.parametrize("fields", [
-    {"Sec_Fetch_Site": "cross-site"}, {"Sec_Fetch_Site": "same-site"}, {"Origin": "null"},
-    {"Origin": "http://evil.example"}, {"Sec_Purpose": "prefetch"},
-], ids=repr)  # fmt: skip
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"Sec_Fetch_Site": "cross-site"},
+        {"Sec_Fetch_Site": "same-site"},
+        {"Origin": "null"},
+        {"Origin": "http://evil.example"},
+        {"Sec_Purpose": "prefetch"},
+    ],
+    ids=repr,
+)
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_the_operators_cookie_works_for_no_other_site(
     field: Field, message: Any, fields: dict[str, str], method: str
@@ -190,7 +251,9 @@ def log_in(message: Any, token: str, where: str = "/", **fields: str) -> Any:
     return message("guarded", "POST", "/login", form, (kind, *named))
 
 
-@pytest.mark.parametrize("where", ["//evil.example", "/%5Cevil.example", "http://evil.example", "/%0d%0aSet-Cookie:a"])
+@pytest.mark.parametrize(
+    "where", ["//evil.example", "/%5Cevil.example", "http://evil.example", "/%0d%0aSet-Cookie:a"]
+)
 def test_a_login_leads_nowhere_else(field: Field, message: Any, where: str) -> None:
     answer = field.send(log_in(message, field.token, where))
     assert (answer.status, answer.headers["location"]) == (303, "/")
@@ -206,7 +269,10 @@ def test_a_login_of_great_length_is_not_read(field: Field, message: Any) -> None
 
 
 def test_the_token_cannot_be_guessed_fast(field: Field, message: Any) -> None:
-    """Another X-Forwarded-For each time does not help: no proxy is trusted here. Who sits elsewhere is let in."""
+    """Another X-Forwarded-For each time does not help: no proxy is trusted here.
+
+    Who sits elsewhere is let in.
+    """
     statuses = []
     for guess in range(14):
         fields = {"Authorization": f"Bearer guess-{guess}", "X_Forwarded_For": f"203.0.113.{guess}"}
@@ -215,6 +281,8 @@ def test_the_token_cannot_be_guessed_fast(field: Field, message: Any) -> None:
     assert set(statuses) <= {(401, "login-required"), (429, "too-many-attempts")}
     assert statuses[-4:] == [(429, "too-many-attempts")] * 4
     answer = field.send(log_in(message, field.token), "127.8.8.8")
-    assert (answer.status, answer.kind) == (429, "too-many-attempts"), "not even the token is told from a guess now"
+    assert (answer.status, answer.kind) == (429, "too-many-attempts"), (
+        "not even the token is told from a guess now"
+    )
     assert int(answer.headers["retry-after"]) > 0
     field.takes(with_token(message, Authorization=f"Bearer {field.token}"))

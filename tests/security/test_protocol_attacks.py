@@ -1,4 +1,6 @@
-"""Attacks by members: updates, sums, seeds and models that are not what the protocol allows their sender."""
+"""Attacks by members: updates, sums, seeds and models that are not what the protocol allows their
+sender.
+"""
 
 from __future__ import annotations
 
@@ -41,20 +43,27 @@ def safetensors(header: object, data: bytes = b"") -> bytes:
     return len(text).to_bytes(8, "little") + text + data
 
 
-def tensor(dtype: str = "U32", shape: object = (4,), offsets: object = (0, 16)) -> dict[str, object]:
+def tensor(
+    dtype: str = "U32", shape: object = (4,), offsets: object = (0, 16)
+) -> dict[str, object]:
     return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
 
 
 def forged(update: MaskedUpdate, **tensors: object) -> bytes:
     """Return an update's metadata over another description of its bytes."""
     metadata = {
-        "format": "doorbell-update/1", "detector": update.detector, "round": str(update.round), "device": update.device,
-        "base_version": update.base_version, "sealed_seed": base64.b64encode(update.sealed_seed).decode(),
-    }  # fmt: skip
+        "format": "doorbell-update/1",
+        "detector": update.detector,
+        "round": str(update.round),
+        "device": update.device,
+        "base_version": update.base_version,
+        "sealed_seed": base64.b64encode(update.sealed_seed).decode(),
+    }
     return safetensors({"__metadata__": metadata} | tensors, bytes(16))
 
 
-# -- devices to the aggregator ------------------------------------------------------------------------------------
+# -- devices to the aggregator
+# ------------------------------------------------------------------------------------
 
 
 def update(who: str, of: str = "animal", **changes: Any) -> Build:
@@ -71,7 +80,9 @@ def broken(**tensors: object) -> Build:
 def plain(field: Field) -> bytes:
     settings = field.rounds["main/animal"]
     delta = np.zeros(settings.size, np.float32)
-    return PlainUpdate("animal", settings.round, settings.base_version, "alice", 3, delta).to_bytes()
+    return PlainUpdate(
+        "animal", settings.round, settings.base_version, "alice", 3, delta
+    ).to_bytes()
 
 
 def finished(field: Field) -> bytes:
@@ -113,11 +124,26 @@ UPDATES: list[tuple[str, str, Build, tuple[int, str]]] = [
     ("empty body", "alice", lambda field: b"", INVALID),
     ("no container", "alice", lambda field: b"\x00" * 64, INVALID),
     ("header longer than the body", "alice", lambda field: b"\xff" * 8, INVALID),
-    ("header of 2^40 elements", "alice", broken(masked=tensor(shape=[2**40], offsets=[0, 2**42])), INVALID),
-    ("header of 2^63 elements, empty", "alice", broken(masked=tensor(shape=[2**63, 0], offsets=[0, 0])), INVALID),
+    (
+        "header of 2^40 elements",
+        "alice",
+        broken(masked=tensor(shape=[2**40], offsets=[0, 2**42])),
+        INVALID,
+    ),
+    (
+        "header of 2^63 elements, empty",
+        "alice",
+        broken(masked=tensor(shape=[2**63, 0], offsets=[0, 0])),
+        INVALID,
+    ),
     ("header of negative offsets", "alice", broken(masked=tensor(offsets=[-16, 0])), INVALID),
     ("header of negative elements", "alice", broken(masked=tensor(shape=[-2, -2])), INVALID),
-    ("header of overlapping tensors", "alice", broken(masked=tensor(), other=tensor(offsets=[8, 24])), INVALID),
+    (
+        "header of overlapping tensors",
+        "alice",
+        broken(masked=tensor(), other=tensor(offsets=[8, 24])),
+        INVALID,
+    ),
     ("header with a gap", "alice", broken(masked=tensor(shape=[2], offsets=[8, 16])), INVALID),
     ("header with fewer bytes", "alice", broken(masked=tensor(shape=[2], offsets=[0, 8])), INVALID),
     ("header of another type", "alice", broken(masked=tensor("F64", [2])), INVALID),
@@ -127,15 +153,26 @@ UPDATES: list[tuple[str, str, Build, tuple[int, str]]] = [
     ("header of many dimensions", "alice", broken(masked=tensor(shape=[1] * 99 + [4])), INVALID),
     ("header of NaN", "alice", lambda field: safetensors(b'{"__metadata__": NaN}'), INVALID),
     ("header of deep brackets", "alice", lambda field: safetensors(b"[" * 100_000), INVALID),
-    ("header of a huge number", "alice", lambda field: safetensors(b'{"a":' + b"9" * 100_000 + b"}"), INVALID),
+    (
+        "header of a huge number",
+        "alice",
+        lambda field: safetensors(b'{"a":' + b"9" * 100_000 + b"}"),
+        INVALID,
+    ),
     ("header with a tensor twice", "alice", lambda field: safetensors(b'{"a":1,"a":1}'), INVALID),
     ("pickle", "alice", lambda field: pickle.dumps({"masked": [1]}), INVALID),
 ]
 
 
-@pytest.mark.parametrize(("who", "build", "outcome"), [pytest.param(*row[1:], id=row[0]) for row in UPDATES])
-def test_the_aggregator_refuses_an_update(field: Field, who: str, build: Build, outcome: tuple[int, str]) -> None:
-    field.refuses(field.container(field.members[who], "aggregator", "/cmodel", build(field)), *outcome)
+@pytest.mark.parametrize(
+    ("who", "build", "outcome"), [pytest.param(*row[1:], id=row[0]) for row in UPDATES]
+)
+def test_the_aggregator_refuses_an_update(
+    field: Field, who: str, build: Build, outcome: tuple[int, str]
+) -> None:
+    field.refuses(
+        field.container(field.members[who], "aggregator", "/cmodel", build(field)), *outcome
+    )
 
 
 def test_the_aggregator_takes_the_honest_update_again_and_a_newer_one(field: Field) -> None:
@@ -159,7 +196,8 @@ def test_no_sum_is_made_of_one_update(field: Field, message: Any) -> None:
     field.refuses(message("aggregator", "POST", "/aggregate_models?detector=parcel"), 409, "step")
 
 
-# -- the aggregator to the main server ----------------------------------------------------------------------------
+# -- the aggregator to the main server
+# ----------------------------------------------------------------------------
 
 
 def seed_of(field: Field, name: str, detector: str = "animal", as_name: str | None = None) -> bytes:
@@ -172,7 +210,9 @@ def aggregate(*names: str, **changes: Any) -> Build:
         settings = field.rounds["main/animal"]
         seeds = {name: seed_of(field, name) for name in names}
         total = np.zeros(settings.size + EXTRA_COORDINATES, np.uint32)
-        return replace(Aggregate("animal", settings.round, settings.base_version, seeds, total), **changes).to_bytes()
+        return replace(
+            Aggregate("animal", settings.round, settings.base_version, seeds, total), **changes
+        ).to_bytes()
 
     return build
 
@@ -189,19 +229,27 @@ def swapped_seeds(field: Field) -> bytes:
 
 def seeds_of_another_key(field: Field) -> bytes:
     settings, other = field.rounds["main/animal"], SealingKey.from_private(new_private_key()).public
-    return aggregate(sealed_seeds={name: seal(new_seed(), other, settings.context(name)) for name in ("alice", "bob")})(
-        field
-    )
+    return aggregate(
+        sealed_seeds={
+            name: seal(new_seed(), other, settings.context(name)) for name in ("alice", "bob")
+        }
+    )(field)
 
 
 def seeds_of_another_detector(field: Field) -> bytes:
-    return aggregate(sealed_seeds={name: seed_of(field, name, "parcel") for name in ("alice", "bob")})(field)
+    return aggregate(
+        sealed_seeds={name: seed_of(field, name, "parcel") for name in ("alice", "bob")}
+    )(field)
 
 
 def second_sum(field: Field) -> bytes:
-    """Return another sum for the round that is finished: without its last addend it would give a device away."""
+    """Return another sum for the round that is finished: without its last addend it would give a
+    device away.
+    """
     stored = first_sum(field)
-    return replace(parse_aggregate(stored), sum=parse_aggregate(stored).sum + np.uint32(1)).to_bytes()
+    return replace(
+        parse_aggregate(stored), sum=parse_aggregate(stored).sum + np.uint32(1)
+    ).to_bytes()
 
 
 def fewer_devices(field: Field) -> bytes:
@@ -242,9 +290,15 @@ AGGREGATES: list[tuple[str, Build, tuple[int, str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("build", "outcome"), [pytest.param(*row[1:], id=row[0]) for row in AGGREGATES])
-def test_the_main_server_refuses_a_sum(field: Field, build: Build, outcome: tuple[int, str]) -> None:
-    field.refuses(field.container(field.key_of("aggregator"), "main", "/secagg_model", build(field)), *outcome)
+@pytest.mark.parametrize(
+    ("build", "outcome"), [pytest.param(*row[1:], id=row[0]) for row in AGGREGATES]
+)
+def test_the_main_server_refuses_a_sum(
+    field: Field, build: Build, outcome: tuple[int, str]
+) -> None:
+    field.refuses(
+        field.container(field.key_of("aggregator"), "main", "/secagg_model", build(field)), *outcome
+    )
 
 
 def test_naming_a_device_twice_is_what_it_says(field: Field) -> None:
@@ -253,47 +307,77 @@ def test_naming_a_device_twice_is_what_it_says(field: Field) -> None:
 
 def test_the_main_server_takes_the_same_sum_again(field: Field) -> None:
     before = field.state()
-    answer = field.takes(field.container(field.key_of("aggregator"), "main", "/secagg_model", first_sum(field)))
+    answer = field.takes(
+        field.container(field.key_of("aggregator"), "main", "/secagg_model", first_sum(field))
+    )
     assert "finished" in answer.json["said"]
     assert field.state() == before
 
 
 SEEDS: list[tuple[str, Callable[[Field], object], tuple[int, str]]] = [
     ("for a closed round", lambda f: {"detector": "face", "round": 1, "sealed_seeds": {}}, LATE),
-    ("for a round to come", lambda f: {"detector": "animal", "round": 9, "sealed_seeds": {}}, INVALID),
-    ("for a round by text", lambda f: {"detector": "animal", "round": "1", "sealed_seeds": {}}, INVALID),
-    ("for a round by truth", lambda f: {"detector": "animal", "round": True, "sealed_seeds": {}}, INVALID),
+    (
+        "for a round to come",
+        lambda f: {"detector": "animal", "round": 9, "sealed_seeds": {}},
+        INVALID,
+    ),
+    (
+        "for a round by text",
+        lambda f: {"detector": "animal", "round": "1", "sealed_seeds": {}},
+        INVALID,
+    ),
+    (
+        "for a round by truth",
+        lambda f: {"detector": "animal", "round": True, "sealed_seeds": {}},
+        INVALID,
+    ),
     ("for a path", lambda f: {"detector": "../..", "round": 1, "sealed_seeds": {}}, INVALID),
     ("as a list", lambda f: {"detector": "animal", "round": 1, "sealed_seeds": []}, INVALID),
-    ("of a path", lambda f: {"detector": "animal", "round": 1, "sealed_seeds": {"../x": ""}}, INVALID),
+    (
+        "of a path",
+        lambda f: {"detector": "animal", "round": 1, "sealed_seeds": {"../x": ""}},
+        INVALID,
+    ),
     ("that are nothing", lambda f: [], INVALID),
 ]
 
 
 @pytest.mark.parametrize(("build", "outcome"), [pytest.param(*row[1:], id=row[0]) for row in SEEDS])
 def test_the_main_server_does_not_judge_seeds(
-    field: Field, make_json_message: Any, signer: Any, build: Callable[[Field], object], outcome: tuple[int, str]
+    field: Field,
+    make_json_message: Any,
+    signer: Any,
+    build: Callable[[Field], object],
+    outcome: tuple[int, str],
 ) -> None:
     message = make_json_message("main", "/check_seeds", build(field))
     field.refuses(signer(message, field.key_of("aggregator").identity, "main-server"), *outcome)
 
 
-def test_the_main_server_names_the_seeds_that_do_not_open(field: Field, make_json_message: Any, signer: Any) -> None:
+def test_the_main_server_names_the_seeds_that_do_not_open(
+    field: Field, make_json_message: Any, signer: Any
+) -> None:
     before = field.state()
     seeds = {
-        "alice": seed_of(field, "alice"), "bob": seed_of(field, "alice"), "ruth": seed_of(field, "ruth"),
-        "nora": seed_of(field, "nora"), "mallory": b"short",
-    }  # fmt: skip
+        "alice": seed_of(field, "alice"),
+        "bob": seed_of(field, "alice"),
+        "ruth": seed_of(field, "ruth"),
+        "nora": seed_of(field, "nora"),
+        "mallory": b"short",
+    }
     said = {name: base64.b64encode(seed).decode() for name, seed in seeds.items()}
     said = {"detector": "animal", "round": field.rounds["main/animal"].round, "sealed_seeds": said}
     message = signer(
-        make_json_message("main", "/check_seeds", said), field.key_of("aggregator").identity, "main-server"
+        make_json_message("main", "/check_seeds", said),
+        field.key_of("aggregator").identity,
+        "main-server",
     )
     assert set(field.takes(message).json["refused"]) == {"bob", "ruth", "nora", "mallory"}
     assert field.state() == before
 
 
-# -- devices to the main server ---------------------------------------------------------------------------------
+# -- devices to the main server
+# ---------------------------------------------------------------------------------
 
 
 def delta(who: str, values: Any = None, **changes: Any) -> Build:
@@ -311,7 +395,13 @@ def delta(who: str, values: Any = None, **changes: Any) -> Build:
 def masked_in_direct(field: Field) -> bytes:
     settings = field.rounds["guarded/face"]
     made = parse_masked_update(update("alice")(field))
-    made = replace(made, device="ann", detector="face", round=settings.round, base_version=settings.base_version)
+    made = replace(
+        made,
+        device="ann",
+        detector="face",
+        round=settings.round,
+        base_version=settings.base_version,
+    )
     return made.to_bytes()
 
 
@@ -332,7 +422,9 @@ PLAIN: list[tuple[str, str, str, Build, tuple[int, str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("service", "who", "build", "outcome"), [pytest.param(*row[1:], id=row[0]) for row in PLAIN])
+@pytest.mark.parametrize(
+    ("service", "who", "build", "outcome"), [pytest.param(*row[1:], id=row[0]) for row in PLAIN]
+)
 def test_the_main_server_refuses_an_update(
     field: Field, service: str, who: str, build: Build, outcome: tuple[int, str]
 ) -> None:
@@ -344,12 +436,16 @@ def test_no_sum_is_taken_in_the_direct_topology(field: Field) -> None:
     total = np.zeros(settings.size + EXTRA_COORDINATES, np.uint32)
     seeds = {name: seed_of(field, name) for name in ("ann", "ben")}
     body = Aggregate("face", settings.round, settings.base_version, seeds, total).to_bytes()
-    field.refuses(field.container(field.members["secure-aggregator"], "guarded", "/secagg_model", body), *LATE)
+    field.refuses(
+        field.container(field.members["secure-aggregator"], "guarded", "/secagg_model", body), *LATE
+    )
 
 
 def test_the_direct_main_server_takes_the_honest_update(field: Field) -> None:
     before = field.state()
-    field.takes(field.container(field.members["ann"], "guarded", "/cmodel", delta("ann", 0.5)(field)))
+    field.takes(
+        field.container(field.members["ann"], "guarded", "/cmodel", delta("ann", 0.5)(field))
+    )
     assert field.state() != before
 
 
@@ -360,7 +456,10 @@ STATUSES: list[tuple[str, object]] = [
     ("a detector with NUL", {"address": "http://h", "detectors": {"face\0": None}}),
     ("a detector in capitals", {"address": "http://h", "detectors": {"FACE": None}}),
     ("a detector of great length", {"address": "http://h", "detectors": {"a" * 5000: None}}),
-    ("too many detectors", {"address": "http://h", "detectors": {f"d{n}": None for n in range(65)}}),
+    (
+        "too many detectors",
+        {"address": "http://h", "detectors": {f"d{n}": None for n in range(65)}},
+    ),
     ("a round by text", {"address": "http://h", "detectors": {"face": "1"}}),
     ("a round that is NaN", {"address": "http://h", "detectors": {"face": float("nan")}}),
     ("a negative round", {"address": "http://h", "detectors": {"face": -1}}),
@@ -375,12 +474,18 @@ STATUSES: list[tuple[str, object]] = [
 def test_the_main_server_refuses_an_announcement(
     field: Field, make_json_message: Any, signer: Any, said: object
 ) -> None:
-    message = signer(make_json_message("main", "/clientstatus", said), field.members["mallory"].identity, "main-server")
+    message = signer(
+        make_json_message("main", "/clientstatus", said),
+        field.members["mallory"].identity,
+        "main-server",
+    )
     field.refuses(message, *INVALID)
 
 
 def test_a_device_cannot_fill_the_main_server_with_detectors(field: Field) -> None:
-    """Every new detector costs a first model: 64 in one announcement are allowed, and so many in all."""
+    """Every new detector costs a first model: 64 in one announcement are allowed, and so many in
+    all.
+    """
     greedy = field.join("greedy")
     field.announce(greedy, *(f"greedy{n}" for n in range(8)))
     more = field.status(greedy, *(f"more{n}" for n in range(60)))
@@ -389,15 +494,20 @@ def test_a_device_cannot_fill_the_main_server_with_detectors(field: Field) -> No
 
 @pytest.mark.parametrize("version", ["0" * 64, "zz", "..%2f..%2fidentity.key", "0" * 63 + "G"])
 def test_no_file_but_a_published_model_is_handed_out(field: Field, version: str) -> None:
-    message = field.container(field.members["alice"], "main", f"/model/{version}", b"", method="GET")
-    status = {"0" * 64: (404, "not-found"), "..%2f..%2fidentity.key": (404, "http")}.get(version, INVALID)
+    message = field.container(
+        field.members["alice"], "main", f"/model/{version}", b"", method="GET"
+    )
+    status = {"0" * 64: (404, "not-found"), "..%2f..%2fidentity.key": (404, "http")}.get(
+        version, INVALID
+    )
     if "%2f" in version:  # no rule has that form, so nothing even looks at the signature
         assert field.send(message).status == 404
     else:
         field.refuses(message, *status)
 
 
-# -- models to a device -----------------------------------------------------------------------------------------
+# -- models to a device
+# -----------------------------------------------------------------------------------------
 
 
 def published(field: Field) -> tuple[bytes, Model]:
@@ -413,7 +523,9 @@ def newer(field: Field, **changes: Any) -> Model:
     return replace(published(field)[1], **({"round": 50, "parent": "0" * 64} | changes))
 
 
-def vouched(field: Field, model: Model, signer: str = "main", body: bytes | None = None) -> tuple[bytes, str]:
+def vouched(
+    field: Field, model: Model, signer: str = "main", body: bytes | None = None
+) -> tuple[bytes, str]:
     body = body if body is not None else model.to_bytes()
     return body, Manifest.of("doorbell", model, body, 1e9).signed(field.key_of(signer).identity)
 
@@ -427,7 +539,10 @@ def spoilt(field: Field, value: float) -> tuple[bytes, str]:
 
 def reshaped(field: Field) -> tuple[bytes, str]:
     model = newer(field)
-    return vouched(field, replace(model, params={name: array.reshape(-1) for name, array in model.params.items()}))
+    return vouched(
+        field,
+        replace(model, params={name: array.reshape(-1) for name, array in model.params.items()}),
+    )
 
 
 def of_another(field: Field) -> tuple[bytes, str]:
@@ -446,7 +561,9 @@ def oldest(field: Field) -> tuple[bytes, str]:
 def keras_zip(field: Field) -> tuple[bytes, str]:
     buffer = BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("config.json", '{"class_name": "Lambda", "config": {"function": "os.system"}}')
+        archive.writestr(
+            "config.json", '{"class_name": "Lambda", "config": {"function": "os.system"}}'
+        )
     return vouched(field, newer(field), body=buffer.getvalue())
 
 
@@ -484,7 +601,11 @@ MODELS: list[tuple[str, Callable[[Field], tuple[bytes, str]], tuple[int, str]]] 
     ("no manifest", lambda f: (newer(f).to_bytes(), ""), VOUCH),
     ("a manifest that is nothing", lambda f: (newer(f).to_bytes(), "AAAA.AAAA"), VOUCH),
     ("a manifest of three parts", lambda f: pieces(f, lambda text: text + ".AAAA"), VOUCH),
-    ("a manifest without signature", lambda f: pieces(f, lambda text: text.split(".")[0] + "."), VOUCH),
+    (
+        "a manifest without signature",
+        lambda f: pieces(f, lambda text: text.split(".")[0] + "."),
+        VOUCH,
+    ),
     ("a long manifest", lambda f: pieces(f, lambda text: "A" * 4000 + text), VOUCH),
     ("another model's manifest", of_another, VOUCH),
     ("a manifest by the aggregator", lambda f: vouched(f, newer(f), "aggregator"), VOUCH),
@@ -495,28 +616,44 @@ MODELS: list[tuple[str, Callable[[Field], tuple[bytes, str]], tuple[int, str]]] 
     ("a manifest with more members", lambda f: with_member(f, more=1), VOUCH),
     ("a manifest with a round by text", lambda f: with_member(f, round="50"), VOUCH),
     ("an older model", oldest, LATE),
-    ("a detector that is not here", lambda f: vouched(f, newer(f, detector="animal")), (404, "not-found")),
+    (
+        "a detector that is not here",
+        lambda f: vouched(f, newer(f, detector="animal")),
+        (404, "not-found"),
+    ),
     ("a detector that is a path", lambda f: vouched(f, newer(f, detector="../../etc")), INVALID),
-    ("an unknown architecture", lambda f: vouched(f, newer(f, architecture="evil-net")), (404, "not-found")),
+    (
+        "an unknown architecture",
+        lambda f: vouched(f, newer(f, architecture="evil-net")),
+        (404, "not-found"),
+    ),
     ("another architecture's params", elsewhere, INVALID),
     ("other shapes", reshaped, INVALID),
     ("NaN", lambda f: spoilt(f, np.nan), INVALID),
     ("infinity", lambda f: spoilt(f, np.inf), INVALID),
     ("a pickle", bomb, INVALID),
     ("a Keras zip", keras_zip, INVALID),
-    ("a Keras HDF5", lambda f: vouched(f, newer(f), body=b"\x89HDF\r\n\x1a\n" + bytes(200)), INVALID),
+    (
+        "a Keras HDF5",
+        lambda f: vouched(f, newer(f), body=b"\x89HDF\r\n\x1a\n" + bytes(200)),
+        INVALID,
+    ),
     ("an empty body", lambda f: vouched(f, newer(f), body=b""), INVALID),
 ]
 
 
-@pytest.mark.parametrize(("build", "outcome"), [pytest.param(*row[1:], id=row[0]) for row in MODELS])
+@pytest.mark.parametrize(
+    ("build", "outcome"), [pytest.param(*row[1:], id=row[0]) for row in MODELS]
+)
 def test_a_device_installs_no_such_model(
     field: Field, build: Callable[[Field], tuple[bytes, str]], outcome: tuple[int, str]
 ) -> None:
     """The message is the main server's own in each case: what fails is the model."""
     body, manifest = build(field)
     more = [(HEADER, manifest)] if manifest else []
-    field.refuses(field.container(field.key_of("main"), "device1", "/aggmodel", body, *more), *outcome)
+    field.refuses(
+        field.container(field.key_of("main"), "device1", "/aggmodel", body, *more), *outcome
+    )
     assert not (field.folder / "pickled").exists()
 
 
@@ -525,19 +662,31 @@ def test_a_device_installs_the_model_it_holds_once_more(field: Field) -> None:
     version = Store(field.home("main")).newest_version("face")
     assert version is not None
     before = field.state()
-    field.takes(field.container(field.key_of("main"), "device1", "/aggmodel", body, (HEADER, version.manifest)))
+    field.takes(
+        field.container(
+            field.key_of("main"), "device1", "/aggmodel", body, (HEADER, version.manifest)
+        )
+    )
     assert field.state() == before
     assert CONTAINER_TYPE.startswith("application/")
 
 
 def test_a_device_revoked_after_the_sum_does_not_block_its_detector(field: Field) -> None:
-    """The main server refuses the sum, and the aggregator can make no other: the round has to be given up."""
+    """The main server refuses the sum, and the aggregator can make no other: the round has to be
+    given up.
+    """
     alice, thief = field.members["alice"], field.join("thief")
     for member in (alice, thief):
         field.announce(member, "gate")
-        field.takes(field.container(member, "aggregator", "/cmodel", field.update(member, "gate").to_bytes()))
+        field.takes(
+            field.container(
+                member, "aggregator", "/cmodel", field.update(member, "gate").to_bytes()
+            )
+        )
     field.takes(field.step("aggregator", "/aggregate_models?detector=gate"))
     field.store().revoke("thief", "it was stolen.", time.time())
     assert field.send(field.step("aggregator", "/send_model_secagg?detector=gate")).status >= 400
     field.announce(alice, "gate")
-    field.takes(field.container(alice, "aggregator", "/cmodel", field.update(alice, "gate").to_bytes()))
+    field.takes(
+        field.container(alice, "aggregator", "/cmodel", field.update(alice, "gate").to_bytes())
+    )

@@ -1,7 +1,8 @@
 """Every service does what its own description says, and no more, whatever is asked of it.
 
-The requests are made from the description: what it permits, what it does not, and methods that it does not name. They
-come signed by a member who may send them, unsigned, and from an operator with a token.
+The requests are made from the description: what it permits, what it does not, and methods that it
+does not name. They come signed by a member who may send them, unsigned, and from an operator with a
+token.
 """
 
 from __future__ import annotations
@@ -42,12 +43,16 @@ AUDIENCES = {"main": "main-server", "aggregator": "secure-aggregator", "device1"
 OF_AGGREGATOR = ("/roster", "/round", "/check_seeds", "/secagg_model")
 REACHED = {  # behind the gate, where chance alone might not lead
     "main": {
-        "POST /clientstatus": {200, 400}, "POST /check_seeds": {200, 400}, "POST /cmodel": {400, 409},
-        "GET /roster": {200}, "GET /round/{detector}": {200, 400, 404}, "GET /model/{version}": {200, 400, 404},
+        "POST /clientstatus": {200, 400},
+        "POST /check_seeds": {200, 400},
+        "POST /cmodel": {400, 409},
+        "GET /roster": {200},
+        "GET /round/{detector}": {200, 400, 404},
+        "GET /model/{version}": {200, 400, 404},
     },
     "aggregator": {"POST /cmodel": {200, 400}},
     "device1": {"POST /aggmodel": {400, 403}},
-}  # fmt: skip
+}
 PROMISES = (
     "not_a_server_error",
     "status_code_conformance",
@@ -84,7 +89,11 @@ def containers(draw: st.DrawFn) -> bytes:
     place = draw(st.none() | st.integers(0, 3000))
     if place is None:
         return whole
-    return whole[:place] + draw(st.binary(max_size=1)) + draw(st.sampled_from((b"", whole[place + 1 :])))
+    return (
+        whole[:place]
+        + draw(st.binary(max_size=1))
+        + draw(st.sampled_from((b"", whole[place + 1 :])))
+    )
 
 
 schemathesis.openapi.media_type(CONTAINER_TYPE, containers())
@@ -102,12 +111,21 @@ class Signer(AuthBase):
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         body = request.body or b""
         data = body.encode() if isinstance(body, str) else bytes(body)  # type: ignore[arg-type]
-        device = self.aggregator if urlsplit(str(request.url)).path.startswith(OF_AGGREGATOR) else self.member
+        device = (
+            self.aggregator
+            if urlsplit(str(request.url)).path.startswith(OF_AGGREGATOR)
+            else self.member
+        )
         identity = self.main if self.service == "device1" else device
         if not data or "Content-Type" in request.headers:
-            url, fields = str(request.url), {name: str(value) for name, value in request.headers.items()}
+            url, fields = (
+                str(request.url),
+                {name: str(value) for name, value in request.headers.items()},
+            )
             audience = AUDIENCES[self.service]
-            signature = sign_request(str(request.method), url, fields, data, identity, audience, time.time())
+            signature = sign_request(
+                str(request.method), url, fields, data, identity, audience, time.time()
+            )
             request.headers.update(signature)
         return request
 
@@ -129,12 +147,16 @@ class Field:
         return Identity.open(self.federation.home / service / "identity.key")
 
     def signer(self, service: str) -> Signer:
-        return Signer(service, self.member, self.identity("secure-aggregator"), self.identity("main-server"))
+        return Signer(
+            service, self.member, self.identity("secure-aggregator"), self.identity("main-server")
+        )
 
 
 def launcher() -> Any:
     """Return the module that starts services for the other tests of whole processes."""
-    spec = importlib.util.spec_from_file_location("e2e_launcher", PROJECT / "tests" / "e2e" / "conftest.py")
+    spec = importlib.util.spec_from_file_location(
+        "e2e_launcher", PROJECT / "tests" / "e2e" / "conftest.py"
+    )
     assert spec is not None and spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -146,7 +168,9 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
     """Start all services; a device without pictures refuses to train before it starts to."""
     start, folder = launcher(), tmp_path_factory.mktemp("contract")
     variables = {"DOORBELL_DATA": str(folder / "no-pictures")}
-    alone = {"GUNICORN_CMD_ARGS": "--threads 1"}  # so that nobody has room to wait for work: each answer comes at once
+    alone = {
+        "GUNICORN_CMD_ARGS": "--threads 1"
+    }  # so that nobody has room to wait for work: each answer comes at once
     federation = start.Federation(folder / "home", variables | alone)
     guarded = start.Federation(folder / "guarded", variables | {"DOORBELL_OPERATOR_TOKEN": TOKEN})
     try:
@@ -161,25 +185,40 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
 
 
 def take_part(federation: Any, member: Identity) -> RoundSettings:
-    """Let the member, the aggregator and the device join; return the round that is open for the member."""
+    """Let the member, the aggregator and the device join; return the round that is open for the
+    member.
+    """
     code = JoinCode.parse((federation.home / "main-server" / "local-join-code.device").read_text())
     asking, http = JoinRequest.make(code, MEMBER, "device", member), HttpClient(member)
     answer = http.post_json(federation.url("main", "/join"), asking.to_json()).json
-    main = Peer("main-server", federation.url("main"), Membership.accept(code, asking, answer).main_public_key)
+    main = Peer(
+        "main-server",
+        federation.url("main"),
+        Membership.accept(code, asking, answer).main_public_key,
+    )
     status = {"address": "http://localhost:9", "detectors": {DETECTOR: None}}
     rounds = http.post_json(f"{main.url}/clientstatus", status, main).json["rounds"]
     assert federation.step("device1", "/sendstatus").status_code == 409
-    assert federation.step("aggregator", f"/aggregate_models?detector={DETECTOR}").status_code == 409
+    assert (
+        federation.step("aggregator", f"/aggregate_models?detector={DETECTOR}").status_code == 409
+    )
     return parse_round_settings(rounds[DETECTOR])
 
 
 def good_containers(current: RoundSettings) -> dict[str, list[bytes]]:
-    """Return what each service would take, but for what only a training, a sum or a manifest can show."""
-    where, spec = (current.detector, current.round, current.base_version), architecture(current.architecture)
+    """Return what each service would take, but for what only a training, a sum or a manifest can
+    show.
+    """
+    where, spec = (
+        (current.detector, current.round, current.base_version),
+        architecture(current.architecture),
+    )
     seed, vector = bytes(SEALED_BYTES), np.zeros(current.size + 2, "<u4")
     plain = PlainUpdate(*where, MEMBER, 5, np.zeros(current.size, "<f4"))
     aggregate = Aggregate(*where, {MEMBER: seed, "somebody": seed}, vector)
-    model = Model(current.detector, 1, current.base_version, spec.name, spec.initial(np.random.default_rng(0)))
+    model = Model(
+        current.detector, 1, current.base_version, spec.name, spec.initial(np.random.default_rng(0))
+    )
     return {
         "main": [plain.to_bytes(), aggregate.to_bytes()],
         "aggregator": [MaskedUpdate(*where, MEMBER, seed, vector).to_bytes()],
@@ -189,7 +228,9 @@ def good_containers(current: RoundSettings) -> dict[str, list[bytes]]:
 
 @dataclass
 class Found:
-    """What a run came to: statuses by operation, and promises that were broken, with how to see it again."""
+    """What a run came to: statuses by operation, and promises that were broken, with how to see it
+    again.
+    """
 
     statuses: dict[str, set[int]]
     broken: list[str]
@@ -206,9 +247,14 @@ def described(field: Field, service: str, *without: str, **headers: str) -> Any:
 
 def give_examples(paths: Any, current: RoundSettings) -> None:
     """Add to a description what nobody guesses: which round is open, and from what it starts."""
-    values = {"/model/{version}": (current.base_version, "0" * 64), "/round/{detector}": (DETECTOR, "nobody")}
+    values = {
+        "/model/{version}": (current.base_version, "0" * 64),
+        "/round/{detector}": (DETECTOR, "nobody"),
+    }
     for path, examples in values.items():
-        paths[path]["get"]["parameters"][0]["examples"] = {value: {"value": value} for value in examples}
+        paths[path]["get"]["parameters"][0]["examples"] = {
+            value: {"value": value} for value in examples
+        }
     seeds = {"detector": DETECTOR, "round": current.round, "sealed_seeds": {MEMBER: "AAAA"}}
     paths["/check_seeds"]["post"]["requestBody"]["content"]["application/json"]["example"] = seeds
 
@@ -228,19 +274,31 @@ def note(recorder: Any, found: Found) -> None:
     for case_id, exchange in recorder.interactions.items():
         if exchange.response is None:
             found.broken.append(f"{recorder.label}: no answer")
-        elif exchange.response.status_code == 414:  # gunicorn's own, for an address that is longer than any of ours
+        elif (
+            exchange.response.status_code == 414
+        ):  # gunicorn's own, for an address that is longer than any of ours
             continue
         elif recorder.label.startswith(f"{exchange.request.method} "):
             found.statuses.setdefault(recorder.label, set()).add(exchange.response.status_code)
-        failed = [check.failure_info for check in recorder.checks.get(case_id, ()) if check.failure_info]
+        failed = [
+            check.failure_info for check in recorder.checks.get(case_id, ()) if check.failure_info
+        ]
         found.broken += [f"{recorder.label}: {info.failure}\n{info.code_sample}" for info in failed]
 
 
 def operations(description: Any, security: str | None = None) -> set[str]:
     """Return the labels of what is described; only what needs that security, if it is named."""
     paths = description.raw_schema["paths"].items()
-    every = {f"{method.upper()} {path}": said for path, methods in paths for method, said in methods.items()}
-    return {label for label, said in every.items() if security is None or {security: []} in said["security"]}
+    every = {
+        f"{method.upper()} {path}": said
+        for path, methods in paths
+        for method, said in methods.items()
+    }
+    return {
+        label
+        for label, said in every.items()
+        if security is None or {security: []} in said["security"]
+    }
 
 
 @pytest.mark.parametrize("service", AUDIENCES)
@@ -259,19 +317,27 @@ def test_service_keeps_what_it_says_to_members(field: Field, service: str) -> No
 
 
 @pytest.mark.parametrize("service", AUDIENCES)
-def test_service_keeps_what_it_says_to_strangers_and_lets_none_in(field: Field, service: str) -> None:
+def test_service_keeps_what_it_says_to_strangers_and_lets_none_in(
+    field: Field, service: str
+) -> None:
     description = described(field, service, Accept="text/html")
     messages = operations(description, "signature")
     found = run(description.include(path=[label.partition(" ")[2] for label in messages]))
     assert not found.broken, "\n\n".join(found.broken)
-    assert {label: seen - {404} for label, seen in found.statuses.items()} == {label: {401} for label in messages}
+    assert {label: seen - {404} for label, seen in found.statuses.items()} == {
+        label: {401} for label in messages
+    }
 
 
 def test_service_keeps_what_it_says_to_an_operator_with_a_token(field: Field) -> None:
     description = described(field, "guarded", "/login", Authorization=f"Bearer {TOKEN}")
     found = run(description)
     assert not found.broken, "\n\n".join(found.broken)
-    assert {label for label, seen in found.statuses.items() if 401 in seen} <= operations(description, "signature")
-    found = run(described(field, "guarded").include(path="/login"))  # locks everybody out, and so comes last
+    assert {label for label, seen in found.statuses.items() if 401 in seen} <= operations(
+        description, "signature"
+    )
+    found = run(
+        described(field, "guarded").include(path="/login")
+    )  # locks everybody out, and so comes last
     assert not found.broken, "\n\n".join(found.broken)
     assert found.statuses == {"GET /login": {200}, "POST /login": {401, 429}}

@@ -25,7 +25,9 @@ class Bench:
     @property
     def unsigned(self) -> Any:
         detectors = dict.fromkeys(("face", "animal", "car", "parcel"))
-        return self.make("main", "/clientstatus", {"address": self.field.trap("stolen"), "detectors": detectors})
+        return self.make(
+            "main", "/clientstatus", {"address": self.field.trap("stolen"), "detectors": detectors}
+        )
 
     def signed(self, who: str = "alice", audience: str = "main-server", **how: Any) -> Any:
         return self.signer(self.unsigned, self.field.members[who].identity, audience, **how)
@@ -46,8 +48,13 @@ def stranger(b: Bench) -> Any:
 
 def two_signatures(b: Bench) -> Any:
     message, other = b.signed(), b.signed("bob", label="other")
-    both = {name: f"{message.value(name)}, {other.value(name)}" for name in ("signature", "signature-input")}
-    return message.with_field("Signature", both["signature"]).with_field("Signature-Input", both["signature-input"])
+    both = {
+        name: f"{message.value(name)}, {other.value(name)}"
+        for name in ("signature", "signature-input")
+    }
+    return message.with_field("Signature", both["signature"]).with_field(
+        "Signature-Input", both["signature-input"]
+    )
 
 
 def repeated(name: str) -> Callable[[Bench], Any]:
@@ -76,18 +83,24 @@ def edited(old: str, new: str) -> Callable[[Bench], Any]:
     def build(b: Bench) -> Any:
         message = b.signed()
         assert old in message.value("signature-input")
-        return message.with_field("Signature-Input", message.value("signature-input").replace(old, new))
+        return message.with_field(
+            "Signature-Input", message.value("signature-input").replace(old, new)
+        )
 
     return build
 
 
 def answer_as_request(b: Bench) -> Any:
     """Sign a request in the form that answers have."""
-    return b.signed(covered=["@status", "content-digest"], without=("expires", "nonce"), tag="doorbell/1")
+    return b.signed(
+        covered=["@status", "content-digest"], without=("expires", "nonce"), tag="doorbell/1"
+    )
 
 
 def with_answers_signature(b: Bench) -> Any:
-    honest = b.field.status(b.field.members["mallory"], "animal", address=b.field.trap("ok/mallory"))
+    honest = b.field.status(
+        b.field.members["mallory"], "animal", address=b.field.trap("ok/mallory")
+    )
     answer = b.field.takes(honest)
     message = b.unsigned.with_field("Content-Digest", b.signed().value("content-digest"))
     for name in ("Signature", "Signature-Input"):
@@ -105,7 +118,10 @@ def padded_body(b: Bench) -> Any:
 
 
 def body_and_digest(b: Bench) -> Any:
-    message, other = b.signed(), b.signer(b.unsigned.but(body=b"{}"), b.field.members["bob"].identity, "main-server")
+    message, other = (
+        b.signed(),
+        b.signer(b.unsigned.but(body=b"{}"), b.field.members["bob"].identity, "main-server"),
+    )
     return message.but(body=b"{}").with_field("Content-Digest", other.value("content-digest"))
 
 
@@ -118,7 +134,12 @@ MALFORMED, INCOMPLETE, INVALID = "signature-malformed", "signature-incomplete", 
 ATTACKS: list[tuple[str, Callable[[Bench], Any], int, str]] = [
     ("unsigned", lambda b: b.unsigned, 401, "signature-missing"),
     ("no Signature", lambda b: b.signed().without("signature"), 401, "signature-missing"),
-    ("no Signature-Input", lambda b: b.signed().without("signature-input"), 401, "signature-missing"),
+    (
+        "no Signature-Input",
+        lambda b: b.signed().without("signature-input"),
+        401,
+        "signature-missing",
+    ),
     ("no Content-Digest", lambda b: b.signed().without("content-digest"), 401, INCOMPLETE),
     ("no Content-Type", lambda b: b.signed().without("content-type"), 401, MALFORMED),
     ("altered body", padded_body, 401, "digest-mismatch"),
@@ -137,29 +158,66 @@ ATTACKS: list[tuple[str, Callable[[Bench], Any], int, str]] = [
     ),
     (
         "altered digest",
-        lambda b: b.signed().with_field("Content-Digest", b.signed(digest="sha-256=:AAAA:").value("content-digest")),
+        lambda b: b.signed().with_field(
+            "Content-Digest", b.signed(digest="sha-256=:AAAA:").value("content-digest")
+        ),
         401,
         INVALID,
     ),
-    ("digest by SHA-512's name", lambda b: b.signed(digest="sha-512=:AAAA:"), 401, "digest-mismatch"),
+    (
+        "digest by SHA-512's name",
+        lambda b: b.signed(digest="sha-512=:AAAA:"),
+        401,
+        "digest-mismatch",
+    ),
     ("digest of nothing", lambda b: b.signed(digest="sha-256=::"), 401, "digest-mismatch"),
-    ("digest by MD5", lambda b: b.signed(digest="md5=:1B2M2Y8AsgTpgAmY7PhCfg==:"), 401, "digest-mismatch"),
+    (
+        "digest by MD5",
+        lambda b: b.signed(digest="md5=:1B2M2Y8AsgTpgAmY7PhCfg==:"),
+        401,
+        "digest-mismatch",
+    ),
     ("another key", by_another_key_under_alices_name, 401, INVALID),
     ("unknown key", stranger, 401, "signature-unknown-key"),
     ("revoked key", lambda b: b.signed("ruth"), 403, "revoked"),
-    ("expired", lambda b: b.signed(created=b.now - 900, expires=b.now - 600), 401, "signature-expired"),
-    ("from the future", lambda b: b.signed(created=b.now + 900, expires=b.now + 999), 401, "signature-from-the-future"),
+    (
+        "expired",
+        lambda b: b.signed(created=b.now - 900, expires=b.now - 600),
+        401,
+        "signature-expired",
+    ),
+    (
+        "from the future",
+        lambda b: b.signed(created=b.now + 900, expires=b.now + 999),
+        401,
+        "signature-from-the-future",
+    ),
     ("good for an hour", lambda b: b.signed(expires=b.now + 3600), 401, MALFORMED),
     ("expires before it begins", lambda b: b.signed(expires=b.now - 1), 401, MALFORMED),
     ("good for ever", lambda b: b.signed(created=0, expires=2**53), 401, MALFORMED),
     ("created by a float", lambda b: b.signed(created=1.5), 401, MALFORMED),
     ("created as text", lambda b: b.signed(created="1700000000"), 401, MALFORMED),
-    ("for the aggregator", lambda b: b.signed(audience="secure-aggregator"), 401, "signature-wrong-audience"),
+    (
+        "for the aggregator",
+        lambda b: b.signed(audience="secure-aggregator"),
+        401,
+        "signature-wrong-audience",
+    ),
     ("for a device", lambda b: b.signed(audience="device-1"), 401, "signature-wrong-audience"),
     ("for nobody", lambda b: b.signed(tag="doorbell/1"), 401, "signature-wrong-audience"),
-    ("of another protocol version", lambda b: b.signed(tag="doorbell/0 main-server"), 401, "signature-wrong-audience"),
+    (
+        "of another protocol version",
+        lambda b: b.signed(tag="doorbell/0 main-server"),
+        401,
+        "signature-wrong-audience",
+    ),
     *(
-        (f"does not cover {part}", lambda b, p=part: b.signed(covered=[c for c in COVERED if c != p]), 401, INCOMPLETE)
+        (
+            f"does not cover {part}",
+            lambda b, p=part: b.signed(covered=[c for c in COVERED if c != p]),
+            401,
+            INCOMPLETE,
+        )
         for part in COVERED
     ),
     *(
@@ -186,21 +244,54 @@ ATTACKS: list[tuple[str, Callable[[Bench], Any], int, str]] = [
     ("key id is SQL", lambda b: b.signed(keyid="' OR 1=1 --"), 401, MALFORMED),
     ("flipped bit", flipped, 401, INVALID),
     ("empty signature", lambda b: b.signed().with_field("Signature", "doorbell=::"), 401, INVALID),
-    ("signature that is no bytes", lambda b: b.signed().with_field("Signature", "doorbell=1"), 401, MALFORMED),
+    (
+        "signature that is no bytes",
+        lambda b: b.signed().with_field("Signature", "doorbell=1"),
+        401,
+        MALFORMED,
+    ),
     ("an answer's form", answer_as_request, 401, INCOMPLETE),
     ("an answer's signature", with_answers_signature, 401, INCOMPLETE),
-    ("bytes above ASCII", lambda b: b.signed().with_field("Signature-Input", "doorbell=\xff"), 401, MALFORMED),
-    ("long Signature", lambda b: b.signed().with_field("Signature", f"doorbell=:{'A' * 4000}:"), 401, MALFORMED),
-    ("field beyond the limit", lambda b: b.signed().with_field("X-Long", "x" * 9000), 431, "server"),
+    (
+        "bytes above ASCII",
+        lambda b: b.signed().with_field("Signature-Input", "doorbell=\xff"),
+        401,
+        MALFORMED,
+    ),
+    (
+        "long Signature",
+        lambda b: b.signed().with_field("Signature", f"doorbell=:{'A' * 4000}:"),
+        401,
+        MALFORMED,
+    ),
+    (
+        "field beyond the limit",
+        lambda b: b.signed().with_field("X-Long", "x" * 9000),
+        431,
+        "server",
+    ),
     ("too many fields", lambda b: b.signed().but(fields=(("X-A", "b"),) * 80), 431, "server"),
-    ("line feed within a field", lambda b: b.signed().with_field("X-A", "b\n\tSignature: c"), 400, "server"),
-    ("underscored field", lambda b: b.signed().without("signature").with_field("Signature_", "a"), 401,
-     "signature-missing"),
-]  # fmt: skip
+    (
+        "line feed within a field",
+        lambda b: b.signed().with_field("X-A", "b\n\tSignature: c"),
+        400,
+        "server",
+    ),
+    (
+        "underscored field",
+        lambda b: b.signed().without("signature").with_field("Signature_", "a"),
+        401,
+        "signature-missing",
+    ),
+]
 
 
-@pytest.mark.parametrize(("attack", "status", "kind"), [pytest.param(*row[1:], id=row[0]) for row in ATTACKS])
-def test_a_bad_signature_is_refused(bench: Bench, attack: Callable[[Bench], Any], status: int, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("attack", "status", "kind"), [pytest.param(*row[1:], id=row[0]) for row in ATTACKS]
+)
+def test_a_bad_signature_is_refused(
+    bench: Bench, attack: Callable[[Bench], Any], status: int, kind: str
+) -> None:
     bench.field.refuses(attack(bench), status, kind)
 
 
@@ -213,7 +304,9 @@ def test_the_same_announcement_well_signed_is_taken(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("service", ["main", "aggregator"])
-def test_a_captured_request_counts_once_whichever_worker_gets_it(bench: Bench, service: str) -> None:
+def test_a_captured_request_counts_once_whichever_worker_gets_it(
+    bench: Bench, service: str
+) -> None:
     field, alice = bench.field, bench.field.members["alice"]
     if service == "main":
         captured = field.status(alice, "face", "animal", "car", "parcel")
@@ -234,9 +327,13 @@ def test_a_message_for_main_is_refused_elsewhere(bench: Bench, service: str) -> 
 
 @pytest.mark.parametrize("service", ["aggregator", "device1", "device2", "guarded"])
 @pytest.mark.parametrize("how", ["unsigned", "stranger"])
-def test_no_service_takes_a_strangers_message(bench: Bench, message: Any, service: str, how: str) -> None:
+def test_no_service_takes_a_strangers_message(
+    bench: Bench, message: Any, service: str, how: str
+) -> None:
     path = "/aggmodel" if service.startswith("device") else "/cmodel"
-    said = message(service, "POST", path, b"hello", (("Content-Type", "application/vnd.doorbell.container"),))
+    said = message(
+        service, "POST", path, b"hello", (("Content-Type", "application/vnd.doorbell.container"),)
+    )
     if how == "unsigned":
         bench.field.refuses(said, 401, "signature-missing")
     else:
@@ -262,13 +359,25 @@ def test_a_member_cannot_do_what_another_role_does(
     bench: Bench, message: Any, who: str, service: str, method: str, path: str
 ) -> None:
     member = bench.field.key_of(who) if who == "aggregator" else bench.field.members[who]
-    said = bench.unsigned.but(service=service, path=path) if method == "POST" else message(service, method, path)
-    bench.field.refuses(bench.signer(said, member.identity, bench.field.audiences[service]), 403, "wrong-role")
+    said = (
+        bench.unsigned.but(service=service, path=path)
+        if method == "POST"
+        else message(service, method, path)
+    )
+    bench.field.refuses(
+        bench.signer(said, member.identity, bench.field.audiences[service]), 403, "wrong-role"
+    )
 
 
 @pytest.mark.parametrize(
     ("who", "service"),
-    [("main", "main"), ("main", "aggregator"), ("device1", "device1"), ("aggregator", "device1"), ("alice", "device1")],
+    [
+        ("main", "main"),
+        ("main", "aggregator"),
+        ("device1", "device1"),
+        ("aggregator", "device1"),
+        ("alice", "device1"),
+    ],
 )
 def test_a_key_counts_only_where_it_is_on_the_list(bench: Bench, who: str, service: str) -> None:
     member = bench.field.members["alice"] if who == "alice" else bench.field.key_of(who)
@@ -288,7 +397,9 @@ def test_a_bad_signature_spends_no_nonce(bench: Bench) -> None:
     nonce = base64.urlsafe_b64encode(secrets.token_bytes(16)).rstrip(b"=").decode()
     alice = bench.field.members["alice"].identity
     bench.field.refuses(bench.signed("bob", keyid=alice.key_id, nonce=nonce), 401, INVALID)
-    honest = bench.unsigned.but(body=bench.field.status(bench.field.members["alice"], "face", "animal").body)
+    honest = bench.unsigned.but(
+        body=bench.field.status(bench.field.members["alice"], "face", "animal").body
+    )
     bench.field.takes(bench.signer(honest, alice, "main-server", nonce=nonce))
 
 

@@ -1,4 +1,6 @@
-"""What must be true of the services after everything that was done to them; named so that it runs last."""
+"""What must be true of the services after everything that was done to them; named so that it runs
+last.
+"""
 
 from __future__ import annotations
 
@@ -25,15 +27,22 @@ def secrets_of(field: Field) -> dict[str, bytes]:
 def forms(secret: bytes) -> set[bytes]:
     """Return how a secret could stand in a text."""
     return {
-        secret, secret.hex().encode(), base64.b64encode(secret), base64.b64encode(secret).rstrip(b"="),
-        base64.urlsafe_b64encode(secret), base64.b32encode(secret).lower(), repr(secret).encode(),
-    }  # fmt: skip
+        secret,
+        secret.hex().encode(),
+        base64.b64encode(secret),
+        base64.b64encode(secret).rstrip(b"="),
+        base64.urlsafe_b64encode(secret),
+        base64.b32encode(secret).lower(),
+        repr(secret).encode(),
+    }
 
 
 def test_no_service_failed_or_answered_with_an_error_of_its_own(field: Field) -> None:
     assert field.answers
     failures = [(service, status) for service, status in field.answers if status >= 500]
-    assert set(failures) <= {("main", 501)}, "501 is gunicorn's for a transfer coding that it does not know"
+    assert set(failures) <= {("main", 501)}, (
+        "501 is gunicorn's for a transfer coding that it does not know"
+    )
     for service, process in field.processes.items():
         assert process.poll() is None, f"{service} died"
         log = field.log(service)
@@ -57,11 +66,18 @@ def test_no_secret_stands_in_a_log_or_a_command_line(field: Field) -> None:
 
 def test_the_logs_do_tell_of_refusals(field: Field) -> None:
     """Otherwise an empty log would prove nothing."""
-    assert any("refused" in field.log(service) for service in field.processes) or len(field.answers) < 50
+    assert (
+        any("refused" in field.log(service) for service in field.processes)
+        or len(field.answers) < 50
+    )
 
 
 def test_secrets_are_their_owners_alone(field: Field) -> None:
-    keys = [path for path in field.folder.rglob("*") if path.name.endswith(".key") or "local-join-code" in path.name]
+    keys = [
+        path
+        for path in field.folder.rglob("*")
+        if path.name.endswith(".key") or "local-join-code" in path.name
+    ]
     assert len(keys) >= 10
     for path in keys:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
@@ -72,15 +88,21 @@ def test_secrets_are_their_owners_alone(field: Field) -> None:
 
 
 def test_no_secret_lies_in_another_services_folder(field: Field) -> None:
-    """Nor does a blob, a database or a membership hold one, but for the main server's own invitations."""
+    """Nor does a blob, a database or a membership hold one, but for the main server's own
+    invitations.
+    """
     found = secrets_of(field)
     for service in field.processes:
         own = field.home(service)
-        files = [path for path in own.rglob("*") if path.is_file() and "local-join-code" not in path.name]
+        files = [
+            path for path in own.rglob("*") if path.is_file() and "local-join-code" not in path.name
+        ]
         for path in files:
             data = path.read_bytes()
             for name, secret in found.items():
-                if str(path.relative_to(field.folder)) == name or (path.name.startswith("state") and "code" in name):
+                if str(path.relative_to(field.folder)) == name or (
+                    path.name.startswith("state") and "code" in name
+                ):
                     continue
                 assert secret not in data, f"{name} in {path}"
 
@@ -89,11 +111,17 @@ def test_the_federation_still_works(field: Field) -> None:
     """After all that, a device announces itself, sends its update, and the model is delivered."""
     bob = field.members["bob"]
     field.announce(bob, "face", "animal", "car", "parcel")
-    field.takes(field.container(bob, "aggregator", "/cmodel", field.update(bob, "parcel").to_bytes()))
+    field.takes(
+        field.container(bob, "aggregator", "/cmodel", field.update(bob, "parcel").to_bytes())
+    )
     alice = field.members["alice"]
     field.announce(alice, "parcel")
-    field.takes(field.container(alice, "aggregator", "/cmodel", field.update(alice, "parcel").to_bytes()))
+    field.takes(
+        field.container(alice, "aggregator", "/cmodel", field.update(alice, "parcel").to_bytes())
+    )
     for path in ("/aggregate_models?detector=parcel", "/send_model_secagg?detector=parcel"):
         field.takes(field.step("aggregator", path))
-    done = field.takes(field.step("main", "/send_model_clients?detector=parcel")).json["detectors"]["parcel"]
+    done = field.takes(field.step("main", "/send_model_clients?detector=parcel")).json["detectors"][
+        "parcel"
+    ]
     assert {"alice", "bob"} <= set(done["delivered"])

@@ -24,7 +24,25 @@ def test_every_name_of_the_alphabet_is_returned_unchanged(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", "a" * 33, "-a", "_a", "A", "é", "a b", "a/b", "..", "a.b", "a\n", "\na", "a\0", "a%2f", "٣", "ａ", "a'"],
+    [
+        "",
+        "a" * 33,
+        "-a",
+        "_a",
+        "A",
+        "é",
+        "a b",
+        "a/b",
+        "..",
+        "a.b",
+        "a\n",
+        "\na",
+        "a\0",
+        "a%2f",
+        "٣",
+        "ａ",
+        "a'",
+    ],
 )
 def test_name_outside_the_alphabet_is_refused(name: str) -> None:
     with pytest.raises(InvalidMessage):
@@ -66,7 +84,8 @@ def test_every_sha256_in_hexadecimal_is_a_version(digest: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["", "0" * 63, "0" * 65, "0" * 64 + "\n", "A" * 64, "g" * 64, "٣" * 64, None, 0, b"0" * 64]
+    "value",
+    ["", "0" * 63, "0" * 65, "0" * 64 + "\n", "A" * 64, "g" * 64, "٣" * 64, None, 0, b"0" * 64],
 )
 def test_anything_else_is_no_version(value: object) -> None:
     with pytest.raises(InvalidMessage, match=re.escape("SHA-256")):

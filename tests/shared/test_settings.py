@@ -17,7 +17,14 @@ from hypothesis import strategies as st
 from learning.architectures import ARCHITECTURES, architecture
 from shared.errors import SettingsError
 from shared.round.plan import RoundSettings, parse_round_settings
-from shared.settings import AggregatorSettings, BellSettings, DeviceSettings, MainSettings, OperatorSettings, port_of
+from shared.settings import (
+    AggregatorSettings,
+    BellSettings,
+    DeviceSettings,
+    MainSettings,
+    OperatorSettings,
+    port_of,
+)
 
 RoundSettingsFactory = Callable[..., RoundSettings]
 Environ = Mapping[str, str]
@@ -70,16 +77,24 @@ def test_device_settings_by_default() -> None:
     ],
     ids=str,
 )
-def test_doorbell_that_could_not_work_is_refused_without_telling_a_secret(environ: Environ, said: str) -> None:
+def test_doorbell_that_could_not_work_is_refused_without_telling_a_secret(
+    environ: Environ, said: str
+) -> None:
     with pytest.raises(SettingsError, match=said) as refused:
         device(environ)
     assert "secret" not in str(refused.value).replace("_SECRET", "")
 
 
 def test_addresses_of_the_owner_are_not_shown() -> None:
-    environ = {"DOORBELL_CAMERA": "rtsp://me:secret@camera", "DOORBELL_MQTT": "mqtts://me:secret@broker"}
+    environ = {
+        "DOORBELL_CAMERA": "rtsp://me:secret@camera",
+        "DOORBELL_MQTT": "mqtts://me:secret@broker",
+    }
     assert "secret" not in repr(
-        device(environ | {"DOORBELL_WEBHOOK": "https://x/secret", "DOORBELL_WEBHOOK_SECRET": "whsec_secret"})
+        device(
+            environ
+            | {"DOORBELL_WEBHOOK": "https://x/secret", "DOORBELL_WEBHOOK_SECRET": "whsec_secret"}
+        )
     )
 
 
@@ -185,30 +200,59 @@ GOOD: list[tuple[Callable[[Environ], Any], str, str, str, object]] = [
     (MainSettings.read, "DOORBELL_MIN_COHORT", "1024", "min_cohort", 1024),
     (MainSettings.read, "DOORBELL_SEED", "4294967295", "seed", 2**32 - 1),
     (MainSettings.read, "DOORBELL_MAX_BODY_MB", "1024", "max_body_mb", 1024),
-    (AggregatorSettings.read, "DOORBELL_HOME", "/srv/bell", "folder", Path("/srv/bell/secure-aggregator")),
-    (AggregatorSettings.read, "DOORBELL_MAIN_URL", "https://main.example.org", "main_url", "https://main.example.org"),
+    (
+        AggregatorSettings.read,
+        "DOORBELL_HOME",
+        "/srv/bell",
+        "folder",
+        Path("/srv/bell/secure-aggregator"),
+    ),
+    (
+        AggregatorSettings.read,
+        "DOORBELL_MAIN_URL",
+        "https://main.example.org",
+        "main_url",
+        "https://main.example.org",
+    ),
     (AggregatorSettings.read, "DOORBELL_MAX_BODY_MB", "1", "max_body_mb", 1),
     (AggregatorSettings.read, "DOORBELL_JOIN_CODE", CODE, "join_code", CODE),
-    (MainSettings.read, "DOORBELL_DEVICE_NETWORKS", "10.0.0.0/8, fd00::/8", "device_networks",
-     (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))),
-    (MainSettings.read, "DOORBELL_DEVICE_NETWORKS", "192.0.2.7", "device_networks", (ip_network("192.0.2.7/32"),)),
+    (
+        MainSettings.read,
+        "DOORBELL_DEVICE_NETWORKS",
+        "10.0.0.0/8, fd00::/8",
+        "device_networks",
+        (ip_network("10.0.0.0/8"), ip_network("fd00::/8")),
+    ),
+    (
+        MainSettings.read,
+        "DOORBELL_DEVICE_NETWORKS",
+        "192.0.2.7",
+        "device_networks",
+        (ip_network("192.0.2.7/32"),),
+    ),
     (OperatorSettings.read, "DOORBELL_OPERATOR_TOKEN", TOKEN, "token", TOKEN),
     (OperatorSettings.read, "DOORBELL_TRUSTED_PROXIES", "5", "trusted_proxies", 5),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("read", "variable", "text", "member", "value"), GOOD)
-def test_variable_is_read(read: Callable[[Environ], Any], variable: str, text: str, member: str, value: object) -> None:
+def test_variable_is_read(
+    read: Callable[[Environ], Any], variable: str, text: str, member: str, value: object
+) -> None:
     assert getattr(read({variable: text}), member) == value
     assert getattr(read({}), member) != value
 
 
-@pytest.mark.parametrize("read", [device, MainSettings.read, AggregatorSettings.read, OperatorSettings.read])
+@pytest.mark.parametrize(
+    "read", [device, MainSettings.read, AggregatorSettings.read, OperatorSettings.read]
+)
 def test_empty_variable_counts_as_missing(read: Callable[[Environ], Any]) -> None:
     assert read({variable: "" for _, variable, *_ in GOOD}) == read({})
 
 
-def test_process_environment_is_what_is_read_without_another(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_environment_is_what_is_read_without_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for variable in [name for name in os.environ if name.startswith("DOORBELL_")]:
         monkeypatch.delenv(variable)
     monkeypatch.setenv("DOORBELL_HOME", "/srv/bell")
@@ -222,8 +266,20 @@ def test_settings_cannot_be_changed() -> None:
         MainSettings.read({}).seed = 1  # type: ignore[misc]
 
 
-BAD_URLS = ["localhost:8000", "ftp://a", "http://", "//a", "http://a?b=1", "http://a/?", "http://a#b", "http://a:port",
-            "http://a:99999", "http://a:0", "http://[::1", "javascript:alert(1)"]  # fmt: skip
+BAD_URLS = [
+    "localhost:8000",
+    "ftp://a",
+    "http://",
+    "//a",
+    "http://a?b=1",
+    "http://a/?",
+    "http://a#b",
+    "http://a:port",
+    "http://a:99999",
+    "http://a:0",
+    "http://[::1",
+    "javascript:alert(1)",
+]
 BAD_WHOLES = ["one", "1.5", "-1", "1_0", "0x10", " 7", "٣", "²", "nan", "9" * 5000]
 BAD_FRACTIONS = ["x", "0", "-1", "nan", "inf", "1e-10", "1e400", "0,5"]
 BAD_TOKENS = [
@@ -268,7 +324,9 @@ BAD: dict[str, tuple[Callable[[Environ], Any], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize(("variable", "text"), [(name, text) for name, (_, texts) in BAD.items() for text in texts])
+@pytest.mark.parametrize(
+    ("variable", "text"), [(name, text) for name, (_, texts) in BAD.items() for text in texts]
+)
 def test_bad_value_names_its_variable(variable: str, text: str) -> None:
     read, _ = BAD[variable]
     with pytest.raises(SettingsError) as refused:
@@ -292,17 +350,21 @@ def test_token_that_cannot_be_used_is_not_shown(token: str) -> None:
 
 def test_secrets_are_in_no_repr() -> None:
     environ = {"DOORBELL_OPERATOR_TOKEN": TOKEN, "DOORBELL_JOIN_CODE": CODE}
-    shown = repr([OperatorSettings.read(environ), device(environ), AggregatorSettings.read(environ)])
+    shown = repr(
+        [OperatorSettings.read(environ), device(environ), AggregatorSettings.read(environ)]
+    )
     assert TOKEN not in shown
     assert CODE not in shown
 
 
 @pytest.mark.parametrize(
     "environ",
-    [{"DOORBELL_WEIGHT_CAP": "1048576", "DOORBELL_COHORT_CAP": "1025"},
-     {"DOORBELL_MIN_COHORT": "3", "DOORBELL_COHORT_CAP": "2"}],
+    [
+        {"DOORBELL_WEIGHT_CAP": "1048576", "DOORBELL_COHORT_CAP": "1025"},
+        {"DOORBELL_MIN_COHORT": "3", "DOORBELL_COHORT_CAP": "2"},
+    ],
     ids=["sums could wrap", "no cohort is ever large enough"],
-)  # fmt: skip
+)
 def test_values_that_do_not_go_together_are_refused_by_name(environ: Environ) -> None:
     for variable in environ:
         with pytest.raises(SettingsError, match=variable):
@@ -319,23 +381,35 @@ def test_values_that_do_not_go_together_are_refused_by_name(environ: Environ) ->
 )
 @settings(max_examples=200)
 def test_every_round_of_a_main_server_that_starts_is_one_that_devices_accept(
-    round_settings: RoundSettingsFactory, architecture_name: str, rate: float, norm: float, value_range: float,
-    weight_cap: int, cohort_cap: int,
-) -> None:  # fmt: skip
+    round_settings: RoundSettingsFactory,
+    architecture_name: str,
+    rate: float,
+    norm: float,
+    value_range: float,
+    weight_cap: int,
+    cohort_cap: int,
+) -> None:
     environ = {
-        "DOORBELL_ARCHITECTURE": architecture_name, "DOORBELL_LEARNING_RATE": repr(rate),
-        "DOORBELL_CLIPPING_NORM": repr(norm), "DOORBELL_VALUE_RANGE": repr(value_range),
-        "DOORBELL_WEIGHT_CAP": str(weight_cap), "DOORBELL_COHORT_CAP": str(cohort_cap),
-    }  # fmt: skip
+        "DOORBELL_ARCHITECTURE": architecture_name,
+        "DOORBELL_LEARNING_RATE": repr(rate),
+        "DOORBELL_CLIPPING_NORM": repr(norm),
+        "DOORBELL_VALUE_RANGE": repr(value_range),
+        "DOORBELL_WEIGHT_CAP": str(weight_cap),
+        "DOORBELL_COHORT_CAP": str(cohort_cap),
+    }
     try:
         mine = MainSettings.read(environ)
     except SettingsError:
         return
     opened = round_settings(
-        size=architecture(architecture_name).size, learning_rate=mine.learning_rate,
-        clipping_norm=mine.clipping_norm, value_range=mine.value_range, weight_cap=mine.weight_cap,
-        cohort_cap=mine.cohort_cap, min_cohort=mine.min_cohort,
-    )  # fmt: skip
+        size=architecture(architecture_name).size,
+        learning_rate=mine.learning_rate,
+        clipping_norm=mine.clipping_norm,
+        value_range=mine.value_range,
+        weight_cap=mine.weight_cap,
+        cohort_cap=mine.cohort_cap,
+        min_cohort=mine.min_cohort,
+    )
     assert parse_round_settings(opened.to_json()) == opened
 
 
@@ -348,7 +422,9 @@ def test_every_round_of_a_main_server_that_starts_is_one_that_devices_accept(
         ("DOORBELL_BLOBS", "/srv/hunter2"),
     ],
 )
-def test_places_that_cannot_be_used_are_refused_without_being_shown(variable: str, text: str) -> None:
+def test_places_that_cannot_be_used_are_refused_without_being_shown(
+    variable: str, text: str
+) -> None:
     with pytest.raises(SettingsError) as refused:
         MainSettings.read({variable: text})
     assert variable in str(refused.value)
@@ -356,8 +432,14 @@ def test_places_that_cannot_be_used_are_refused_without_being_shown(variable: st
 
 
 def test_servers_take_the_database_as_heroku_names_it_and_devices_do_not() -> None:
-    environ = {"DATABASE_URL": "postgres://user:word@host:5432/name", "DOORBELL_BLOBS": "s3://bucket-1/federation"}
+    environ = {
+        "DATABASE_URL": "postgres://user:word@host:5432/name",
+        "DOORBELL_BLOBS": "s3://bucket-1/federation",
+    }
     for server in (MainSettings.read(environ), AggregatorSettings.read(environ)):
-        assert (server.database_url, server.blobs) == (environ["DATABASE_URL"], environ["DOORBELL_BLOBS"])
+        assert (server.database_url, server.blobs) == (
+            environ["DATABASE_URL"],
+            environ["DOORBELL_BLOBS"],
+        )
         assert "word" not in repr(server)
     assert "word" not in repr(DeviceSettings.read(1, environ))

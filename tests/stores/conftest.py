@@ -56,19 +56,40 @@ def device_store(open_store: Callable[..., Any]) -> device.store.store.Store:
 def round_of() -> Callable[..., RoundSettings]:
     """Return a maker of the settings of small rounds of the detector "person"."""
     usual: dict[str, Any] = {
-        "federation": "doorbell", "detector": "person", "round": 1, "base_version": "0" * 64,
-        "architecture": "porch-cnn", "size": 3, "topology": "secure", "epochs": 2, "batch_size": 16,
-        "learning_rate": 0.01, "clipping_norm": None, "value_range": 1.0, "weight_cap": 100, "cohort_cap": 3,
-        "min_cohort": 2, "sealing_key": "",
-    }  # fmt: skip
+        "federation": "doorbell",
+        "detector": "person",
+        "round": 1,
+        "base_version": "0" * 64,
+        "architecture": "porch-cnn",
+        "size": 3,
+        "topology": "secure",
+        "epochs": 2,
+        "batch_size": 16,
+        "learning_rate": 0.01,
+        "clipping_norm": None,
+        "value_range": 1.0,
+        "weight_cap": 100,
+        "cohort_cap": 3,
+        "min_cohort": 2,
+        "sealing_key": "",
+    }
     return lambda number=1, **changes: RoundSettings(**(usual | {"round": number} | changes))
 
 
 @pytest.fixture
 def training_values() -> dict[str, object]:
     """What a device notes of a training of the detector "person"."""
-    history = [{"loss": 0.5, "accuracy": 0.75, "val_loss": 0.6, "val_accuracy": 0.7, "seconds": 0.1}]
+    history = [
+        {"loss": 0.5, "accuracy": 0.75, "val_loss": 0.6, "val_accuracy": 0.7, "seconds": 0.1}
+    ]
     return {
-        "detector": "person", "round": 1, "base_version": "0" * 64, "local_model": "1" * 64, "plot": "2" * 64,
-        "weight": 20, "history": history, "finished_at": 1_800_000_000.25, "pictures": 20,
-    }  # fmt: skip
+        "detector": "person",
+        "round": 1,
+        "base_version": "0" * 64,
+        "local_model": "1" * 64,
+        "plot": "2" * 64,
+        "weight": 20,
+        "history": history,
+        "finished_at": 1_800_000_000.25,
+        "pictures": 20,
+    }

@@ -1,4 +1,6 @@
-"""What contenders do when several threads of several processes try one step at once; see `test_races.py`."""
+"""What contenders do when several threads of several processes try one step at once; see
+`test_races.py`.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,10 @@ from shared.security.nonces import open_nonces
 
 NOW = 1_800_000_000.0
 STORES: dict[str, Any] = {
-    "main_server": main_server.store.store.Store, "sec_agg": sec_agg.store.store.Store, "device": device.store.store.Store
-}  # fmt: skip
+    "main_server": main_server.store.store.Store,
+    "sec_agg": sec_agg.store.store.Store,
+    "device": device.store.store.Store,
+}
 THREADS = 4
 _CONTENDERS: dict[str, Callable[..., Any]] = {}
 
@@ -38,7 +42,9 @@ def contender(step: Callable[..., Any]) -> Callable[..., Any]:
 
 @contender
 def publish(store: main_server.store.store.Store, me: int, current: RoundSettings) -> Any:
-    return store.publish(current, ("a", "b"), f"sum {me}", 0, version(current.round, f"{me:064}")).aggregate
+    return store.publish(
+        current, ("a", "b"), f"sum {me}", 0, version(current.round, f"{me:064}")
+    ).aggregate
 
 
 @contender
@@ -49,7 +55,9 @@ def judge(store: main_server.store.store.Store, me: int, judged: Version) -> Any
 
 @contender
 def admit(store: main_server.store.store.Store, me: int, invitation: str) -> Any:
-    return store.admit(invitation, Joined(f"key {me}", f"device-{me}", "device", b"k" * 32, NOW, None), NOW)
+    return store.admit(
+        invitation, Joined(f"key {me}", f"device-{me}", "device", b"k" * 32, NOW, None), NOW
+    )
 
 
 @contender
@@ -74,13 +82,19 @@ def make_due(store: main_server.store.store.Store, me: int, current: RoundSettin
 
 @contender
 def send_update(store: sec_agg.store.store.Store, me: int, current: RoundSettings) -> Any:
-    return store.keep_update(current.detector, current.round, Stored(f"device-{me}", f"{me:064}", b"seed", "key"), NOW)
+    return store.keep_update(
+        current.detector, current.round, Stored(f"device-{me}", f"{me:064}", b"seed", "key"), NOW
+    )
 
 
 @contender
-def freeze(store: sec_agg.store.store.Store, me: int, current: RoundSettings, seen: tuple[Stored, ...]) -> Any:
+def freeze(
+    store: sec_agg.store.store.Store, me: int, current: RoundSettings, seen: tuple[Stored, ...]
+) -> Any:
     chosen = seen[me % 2 :]  # not all want the same cohort
-    return store.freeze(current.detector, current.round, seen, {one.device: one.digest for one in chosen})
+    return store.freeze(
+        current.detector, current.round, seen, {one.device: one.digest for one in chosen}
+    )
 
 
 @contender
@@ -94,7 +108,9 @@ def hear_of_round(store: sec_agg.store.store.Store, me: int, current: RoundSetti
 
 
 @contender
-def keep_update(store: device.store.store.Store, me: int, training: device.store.store.Training) -> Any:
+def keep_update(
+    store: device.store.store.Store, me: int, training: device.store.store.Training
+) -> Any:
     return store.keep_update(training, f"update {me}")
 
 
@@ -110,9 +126,17 @@ def first_opening(store: Any, me: int) -> Any:
 
 
 def run(
-    step: str, service: str, folder: Path, url: str | None, place: int, processes: int, args: tuple[Any, ...]
+    step: str,
+    service: str,
+    folder: Path,
+    url: str | None,
+    place: int,
+    processes: int,
+    args: tuple[Any, ...],
 ) -> Any:
-    """Open a store of one's own in this process, wait for the other processes, and try the step in every thread."""
+    """Open a store of one's own in this process, wait for the other processes, and try the step in
+    every thread.
+    """
     if step != "first_opening":
         store = STORES[service](folder, url)
     (folder / f"ready-{place}").touch()
@@ -131,7 +155,9 @@ def run(
         except Exception as error:
             results.append(error)
 
-    threads = [threading.Thread(target=work, args=(place * THREADS + number,)) for number in range(THREADS)]
+    threads = [
+        threading.Thread(target=work, args=(place * THREADS + number,)) for number in range(THREADS)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -34,7 +34,9 @@ Rounds = Callable[..., RoundSettings]
 
 
 def version(number: int, name: str = "", **values: Any) -> Version:
-    return Version(name or f"{number:064}", "person", number, "porch-cnn", '{"signed": 1}', None, NOW, **values)
+    return Version(
+        name or f"{number:064}", "person", number, "porch-cnn", '{"signed": 1}', None, NOW, **values
+    )
 
 
 def kinds(store: Store) -> list[str]:
@@ -67,15 +69,21 @@ def test_joining_is_refused_with_a_reason(main_store: Store) -> None:
     main_store.admit(CODE.invitation, ANNA, NOW)
     other = replace(ANNA, key_id="o" * 32)
     assert "there is a anna already" in str(main_store.admit(CODE.invitation, other, NOW))
-    assert "joined before" in str(main_store.admit(CODE.invitation, replace(ANNA, name="otto"), NOW))
+    assert "joined before" in str(
+        main_store.admit(CODE.invitation, replace(ANNA, name="otto"), NOW)
+    )
     otto = replace(other, name="otto")
     assert "expired" in str(main_store.admit(CODE.invitation, otto, NOW + 60))
     assert "used up or" in str(main_store.admit("none", otto, NOW))
     assert main_store.admit(CODE.invitation, otto, NOW + 59) is None
-    assert "used up" in str(main_store.admit(CODE.invitation, replace(ANNA, key_id="z" * 32, name="zoe"), NOW))
+    assert "used up" in str(
+        main_store.admit(CODE.invitation, replace(ANNA, key_id="z" * 32, name="zoe"), NOW)
+    )
 
 
-def test_revoking_ends_every_part_and_the_round_that_it_may_be_in(main_store: Store, round_of: Rounds) -> None:
+def test_revoking_ends_every_part_and_the_round_that_it_may_be_in(
+    main_store: Store, round_of: Rounds
+) -> None:
     main_store.invite(CODE)
     main_store.admit(CODE.invitation, ANNA, NOW)
     main_store.note_device(device("anna"), {"person": None})
@@ -105,7 +113,10 @@ def test_renaming_takes_a_free_name_only(main_store: Store) -> None:
 def test_key_is_changed_once(main_store: Store) -> None:
     main_store.invite(CODE)
     main_store.admit(CODE.invitation, ANNA, NOW)
-    assert [main_store.change_key(ANNA.key_id, "n" * 32, b"n" * 32) for _ in range(2)] == [True, False]
+    assert [main_store.change_key(ANNA.key_id, "n" * 32, b"n" * 32) for _ in range(2)] == [
+        True,
+        False,
+    ]
     assert main_store.members() == (replace(ANNA, key_id="n" * 32, public_key=b"n" * 32),)
 
 
@@ -125,7 +136,9 @@ def test_status_is_noted_once_per_piece_of_news(main_store: Store, round_of: Rou
     for _ in range(2):
         main_store.note_status(device("anna", waiting=True), {"person": status})
     assert main_store.devices() == (device("anna", waiting=True),)
-    assert main_store.participations() == (Participation("anna", "person", 1, "h" * 64, 1, "No pictures."),)
+    assert main_store.participations() == (
+        Participation("anna", "person", 1, "h" * 64, 1, "No pictures."),
+    )
     assert main_store.sent(round_of()) == {"anna": NOW}
     assert main_store.scores(version(0).version) == (Score("anna", 0.875, 40),)
     assert kinds(main_store) == ["scored", "sent", "opened"]
@@ -136,12 +149,22 @@ def test_status_is_noted_once_per_piece_of_news(main_store: Store, round_of: Rou
 def test_rounds_follow_one_another(main_store: Store, round_of: Rounds) -> None:
     assert main_store.newest_round("person") is None and main_store.round("person", 1) is None
     first = main_store.open_round(round_of(), NOW)
-    assert main_store.open_round(round_of(epochs=9), NOW + 9) == first == main_store.newest_round("person")
+    assert (
+        main_store.open_round(round_of(epochs=9), NOW + 9)
+        == first
+        == main_store.newest_round("person")
+    )
     main_store.open_round(round_of(2), NOW + 1)
-    assert [(one.settings.round, one.state) for one in main_store.rounds("person", 9)] == [(2, OPEN), (1, ABANDONED)]
+    assert [(one.settings.round, one.state) for one in main_store.rounds("person", 9)] == [
+        (2, OPEN),
+        (1, ABANDONED),
+    ]
     assert main_store.open_round(round_of(1), NOW) == main_store.newest_round("person")
     main_store.publish(round_of(2), ("a", "b"), "sum", 3, version(2))
-    assert main_store.published_since("person", 1) == 1 and main_store.published_since("person", 3) == 0
+    assert (
+        main_store.published_since("person", 1) == 1
+        and main_store.published_since("person", 3) == 0
+    )
     assert main_store.rounds("person", 1, since=2) == main_store.rounds("person", 1)
 
 
@@ -151,7 +174,11 @@ def test_asking_and_due(main_store: Store, round_of: Rounds) -> None:
     for later in (2, 3):
         main_store.make_due(round_of(), NOW + later, "All are there.")
     current = main_store.newest_round("person")
-    assert current and (current.opened_at, current.asked_at, current.due_at) == (NOW, NOW + 1, NOW + 2)
+    assert current and (current.opened_at, current.asked_at, current.due_at) == (
+        NOW,
+        NOW + 1,
+        NOW + 2,
+    )
     main_store.give_up(round_of(), NOW + 4, "The operator gave it up.")
     main_store.ask(round_of(), NOW + 5)
     assert kinds(main_store) == [ABANDONED, "due", "asked", "opened"]
@@ -168,7 +195,10 @@ def test_closed_round_stays_as_it_is(main_store: Store, round_of: Rounds, close:
     }
     steps[close]()
     closed, said = main_store.newest_round("person"), main_store.newest_event()
-    assert closed and closed.state == {"publish": PUBLISHED, "fail": FAILED, "give_up": ABANDONED}[close]
+    assert (
+        closed
+        and closed.state == {"publish": PUBLISHED, "fail": FAILED, "give_up": ABANDONED}[close]
+    )
     for step in steps.values():
         step()
     main_store.vouch(round_of(), ["x"])
@@ -176,29 +206,38 @@ def test_closed_round_stays_as_it_is(main_store: Store, round_of: Rounds, close:
     assert main_store.newest_round("person") == closed and main_store.newest_event() == said
 
 
-def test_gate_is_closed_once_and_the_version_instead_is_in_force(main_store: Store, round_of: Rounds) -> None:
+def test_gate_is_closed_once_and_the_version_instead_is_in_force(
+    main_store: Store, round_of: Rounds
+) -> None:
     main_store.open_round(round_of(), NOW)
     main_store.publish(round_of(), ("a", "b"), "sum", 0, version(1, "a" * 64))
     main_store.open_round(round_of(2), NOW)
     pending = main_store.newest_version("person")
     assert pending and pending.gate == PENDING and pending.released_at is None
     instead = version(3, "b" * 64)
-    assert [main_store.judge(pending, REJECTED, "It fell.", NOW + 1, instead) for _ in range(2)] == [True, False]
+    assert [
+        main_store.judge(pending, REJECTED, "It fell.", NOW + 1, instead) for _ in range(2)
+    ] == [True, False]
     assert not main_store.judge(pending, PASSED, "too late", NOW)
-    assert main_store.newest_version("person", released=True) == replace(instead, released_at=NOW + 1)
+    assert main_store.newest_version("person", released=True) == replace(
+        instead, released_at=NOW + 1
+    )
     assert main_store.version("a" * 64) == replace(pending, gate=REJECTED, said="It fell.")
     assert [one.state for one in main_store.rounds("person", 2)] == [ABANDONED, PUBLISHED]
 
 
-def test_versions_are_added_released_and_put_in_force_once(main_store: Store, round_of: Rounds) -> None:
+def test_versions_are_added_released_and_put_in_force_once(
+    main_store: Store, round_of: Rounds
+) -> None:
     main_store.open_round(round_of(), NOW)
     for _ in range(2):
         main_store.add_version(version(0))
         main_store.put_in_force(version(5), NOW + 1, "The operator went back.")
         main_store.release(version(0).version, NOW + 2)
     assert [(one.round, one.released_at, one.gate) for one in main_store.versions("person", 9)] == [
-        (5, NOW + 1, UNCHECKED), (0, NOW + 2, UNCHECKED)
-    ]  # fmt: skip
+        (5, NOW + 1, UNCHECKED),
+        (0, NOW + 2, UNCHECKED),
+    ]
     assert {one.round for one in main_store.find_versions("0000")} == {0, 5}
     assert main_store.find_versions("%") == () and main_store.version("none") is None
     assert kinds(main_store).count("released") == 2
@@ -238,11 +277,16 @@ def test_forgetting_keeps_what_is_needed(main_store: Store, round_of: Rounds) ->
     main_store.forget("person", 2, 3)
     forgotten = [one.round for one in main_store.versions("person", 9) if one.forgotten]
     assert forgotten == [3, 0]
-    assert main_store.kept_blobs() == {"e" * 64, *(version(number).version for number in (1, 2, 4, 5))}
+    assert main_store.kept_blobs() == {
+        "e" * 64,
+        *(version(number).version for number in (1, 2, 4, 5)),
+    }
     assert main_store.plain_updates(round_of(6)) == {"anna": "e" * 64}
 
 
-def test_performance_is_kept_of_who_takes_part_and_moves_and_goes_with_its_device(main_store: Store) -> None:
+def test_performance_is_kept_of_who_takes_part_and_moves_and_goes_with_its_device(
+    main_store: Store,
+) -> None:
     figures = {row: dict.fromkeys(METRICS, Estimate(0.25, -0.0, 1 / 3)) for row in ROWS}
     measured = Performance("person", 2**31 - 1, version(3).version, 2**31 - 1, figures)
     assert not main_store.note_performance("anna", measured, NOW)

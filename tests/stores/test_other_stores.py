@@ -1,4 +1,6 @@
-"""The aggregator's and the device's stores do what their docstrings promise, on SQLite and on PostgreSQL alike."""
+"""The aggregator's and the device's stores do what their docstrings promise, on SQLite and on
+PostgreSQL alike.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,11 @@ def test_round_is_remembered_as_it_was_first_heard_of(
     known = Round("person", 1, "0" * 64, 3, 2, 3, "open", None, False)
     assert aggregator_store.newest_round("person") is None
     assert aggregator_store.remember_round(round_of()) == known
-    assert aggregator_store.remember_round(round_of(cohort_cap=9)) == known == aggregator_store.newest_round("person")
+    assert (
+        aggregator_store.remember_round(round_of(cohort_cap=9))
+        == known
+        == aggregator_store.newest_round("person")
+    )
     aggregator_store.remember_round(round_of(2))
     aggregator_store.remember_round(round_of(detector="car"))
     assert aggregator_store.detectors() == ("car", "person")
@@ -43,7 +49,9 @@ def test_update_is_replaced_by_its_device_until_the_cohort_is_full_or_frozen(
     assert aggregator_store.updates("person", 1) == kept
     assert aggregator_store.cohort("person", 1) == ()
     cohort = {one.device: one.digest for one in kept[:2]}
-    assert not aggregator_store.freeze("person", 1, kept[:2], cohort), "an update came since it was looked at"
+    assert not aggregator_store.freeze("person", 1, kept[:2], cohort), (
+        "an update came since it was looked at"
+    )
     assert [aggregator_store.freeze("person", 1, kept, cohort) for _ in range(2)] == [True, False]
     assert aggregator_store.cohort("person", 1) == kept[:2]
     assert not aggregator_store.keep_update("person", 1, stored("a"), NOW)
@@ -63,7 +71,9 @@ def test_first_sum_stays(aggregator_store: sec_agg.store.store.Store, round_of: 
 
 
 def test_model_waits_is_in_force_or_turned_down(device_store: device.store.store.Store) -> None:
-    first, second, third = (Held("person", letter * 64, number) for number, letter in enumerate("abc"))
+    first, second, third = (
+        Held("person", letter * 64, number) for number, letter in enumerate("abc")
+    )
     assert device_store.propose(second) is None and device_store.propose(first) == second
     assert device_store.candidate("person") == second and device_store.candidates() == ("person",)
     score = Score(second.version, "person", 1, 0.875, 40)
@@ -88,7 +98,12 @@ def test_training_makes_good_what_went_wrong(
     assert device_store.setback("person") == Setback("person", 2, "No pictures.")
     device_store.add_training(training_values | {"round": 2})
     newest = device_store.newest_training("person")
-    assert newest and newest.history == training_values["history"] and newest.update is None and not newest.sent
+    assert (
+        newest
+        and newest.history == training_values["history"]
+        and newest.update is None
+        and not newest.sent
+    )
     assert device_store.setback("person") is None and device_store.sent_round("person") is None
     assert [device_store.keep_update(newest, letter * 64) for letter in "ab"] == ["a" * 64] * 2
     for _ in range(2):
@@ -99,15 +114,23 @@ def test_training_makes_good_what_went_wrong(
     assert device_store.errand("person") == Errand("person", "2027-01-15", 20, None)
     device_store.remember_round(round_of(4))
     device_store.remember_round(round_of(5))
-    assert device_store.newest_round("person") == round_of(5) and device_store.newest_round("car") is None
+    assert (
+        device_store.newest_round("person") == round_of(5)
+        and device_store.newest_round("car") is None
+    )
 
 
 def test_forgetting_keeps_the_newest(
     device_store: device.store.store.Store, training_values: dict[str, object]
 ) -> None:
     for number in range(4):
-        device_store.add_training(training_values | {"round": number, "local_model": str(number) * 64})
-        device_store.hold(Held("person", f"{number}" * 64, number), Score(f"{number}" * 64, "person", number, 0.5, 4))
+        device_store.add_training(
+            training_values | {"round": number, "local_model": str(number) * 64}
+        )
+        device_store.hold(
+            Held("person", f"{number}" * 64, number),
+            Score(f"{number}" * 64, "person", number, 0.5, 4),
+        )
     needed = device_store.forget_old(2)
     assert needed == {"0" * 64, "2" * 64, "3" * 64}
     assert device_store.score("1" * 64) is None and device_store.score("2" * 64) is not None

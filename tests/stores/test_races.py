@@ -1,4 +1,6 @@
-"""Of all who try a step at once, threads and processes, exactly one wins, on SQLite and on PostgreSQL."""
+"""Of all who try a step at once, threads and processes, exactly one wins, on SQLite and on
+PostgreSQL.
+"""
 
 from __future__ import annotations
 
@@ -30,13 +32,17 @@ def racers() -> Iterator[ProcessPoolExecutor]:
 
 @pytest.fixture
 def race(racers: ProcessPoolExecutor, tmp_path: Path, database_url: str | None) -> Race:
-    """Return a function that has everybody try one step of a service's store, and returns what they got."""
+    """Return a function that has everybody try one step of a service's store, and returns what they
+    got.
+    """
 
     def go(service: str, step: str, *args: Any) -> list[Any]:
         for ready in tmp_path.glob("ready-*"):
             ready.unlink()
         given = (step, service, tmp_path, database_url)
-        running = [racers.submit(races.run, *given, place, PROCESSES, args) for place in range(PROCESSES)]
+        running = [
+            racers.submit(races.run, *given, place, PROCESSES, args) for place in range(PROCESSES)
+        ]
         results = [result for process in running for result in process.result(120)]
         assert not [result for result in results if isinstance(result, Exception)], results
         assert len(results) == ALL
@@ -54,10 +60,14 @@ def test_one_sum_closes_a_round(main_store: Any, race: Race, round_of: Any) -> N
     assert [event.kind for event in main_store.events(10)].count("published") == 1
 
 
-def test_one_judges_a_version_and_one_version_comes_instead(main_store: Any, race: Race, round_of: Any) -> None:
+def test_one_judges_a_version_and_one_version_comes_instead(
+    main_store: Any, race: Race, round_of: Any
+) -> None:
     main_store.open_round(round_of(), NOW)
     main_store.publish(round_of(), ("a", "b"), "sum", 0, version(1, "f" * 64))
-    assert sorted(race("main_server", "judge", main_store.newest_version("person"))) == [False] * (ALL - 1) + [True]
+    assert sorted(race("main_server", "judge", main_store.newest_version("person"))) == [False] * (
+        ALL - 1
+    ) + [True]
     instead, judged = main_store.versions("person", 10)
     assert judged.said == f"by {int(instead.version)}" and instead.gate == UNCHECKED
 
@@ -88,7 +98,9 @@ def test_cohort_cap_holds(aggregator_store: Any, race: Race, round_of: Any) -> N
     assert len(aggregator_store.updates("person", 1)) == round_of().cohort_cap
 
 
-def test_one_cohort_is_frozen_and_one_sum_is_kept(aggregator_store: Any, race: Race, round_of: Any) -> None:
+def test_one_cohort_is_frozen_and_one_sum_is_kept(
+    aggregator_store: Any, race: Race, round_of: Any
+) -> None:
     aggregator_store.remember_round(round_of())
     for name in "abc":
         aggregator_store.keep_update("person", 1, Stored(name, name * 64, b"seed", "key"), NOW)
@@ -99,7 +111,9 @@ def test_one_cohort_is_frozen_and_one_sum_is_kept(aggregator_store: Any, race: R
     assert aggregator_store.newest_round("person").aggregate == kept
 
 
-def test_one_update_is_made_of_a_training(device_store: Any, race: Race, training_values: dict[str, object]) -> None:
+def test_one_update_is_made_of_a_training(
+    device_store: Any, race: Race, training_values: dict[str, object]
+) -> None:
     device_store.add_training(training_values)
     (kept,) = set(race("device", "keep_update", device_store.newest_training("person")))
     assert device_store.newest_training("person").update == kept
@@ -113,4 +127,6 @@ def test_one_spends_each_nonce(aggregator_store: Any, race: Race) -> None:
 @pytest.mark.parametrize("service", list(races.STORES))
 def test_an_empty_database_bears_several_first_openings_at_once(race: Race, service: str) -> None:
     migrations = Path(races.__file__).parents[2] / service / "migrations"
-    assert set(race(service, "first_opening")) == {max(path.stem[:4] for path in migrations.glob("0*.py"))}
+    assert set(race(service, "first_opening")) == {
+        max(path.stem[:4] for path in migrations.glob("0*.py"))
+    }

@@ -1,4 +1,6 @@
-"""How things stand, read from either database: the newest of everything, and how much more there is."""
+"""How things stand, read from either database: the newest of everything, and how much more there
+is.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def status(**said: Any) -> Status:
     return replace(Status(None, None, None, None, None), **said)
 
 
-def published(store: main_server.store.store.Store, settings: RoundSettings, received: int = 0) -> Version:
+def published(
+    store: main_server.store.store.Store, settings: RoundSettings, received: int = 0
+) -> Version:
     made = version(settings.detector, settings.round)
     store.open_round(settings, NOW + settings.round)
     store.publish(settings, ("a", "b"), "s" * 64, 0, made, received)
@@ -49,40 +53,60 @@ def test_newest_rounds_and_versions_of_each_detector(
             published(main_store, round_of(number, detector=detector), 100 * number)
     main_store.open_round(round_of(9), NOW)
     standing = main_store.standing(rounds=3, versions=2, events=4)
-    assert {name: [each.settings.round for each in rounds] for name, rounds in standing.rounds.items()} == {
-        "car": [2, 1], "person": [9, 4, 3]
-    }  # fmt: skip
+    assert {
+        name: [each.settings.round for each in rounds] for name, rounds in standing.rounds.items()
+    } == {"car": [2, 1], "person": [9, 4, 3]}
     assert dict(standing.round_counts) == {"car": 2, "person": 5}
     assert standing.rounds["person"][1] == main_store.round("person", 4)
     assert [each.bytes_up for each in standing.rounds["person"]] == [0, 400, 300]
-    assert {name: [each.round for each in versions] for name, versions in standing.versions.items()} == {
-        "car": [2, 1], "person": [4, 3]
-    }  # fmt: skip
+    assert {
+        name: [each.round for each in versions] for name, versions in standing.versions.items()
+    } == {"car": [2, 1], "person": [4, 3]}
     assert dict(standing.version_counts) == {"car": 2, "person": 4}
     assert standing.versions["person"] == main_store.versions("person", 2)
-    assert standing.events == main_store.events(4) and standing.event_count == len(main_store.events(100)) > 4
+    assert (
+        standing.events == main_store.events(4)
+        and standing.event_count == len(main_store.events(100)) > 4
+    )
     assert standing.newest_round("person") == main_store.newest_round("person")
     assert standing.newest_round("dog") is None
 
 
-def test_who_takes_part_and_who_has_sent(main_store: main_server.store.store.Store, round_of: Rounds) -> None:
+def test_who_takes_part_and_who_has_sent(
+    main_store: main_server.store.store.Store, round_of: Rounds
+) -> None:
     empty = main_store.standing()
-    assert (empty.devices, empty.parts, empty.detectors, dict(empty.sent), dict(empty.runs)) == ((), (), (), {}, {})
+    assert (empty.devices, empty.parts, empty.detectors, dict(empty.sent), dict(empty.runs)) == (
+        (),
+        (),
+        (),
+        {},
+        {},
+    )
     for number in (1, 2):
         main_store.open_round(round_of(number), NOW)
         for name in ("b", "a"):
             main_store.note_status(
-                device(name), {"person": status(sent_round=number, setback=(number, "No pictures."))}
+                device(name),
+                {"person": status(sent_round=number, setback=(number, "No pictures."))},
             )
     main_store.note_status(device("a"), {"car": status()})
     standing = main_store.standing()
     assert standing.devices == main_store.devices() == (device("a"), device("b"))
     assert standing.parts == main_store.participations()
-    assert standing.parts[0] == Participation("a", "car", None, None) and standing.detectors == ("car", "person")
-    assert dict(standing.sent) == {"person": {"a": NOW, "b": NOW}} and standing.parts[1].setback == "No pictures."
+    assert standing.parts[0] == Participation("a", "car", None, None) and standing.detectors == (
+        "car",
+        "person",
+    )
+    assert (
+        dict(standing.sent) == {"person": {"a": NOW, "b": NOW}}
+        and standing.parts[1].setback == "No pictures."
+    )
 
 
-def test_newest_run_and_how_far_it_is(main_store: main_server.store.store.Store, round_of: Rounds) -> None:
+def test_newest_run_and_how_far_it_is(
+    main_store: main_server.store.store.Store, round_of: Rounds
+) -> None:
     for number in range(1, 4):
         published(main_store, round_of(number))
     main_store.start_run("car", 2, 1, NOW)
@@ -102,7 +126,9 @@ def test_accuracy_is_the_mean_weighted_by_pictures_and_outlives_the_scores(
     made = [published(main_store, round_of(number)) for number in range(1, 4)]
     assert main_store.accuracies(10) == {}
     for name, accuracy, pictures in (("a", 0.5, 30), ("b", 1.0, 10), ("c", 0.0, 0)):
-        main_store.note_status(device(name), {"person": status(score=(made[0].version, accuracy, pictures))})
+        main_store.note_status(
+            device(name), {"person": status(score=(made[0].version, accuracy, pictures))}
+        )
     noted = main_store.version(made[0].version)
     assert noted and (noted.accuracy, noted.scored_by, noted.scored_pictures) == (0.625, 2, 40)
     main_store.note_status(device("b"), {"person": status(score=(made[0].version, 0.5, 10))})
@@ -118,15 +144,30 @@ def test_accuracy_is_the_mean_weighted_by_pictures_and_outlives_the_scores(
     assert main_store.accuracies(10) == {"person": {1: 0.5, 3: 0.25}}
 
 
-def test_upgrade_sums_up_the_scores_that_are_there(backend: str, tmp_path: Path, database_url: str | None) -> None:
+def test_upgrade_sums_up_the_scores_that_are_there(
+    backend: str, tmp_path: Path, database_url: str | None
+) -> None:
     database = Database.connect(tmp_path, MIGRATIONS, database_url)
     rows: dict[str, list[dict[str, Any]]] = {
-        "versions": [{"version": name, "detector": "person", "round": number, "architecture": "porch-cnn",
-                      "manifest": "signed", "made_at": NOW, "gate": PASSED, "said": "", "forgotten": False}
-                     for number, name in enumerate("vw")],
-        "scores": [{"version": "v", "device": name, "accuracy": accuracy, "pictures": pictures}
-                   for name, accuracy, pictures in (("a", 0.5, 30), ("b", 1.0, 10), ("c", 0.0, 0))],
-    }  # fmt: skip
+        "versions": [
+            {
+                "version": name,
+                "detector": "person",
+                "round": number,
+                "architecture": "porch-cnn",
+                "manifest": "signed",
+                "made_at": NOW,
+                "gate": PASSED,
+                "said": "",
+                "forgotten": False,
+            }
+            for number, name in enumerate("vw")
+        ],
+        "scores": [
+            {"version": "v", "device": name, "accuracy": accuracy, "pictures": pictures}
+            for name, accuracy, pictures in (("a", 0.5, 30), ("b", 1.0, 10), ("c", 0.0, 0))
+        ],
+    }
     with database.prepare() as (_, connection):
         database.migrate(connection, "0002")
         for name, table in database.tables(connection).items():
@@ -136,12 +177,15 @@ def test_upgrade_sums_up_the_scores_that_are_there(backend: str, tmp_path: Path,
     store = main_server.store.store.Store(tmp_path, database_url)
     known = [store.version(name) for name in "vw"]
     assert [each and (each.accuracy, each.scored_by, each.scored_pictures) for each in known] == [
-        (0.625, 2, 40), (None, 0, 0)
-    ]  # fmt: skip
+        (0.625, 2, 40),
+        (None, 0, 0),
+    ]
     store.database.close()
 
 
-def test_bytes_are_counted_with_their_round(main_store: main_server.store.store.Store, round_of: Rounds) -> None:
+def test_bytes_are_counted_with_their_round(
+    main_store: main_server.store.store.Store, round_of: Rounds
+) -> None:
     main_store.note_given("person", 5)
     published(main_store, round_of(1), 7)
     published(main_store, round_of(1), 7)
@@ -159,7 +203,9 @@ def test_bytes_are_counted_with_their_round(main_store: main_server.store.store.
     assert current and (current.state, current.bytes_up) == ("published", 25)
 
 
-def test_fingerprint_of_the_main_server(main_store: main_server.store.store.Store, round_of: Rounds) -> None:
+def test_fingerprint_of_the_main_server(
+    main_store: main_server.store.store.Store, round_of: Rounds
+) -> None:
     seen = [main_store.fingerprint()]
     for change in (
         lambda: main_store.note_status(device("a"), {"person": status()}),
@@ -172,7 +218,9 @@ def test_fingerprint_of_the_main_server(main_store: main_server.store.store.Stor
         seen.append(main_store.fingerprint())
         assert main_store.fingerprint() == seen[-1]
     assert len(set(seen)) == len(seen)
-    assert main_store.fingerprint(NOW) != main_store.fingerprint(NOW + 1), "who was last seen before is not there"
+    assert main_store.fingerprint(NOW) != main_store.fingerprint(NOW + 1), (
+        "who was last seen before is not there"
+    )
 
 
 def test_aggregator_tells_the_newest_round_who_sent_and_the_last_sums(
@@ -184,7 +232,12 @@ def test_aggregator_tells_the_newest_round_who_sent_and_the_last_sums(
     for number in range(1, 5):
         store.remember_round(round_of(number))
         for at, name in enumerate("abc"):
-            store.keep_update("person", number, Stored(name, f"{number}" * 64, b"sealed", "k"), NOW + 10 * number + at)
+            store.keep_update(
+                "person",
+                number,
+                Stored(name, f"{number}" * 64, b"sealed", "k"),
+                NOW + 10 * number + at,
+            )
         seen = store.updates("person", number)
         if number < 4:
             store.freeze("person", number, seen, {each.device: each.digest for each in seen[:2]})
@@ -198,9 +251,13 @@ def test_aggregator_tells_the_newest_round_who_sent_and_the_last_sums(
     standing = store.standing(2)
     car, person = standing.rounds
     assert car == Current("car", 2, 3, 2, "open", False, ())
-    sent = tuple(Sent(name, "4" * 64, False, NOW + 40 + at) for at, name in reversed(list(enumerate("abc"))))
+    sent = tuple(
+        Sent(name, "4" * 64, False, NOW + 40 + at) for at, name in reversed(list(enumerate("abc")))
+    )
     assert person == Current("person", 4, 3, 2, "open", False, sent)
-    assert standing.sums == tuple(Sum("person", number, False, 2, 1, NOW + 10 * number + 2) for number in (3, 2))
+    assert standing.sums == tuple(
+        Sum("person", number, False, 2, 1, NOW + 10 * number + 2) for number in (3, 2)
+    )
     assert standing.sum_count == 4
     assert [(each.detector, each.delivered) for each in store.standing(9).sums[2:]] == [
         ("person", True),
@@ -208,7 +265,9 @@ def test_aggregator_tells_the_newest_round_who_sent_and_the_last_sums(
     ]
 
 
-def test_fingerprint_of_the_aggregator(aggregator_store: sec_agg.store.store.Store, round_of: Rounds) -> None:
+def test_fingerprint_of_the_aggregator(
+    aggregator_store: sec_agg.store.store.Store, round_of: Rounds
+) -> None:
     store, seen = aggregator_store, [aggregator_store.fingerprint()]
     for change in (
         lambda: store.remember_round(round_of()),

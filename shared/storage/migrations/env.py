@@ -1,4 +1,6 @@
-"""How Alembic is run: on the connection, and in the transaction, that `shared/storage/database.py` opened."""
+"""How Alembic is run: on the connection, and in the transaction, that `shared/storage/database.py`
+opened.
+"""
 
 from alembic import context
 

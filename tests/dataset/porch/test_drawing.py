@@ -20,7 +20,9 @@ CHANCE = 0.5
 MEAN_COLOUR_CEILING = 0.8
 
 
-def sample(detector: str, camera: int, split: str, count: int, size_px: int = 64) -> tuple[np.ndarray, np.ndarray]:
+def sample(
+    detector: str, camera: int, split: str, count: int, size_px: int = 64
+) -> tuple[np.ndarray, np.ndarray]:
     """Return count pictures of each class, and their labels."""
     labels = [positive for positive in (False, True) for _ in range(count)]
     pictures = [
@@ -37,7 +39,9 @@ def outlines(pictures: np.ndarray) -> np.ndarray:
         grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
         dx, dy = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
         direction = (np.arctan2(dy, dx) % np.pi * 8 / np.pi).astype(int) % 8
-        votes = np.stack([np.where(direction == step, np.hypot(dx, dy), 0) for step in range(8)], axis=-1)
+        votes = np.stack(
+            [np.where(direction == step, np.hypot(dx, dy), 0) for step in range(8)], axis=-1
+        )
         cells = votes.reshape(8, 8, 8, 8, 8).sum(axis=(1, 3))
         histograms.append((cells / (np.linalg.norm(cells, axis=-1, keepdims=True) + 100)).ravel())
     return np.stack(histograms)
@@ -80,7 +84,12 @@ def test_draws_at_the_size_asked_for(size_px: int) -> None:
 
 @pytest.mark.parametrize(
     ("detector", "camera", "split", "index"),
-    [("ghost", 1, "train", 0), ("face", 0, "train", 0), ("face", 1, "holdout", 0), ("face", 1, "train", -1)],
+    [
+        ("ghost", 1, "train", 0),
+        ("face", 0, "train", 0),
+        ("face", 1, "holdout", 0),
+        ("face", 1, "train", -1),
+    ],
 )
 def test_refuses_what_it_cannot_draw(detector: str, camera: int, split: str, index: int) -> None:
     with pytest.raises(DatasetError, match="There is no drawn picture"):
@@ -167,7 +176,11 @@ def test_writes_the_layout_and_counts(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     root = tmp_path / "new" / "pictures"
     count = porch.write_default(
-        root, clients=3, seed=1, sizes=SMALL, on_progress=lambda done, total: seen.append((done, total))
+        root,
+        clients=3,
+        seed=1,
+        sizes=SMALL,
+        on_progress=lambda done, total: seen.append((done, total)),
     )
     files = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.jpg"))
     assert count == len(files) == 4 * 3 * sum(SMALL.values())
@@ -185,7 +198,9 @@ def test_writes_the_layout_and_counts(tmp_path: Path) -> None:
 
 def test_written_picture_is_the_drawn_one(tmp_path: Path) -> None:
     porch.write_default(tmp_path, clients=1, sizes={"train": 2}, seed=4)
-    stored = cv2.imread(str(tmp_path / "vehicle/client_1/train/vehicle/0000.jpg"), cv2.IMREAD_COLOR_RGB)
+    stored = cv2.imread(
+        str(tmp_path / "vehicle/client_1/train/vehicle/0000.jpg"), cv2.IMREAD_COLOR_RGB
+    )
     drawn = porch.draw("vehicle", True, 1, "train", 0, seed=4)
     assert np.abs(stored.astype(int) - drawn).mean() < 6
 
@@ -194,7 +209,10 @@ def test_writes_the_same_bytes_again(tmp_path: Path) -> None:
     for name in ("one", "two"):
         porch.write_default(tmp_path / name, clients=1, sizes={"test": 2}, seed=2)
     for path in (tmp_path / "one").rglob("*.jpg"):
-        assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()
+        assert (
+            path.read_bytes()
+            == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()
+        )
 
 
 def test_no_picture_is_in_two_splits(tmp_path: Path) -> None:
@@ -241,10 +259,14 @@ def test_montage_writes_captions_below() -> None:
     assert not (porch.montage(pictures, 1, [""])[46:, :] < 128).any()
 
 
-def test_show_writes_a_row_for_every_class_and_camera(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_writes_a_row_for_every_class_and_camera(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     porch.write_default(tmp_path / "pictures", clients=1, sizes={"train": 4})
     sheet = tmp_path / "deep" / "montage.png"
-    assert command_line.main(["show", "--data", str(tmp_path / "pictures"), "--out", str(sheet)]) == 0
+    assert (
+        command_line.main(["show", "--data", str(tmp_path / "pictures"), "--out", str(sheet)]) == 0
+    )
     shown = cv2.imread(str(sheet))
     assert shown.shape[0] == 8 * (128 + 4 + 16) + 4
     assert (shown[132:148, :132] < 128).any()
@@ -256,9 +278,15 @@ def test_show_passes_over_a_broken_picture(tmp_path: Path) -> None:
     folder = tmp_path / "animal" / "client_1" / "train" / "animal"
     folder.mkdir(parents=True)
     (folder / "0000.jpg").write_bytes(b"")
-    assert command_line.main(["show", "--data", str(tmp_path), "--out", str(tmp_path / "sheet.png")]) == 1
+    assert (
+        command_line.main(["show", "--data", str(tmp_path), "--out", str(tmp_path / "sheet.png")])
+        == 1
+    )
     cv2.imwrite(str(folder / "0001.jpg"), porch.draw("animal", True, 1, "train", 0, size_px=90))
-    assert command_line.main(["show", "--data", str(tmp_path), "--out", str(tmp_path / "sheet.png")]) == 0
+    assert (
+        command_line.main(["show", "--data", str(tmp_path), "--out", str(tmp_path / "sheet.png")])
+        == 0
+    )
 
 
 def test_show_draws_afresh_without_a_folder(tmp_path: Path) -> None:
@@ -276,7 +304,9 @@ def test_command_tells_a_user_error_on_stderr(
     assert str(tmp_path) in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["draw", "--seed", "-1"], ["draw", "--clients", "0"], ["paint"], []])
+@pytest.mark.parametrize(
+    "words", [["draw", "--seed", "-1"], ["draw", "--clients", "0"], ["paint"], []]
+)
 def test_command_refuses_words_it_does_not_know(words: list[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         command_line.main(words)

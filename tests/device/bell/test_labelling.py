@@ -40,21 +40,32 @@ def place(event: Event, detector: str, folder: str) -> str:
     return f"{detector}/client_1/{event.split}/{folder}/event-{event.sha256[:16]}.jpg"
 
 
-def test_labelled_picture_joins_the_data_set(doorbell: Device, events: EventStore, event: Event) -> None:
+def test_labelled_picture_joins_the_data_set(
+    doorbell: Device, events: EventStore, event: Event
+) -> None:
     label(doorbell, events, event, {"package": True, "animal": False})
-    assert learned(doorbell) == [place(event, "animal", "not_animal"), place(event, "package", "package")]
-    assert (doorbell.settings.data / place(event, "package", "package")).read_bytes() == b"what the camera saw"
+    assert learned(doorbell) == [
+        place(event, "animal", "not_animal"),
+        place(event, "package", "package"),
+    ]
+    assert (
+        doorbell.settings.data / place(event, "package", "package")
+    ).read_bytes() == b"what the camera saw"
     kept = events.event(event.id)
     assert kept is not None and kept.labels == {"package": True, "animal": False}
 
 
-def test_device_without_pictures_can_start_this_way(doorbell: Device, events: EventStore, event: Event) -> None:
+def test_device_without_pictures_can_start_this_way(
+    doorbell: Device, events: EventStore, event: Event
+) -> None:
     assert "face" not in doorbell.detectors()
     label(doorbell, events, event, {"face": True})
     assert "face" in doorbell.detectors()
 
 
-def test_another_word_takes_the_place_of_the_first(doorbell: Device, events: EventStore, event: Event) -> None:
+def test_another_word_takes_the_place_of_the_first(
+    doorbell: Device, events: EventStore, event: Event
+) -> None:
     label(doorbell, events, event, {"package": True, "animal": False})
     label(doorbell, events, event, {"package": False})
     label(doorbell, events, event, {"package": False})
@@ -75,33 +86,44 @@ def test_word_that_is_taken_back_leaves_nothing_to_learn_from(
 def test_picture_of_two_events_is_learned_from_while_one_of_them_says_so(
     doorbell: Device, events: EventStore, event: Event
 ) -> None:
-    twin, unlabelled = (events.add(1e6 + after, "upload", b"what the camera saw", {}) for after in (1, 2))
+    twin, unlabelled = (
+        events.add(1e6 + after, "upload", b"what the camera saw", {}) for after in (1, 2)
+    )
     label(doorbell, events, event, {"package": True, "animal": False})
     label(doorbell, events, twin, {"package": True})
     delete(doorbell, events, unlabelled)
     take_back(doorbell, events, event)
     assert learned(doorbell) == [place(event, "package", "package")]
     label(doorbell, events, event, {"animal": True})
-    assert learned(doorbell) == [place(event, "animal", "animal"), place(event, "package", "package")]
+    assert learned(doorbell) == [
+        place(event, "animal", "animal"),
+        place(event, "package", "package"),
+    ]
     delete(doorbell, events, twin)
     assert learned(doorbell) == [place(event, "animal", "animal")]
     delete(doorbell, events, event)
     assert learned(doorbell) == []
 
 
-def test_picture_of_two_events_is_never_learned_both_ways(doorbell: Device, events: EventStore, event: Event) -> None:
+def test_picture_of_two_events_is_never_learned_both_ways(
+    doorbell: Device, events: EventStore, event: Event
+) -> None:
     twin = events.add(1e6 + 1, "upload", b"what the camera saw", {})
     label(doorbell, events, event, {"package": True})
     label(doorbell, events, twin, {"package": False})
     assert learned(doorbell) == [place(event, "package", "not_package")]
 
 
-def test_another_picture_keeps_no_copy_alive(doorbell: Device, events: EventStore, event: Event) -> None:
+def test_another_picture_keeps_no_copy_alive(
+    doorbell: Device, events: EventStore, event: Event
+) -> None:
     label(doorbell, events, events.add(1e6 + 1, "upload", b"something else", {}), {"package": True})
     label(doorbell, events, event, {"package": True})
     assert len(learned(doorbell)) == 2
     delete(doorbell, events, event)
-    assert place(event, "package", "package") not in learned(doorbell) and len(learned(doorbell)) == 1
+    assert (
+        place(event, "package", "package") not in learned(doorbell) and len(learned(doorbell)) == 1
+    )
 
 
 def test_deleted_event_is_gone_from_the_data_set_and_from_the_caches(
@@ -110,7 +132,10 @@ def test_deleted_event_is_gone_from_the_data_set_and_from_the_caches(
     label(doorbell, events, event, {"package": True})
     cache = doorbell.settings.folder / "pictures-cache"
     cache.mkdir()
-    made = [f"package-client_1-{event.split}-128px.npz", f"features-package-client_1-{event.split}.npz"]
+    made = [
+        f"package-client_1-{event.split}-128px.npz",
+        f"features-package-client_1-{event.split}.npz",
+    ]
     for name in (*made, f"package-client_2-{event.split}-128px.npz"):
         (cache / name).write_bytes(b"made of pictures")
     copy = next(doorbell.settings.data.rglob("event-*.jpg"))
@@ -123,8 +148,12 @@ def test_deleted_event_is_gone_from_the_data_set_and_from_the_caches(
 
 def test_nothing_tells_of_a_deleted_event_any_more(doorbell: Device, events: EventStore) -> None:
     answers = {"package": Answer(0.123456789, True, 0.5, "a" * 64)}
-    others = [events.add(1e6 + number, "button", b"picture %d" % number, answers) for number in range(9)]
-    event = events.add(1e6, "button", b"what the camera saw", {"package": Answer(0.987654321, True, 0.5, "a" * 64)})
+    others = [
+        events.add(1e6 + number, "button", b"picture %d" % number, answers) for number in range(9)
+    ]
+    event = events.add(
+        1e6, "button", b"what the camera saw", {"package": Answer(0.987654321, True, 0.5, "a" * 64)}
+    )
     label(doorbell, events, event, {"package": True})
     told = (event.sha256, event.sha256[:16], event.picture, "0.987654321", "what the camera saw")
     folders = [doorbell.settings.folder, doorbell.settings.data]

@@ -53,14 +53,22 @@ def client(federation: Any, doorbell: Device, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture
-def watched(federation: Any, make_device: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
-    """Return what makes a device with a camera, and returns its app; the camera is let go in the end."""
+def watched(
+    federation: Any, make_device: Any, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], Any]]:
+    """Return what makes a device with a camera, and returns its app; the camera is let go in the
+    end.
+    """
     made: list[Camera] = []
     monkeypatch.setattr("device.camera.camera._LONGEST_PAUSE_S", 0.1)
-    monkeypatch.setattr(device.bell.doorbell, "Camera", lambda source: made.append(Camera(source)) or made[-1])
+    monkeypatch.setattr(
+        device.bell.doorbell, "Camera", lambda source: made.append(Camera(source)) or made[-1]
+    )
 
     def make(source: str) -> Any:
-        return federation.network.apps[make_device(federation, 1, DOORBELL_CAMERA=source).settings.name]
+        return federation.network.apps[
+            make_device(federation, 1, DOORBELL_CAMERA=source).settings.name
+        ]
 
     yield make
     for camera in made:
@@ -71,25 +79,40 @@ def watched(federation: Any, make_device: Any, monkeypatch: pytest.MonkeyPatch) 
 def ask(client: Any) -> Callable[..., Any]:
     """Return what asks the device as a script on this machine does."""
 
-    def do(path: str, status: int = 200, method: str = "POST", accept: str = "application/json", **more: Any) -> Any:
-        response = client.open(path, method=method, headers={"Accept": accept, "Host": "localhost"}, **more)
+    def do(
+        path: str,
+        status: int = 200,
+        method: str = "POST",
+        accept: str = "application/json",
+        **more: Any,
+    ) -> Any:
+        response = client.open(
+            path, method=method, headers={"Accept": accept, "Host": "localhost"}, **more
+        )
         assert response.status_code == status, response.text
         return response.json if "json" in response.mimetype else response.data
 
     return do
 
 
-def test_ring_is_answered_and_kept_with_its_picture(ask: Any, doorbell: Device, jpeg: bytes) -> None:
+def test_ring_is_answered_and_kept_with_its_picture(
+    ask: Any, doorbell: Device, jpeg: bytes
+) -> None:
     participation.train(doorbell, "package")
     held = doorbell.store.held("package")
     said = ask("/ring", data=jpeg, content_type="image/jpeg")
     answer = said["answers"]["package"]
     assert held is not None and answer["version"] == held.version and 0 < answer["score"] < 1
-    assert answer["verdict"] == (answer["score"] >= answer["threshold"]) and "package (" in said["said"]
+    assert (
+        answer["verdict"] == (answer["score"] >= answer["threshold"])
+        and "package (" in said["said"]
+    )
     assert ask(f"/event/{said['event']}.jpg", method="GET") == jpeg
 
 
-def test_ring_is_kept_although_nothing_can_answer_yet(ask: Any, doorbell: Device, jpeg: bytes) -> None:
+def test_ring_is_kept_although_nothing_can_answer_yet(
+    ask: Any, doorbell: Device, jpeg: bytes
+) -> None:
     participation.train(doorbell, "package")
     next(doorbell.settings.cache.glob("*.tflite")).unlink()
     said = ask("/ring", data=jpeg, content_type="image/jpeg")
@@ -104,8 +127,12 @@ def test_picture_may_come_in_a_form(ask: Any, jpeg: bytes) -> None:
 
 
 def test_picture_of_another_kind_is_kept_as_a_jpeg(ask: Any) -> None:
-    number = ask("/ring", data=cv2.imencode(".png", PORCH)[1].tobytes(), content_type="image/png")["event"]
-    kept = cv2.imdecode(np.frombuffer(ask(f"/event/{number}.jpg", method="GET"), np.uint8), cv2.IMREAD_COLOR)
+    number = ask("/ring", data=cv2.imencode(".png", PORCH)[1].tobytes(), content_type="image/png")[
+        "event"
+    ]
+    kept = cv2.imdecode(
+        np.frombuffer(ask(f"/event/{number}.jpg", method="GET"), np.uint8), cv2.IMREAD_COLOR
+    )
     assert kept.shape == PORCH.shape and abs(float(kept.mean()) - 120) < 2
     assert ask(f"/event/{number}.jpg", method="GET").startswith(b"\xff\xd8\xff")
 
@@ -116,9 +143,10 @@ def test_ring_without_picture_and_camera_says_what_to_do(ask: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "status"), [(b"no picture", 422), (b"\xff\xd8\xff" + bytes(100), 422), (bytes(17 << 20), 413)],
+    ("body", "status"),
+    [(b"no picture", 422), (b"\xff\xd8\xff" + bytes(100), 422), (bytes(17 << 20), 413)],
     ids=["text", "broken", "too long"],
-)  # fmt: skip
+)
 def test_what_is_no_picture_is_refused_and_not_kept(ask: Any, body: bytes, status: int) -> None:
     ask("/ring", status, data=body, content_type="image/jpeg")
     assert ask("/events", method="GET", accept="text/html").count(b"<article") == 0
@@ -134,7 +162,10 @@ def test_owners_word_is_learned_and_taken_back(ask: Any, doorbell: Device, jpeg:
     assert learned() == ["package"]
     assert ask(f"/label?event={number}&word=shows")["labels"] == {"package": False}
     assert learned() == ["not_package"]
-    assert ask(f"/label?event={number}&shows=animal&shows=package")["labels"] == {"animal": True, "package": True}
+    assert ask(f"/label?event={number}&shows=animal&shows=package")["labels"] == {
+        "animal": True,
+        "package": True,
+    }
     assert learned() == ["animal", "package"]
     ask(f"/unlabel?event={number}")
     assert learned() == []
@@ -155,7 +186,9 @@ def test_right_and_wrong_go_by_the_verdict(ask: Any, doorbell: Device, jpeg: byt
 
 
 @pytest.mark.parametrize("shows", ["../../etc", "Face", "a" * 40])
-def test_detector_with_a_name_that_is_none_is_refused(ask: Any, doorbell: Device, jpeg: bytes, shows: str) -> None:
+def test_detector_with_a_name_that_is_none_is_refused(
+    ask: Any, doorbell: Device, jpeg: bytes, shows: str
+) -> None:
     number = ask("/ring", data=jpeg, content_type="image/jpeg")["event"]
     ask(f"/label?event={number}", 400, data={"shows": shows})
     assert not list(doorbell.settings.data.rglob("event-*"))
@@ -180,16 +213,26 @@ def test_page_of_many_events_has_older_ones_behind_a_link(ask: Any, jpeg: bytes)
     numbers = [ask("/ring", data=jpeg, content_type="image/jpeg")["event"] for _ in range(26)]
     page = ask("/events", method="GET", accept="text/html").decode()
     assert f'href="/events?before={numbers[2]}"' in page and page.count("<article") == 24
-    assert ask(f"/events?before={numbers[2]}", method="GET", accept="text/html").count(b"<article") == 2
+    assert (
+        ask(f"/events?before={numbers[2]}", method="GET", accept="text/html").count(b"<article")
+        == 2
+    )
 
 
-def test_page_says_from_which_score_on_an_answer_is_yes(ask: Any, client: Any, doorbell: Device, jpeg: bytes) -> None:
+def test_page_says_from_which_score_on_an_answer_is_yes(
+    ask: Any, client: Any, doorbell: Device, jpeg: bytes
+) -> None:
     events = EventStore(doorbell.store.database, doorbell.settings.folder / "events")
-    answers = {"face": Answer(0.614, True, 0.55, "a" * 64), "package": Answer(0.6149, False, 0.6151, "b" * 64)}
+    answers = {
+        "face": Answer(0.614, True, 0.55, "a" * 64),
+        "package": Answer(0.6149, False, 0.6151, "b" * 64),
+    }
     events.add(1e6, "button", jpeg, answers)
     said = text_of(page_of(client.application, "/events"))
     assert "face: yes, 61 % yes from 55 %" in said
-    assert "package: no, 61.49 % yes from 61.51 %" in said, "where they are close, it is seen which is greater"
+    assert "package: no, 61.49 % yes from 61.51 %" in said, (
+        "where they are close, it is seen which is greater"
+    )
 
 
 # The camera
@@ -203,15 +246,24 @@ def until_ok(ring: Callable[[], Any]) -> None:
 
 
 def how_it_is(app: Any) -> tuple[str, str, str | None]:
-    """Return the digest of the page, what the page says of the camera, and what Prometheus is told of it."""
+    """Return the digest of the page, what the page says of the camera, and what Prometheus is told
+    of it.
+    """
     html = page_of(app, "/events")
-    digest, said = re.search('data-seen="([0-9a-f]+)"', html), re.search('<div id="camera".*?</div>', html, re.DOTALL)
-    up = re.search("^doorbell_camera_up (.+)$", app.test_client().get("/metrics").text, re.MULTILINE)
+    digest, said = (
+        re.search('data-seen="([0-9a-f]+)"', html),
+        re.search('<div id="camera".*?</div>', html, re.DOTALL),
+    )
+    up = re.search(
+        "^doorbell_camera_up (.+)$", app.test_client().get("/metrics").text, re.MULTILINE
+    )
     assert digest is not None and said is not None
     return digest[1], text_of(said[0]), up[1] if up else None
 
 
-def test_page_and_figures_tell_how_the_camera_is(watched: Callable[[str], Any], tmp_path: Path) -> None:
+def test_page_and_figures_tell_how_the_camera_is(
+    watched: Callable[[str], Any], tmp_path: Path
+) -> None:
     (folder := tmp_path / "porch").mkdir()
     cv2.imwrite(str(folder / "1.png"), PORCH)
     app = watched(str(folder))
@@ -221,24 +273,37 @@ def test_page_and_figures_tell_how_the_camera_is(watched: Callable[[str], Any], 
     watching, said, up = how_it_is(app)
     assert said.startswith("Camera: watching since ") and up == "1.0" and watching != unused
     time.sleep(1.2)
-    assert how_it_is(app)[0] == watching, "an open page is not told every second that nothing has changed"
+    assert how_it_is(app)[0] == watching, (
+        "an open page is not told every second that nothing has changed"
+    )
     (folder / "1.png").unlink()
     end = time.monotonic() + 20
     while how_it_is(app)[2] != "0.0":
         assert time.monotonic() < end
     now = how_it_is(app)
-    assert re.match(r"Camera: no picture since \d\d:\d\d: the folder has no picture that can be read It is", now[1])
+    assert re.match(
+        r"Camera: no picture since \d\d:\d\d: the folder has no picture that can be read It is",
+        now[1],
+    )
     assert now[0] != watching
 
 
-def test_nobody_reads_the_cameras_password_or_asks_health_whether_it_is_blind(watched: Callable[[str], Any]) -> None:
+def test_nobody_reads_the_cameras_password_or_asks_health_whether_it_is_blind(
+    watched: Callable[[str], Any],
+) -> None:
     app = watched("rtsp://admin:s3cr3t@127.0.0.1:9/porch?token=unkn0wn")
     client = app.test_client()
     end = time.monotonic() + 20
-    while "connection refused" not in (answer := client.post("/ring", headers={"Host": "localhost"})).text:
+    while (
+        "connection refused"
+        not in (answer := client.post("/ring", headers={"Host": "localhost"})).text
+    ):
         assert time.monotonic() < end
     assert "no picture since" in how_it_is(app)[1]
-    texts = [answer.text, *(client.get(path, headers={"Host": "localhost"}).text for path in ("/events", "/metrics"))]
+    texts = [
+        answer.text,
+        *(client.get(path, headers={"Host": "localhost"}).text for path in ("/events", "/metrics")),
+    ]
     health = client.get("/healthz")
     assert not [text for text in (*texts, health.text) if re.search("s3cr3t|unkn0wn|admin:", text)]
     assert set(health.json) == {"service", "status", "version", "device", "doing", "trainer_pid"}
@@ -275,7 +340,9 @@ def test_no_browser_keeps_a_picture_and_nothing_is_left_of_a_deleted_one(
         assert client.get(path, headers={"Host": "localhost"}).status_code == 404, path
 
 
-def test_detector_of_the_settings_can_be_learned_without_a_picture(federation: Any, make_device: Any) -> None:
+def test_detector_of_the_settings_can_be_learned_without_a_picture(
+    federation: Any, make_device: Any
+) -> None:
     doorbell = make_device(federation, 1, DOORBELL_DETECTORS="unsafe, vehicle")
     assert doorbell.detectors() == ("package", "unsafe", "vehicle")
 
@@ -302,7 +369,8 @@ def test_threshold_that_was_chosen_decides(ask: Any, doorbell: Device, jpeg: byt
             connection.exec_driver_sql("DELETE FROM scores")
             row = (held.version, held.detector, held.round, 0.9, 4, threshold)
             connection.exec_driver_sql(
-                "INSERT INTO scores (version, detector, round, accuracy, pictures, threshold) VALUES (?,?,?,?,?,?)", row
+                "INSERT INTO scores (version, detector, round, accuracy, pictures, threshold) VALUES (?,?,?,?,?,?)",
+                row,
             )
         answer = ask("/ring", data=jpeg, content_type="image/jpeg")["answers"]["package"]
         assert (answer["threshold"], answer["verdict"]) == (threshold, score >= threshold)
@@ -333,13 +401,17 @@ def test_labelled_picture_counts_as_a_new_one(doorbell: Device, ask: Any, jpeg: 
     [{"data": b"x" * 50}, {"data": {"photo": (b"x", "x.jpg")}}, {"json": {"picture": "x"}}],
     ids=["bytes", "another field", "JSON"],
 )
-def test_what_is_sent_the_wrong_way_is_not_answered_by_the_camera(watched: Any, tmp_path: Path, sent: Any) -> None:
+def test_what_is_sent_the_wrong_way_is_not_answered_by_the_camera(
+    watched: Any, tmp_path: Path, sent: Any
+) -> None:
     (tmp_path / "porch").mkdir()
     cv2.imwrite(str(tmp_path / "porch" / "1.png"), PORCH)
     if isinstance(sent.get("data"), dict):
         sent = {"data": {"photo": (io.BytesIO(b"x"), "x.jpg")}}
     client = watched(str(tmp_path / "porch")).test_client()
-    answer = client.post("/ring", headers={"Host": "localhost", "Accept": "application/json"}, **sent)
+    answer = client.post(
+        "/ring", headers={"Host": "localhost", "Accept": "application/json"}, **sent
+    )
     assert answer.status_code == 400 and "no picture in it" in answer.json["detail"]
 
 
@@ -360,4 +432,9 @@ def test_ring_is_answered_although_old_events_cannot_be_removed(
         raise StorageFailed("The disk is closed.")
 
     monkeypatch.setattr(EventStore, "delete", refuse)
-    assert client.post("/ring", data=jpeg, content_type="image/jpeg", headers={"Host": "localhost"}).status_code == 200
+    assert (
+        client.post(
+            "/ring", data=jpeg, content_type="image/jpeg", headers={"Host": "localhost"}
+        ).status_code
+        == 200
+    )

@@ -1,4 +1,6 @@
-"""Cameras, read by real processes: what they show, what goes wrong with them, and what nobody may see."""
+"""Cameras, read by real processes: what they show, what goes wrong with them, and what nobody may
+see.
+"""
 
 from __future__ import annotations
 
@@ -98,7 +100,9 @@ def write_video(path: Path, levels: list[int], width: int = 64, frames_per_s: fl
 
 
 def all_of(camera: Camera, count: int) -> tuple[list[int], list[float]]:
-    """Return of so many pictures, none of them missed, how bright they are and when they were taken."""
+    """Return of so many pictures, none of them missed, how bright they are and when they were
+    taken.
+    """
     kept: list[tuple[bytes, float]] = []
     keep = camera._keep
 
@@ -154,12 +158,16 @@ def test_video_is_played_over_and_over_and_shrunk(
     assert "gives no picture" not in caplog.text
 
 
-def test_no_more_pictures_than_wanted_are_taken_of_a_fast_source(make: Callable[..., Camera], tmp_path: Path) -> None:
+def test_no_more_pictures_than_wanted_are_taken_of_a_fast_source(
+    make: Callable[..., Camera], tmp_path: Path
+) -> None:
     write_video(tmp_path / "porch.avi", list(range(0, 250)), frames_per_s=100.0)
     camera = make(tmp_path / "porch.avi", frames_per_s=10.0)
     levels, taken = all_of(camera, 6)
     assert taken[5] - taken[0] > 0.4
-    assert levels[5] - levels[0] >= 30  # of a hundred a second, five times a tenth of a second: none is old
+    assert (
+        levels[5] - levels[0] >= 30
+    )  # of a hundred a second, five times a tenth of a second: none is old
 
 
 @pytest.mark.parametrize(
@@ -188,7 +196,9 @@ def test_source_that_cannot_be_read_is_named_with_the_reason(
     assert camera.gives_pictures() is False
 
 
-def test_source_that_appears_later_is_found_by_itself(make: Callable[..., Camera], tmp_path: Path) -> None:
+def test_source_that_appears_later_is_found_by_itself(
+    make: Callable[..., Camera], tmp_path: Path
+) -> None:
     camera = make(tmp_path / "later")
     camera.start()
     until(lambda: "no such file" in camera.state()[0])
@@ -244,7 +254,10 @@ def test_frozen_process_is_replaced(saying: Callable[..., Camera]) -> None:
         ("os.kill(os.getpid(), 11)", "its process was killed by SIGSEGV"),
         ("sys.exit(3)", "its process ended"),
         ("os.close(1); time.sleep(60)", "its process sends nothing any more"),
-        ("os.write(1, b'Warning: this is no picture at all')", "what its process sends is no picture"),
+        (
+            "os.write(1, b'Warning: this is no picture at all')",
+            "what its process sends is no picture",
+        ),
         ("say(1, b'', length=4_000_000_000)", "what its process sends is no picture"),
         ("say(1, b'GIF89a')", "what its process sends is no picture"),
         ("say(1, JPEG, stamp=float('nan'))", "what its process sends is no picture"),
@@ -252,15 +265,24 @@ def test_frozen_process_is_replaced(saying: Callable[..., Camera]) -> None:
         ("say(1, JPEG, length=len(JPEG) + 1)", "its process ended"),
         ("say(2, b'it rains \\xff')", "it rains \ufffd"),
     ],
-    ids=["crash", "exit", "closed", "garbage", "oversized", "gif", "nan", "future", "cut-short", "reason"],
+    ids=[
+        "crash",
+        "exit",
+        "closed",
+        "garbage",
+        "oversized",
+        "gif",
+        "nan",
+        "future",
+        "cut-short",
+        "reason",
+    ],
 )
 def test_what_a_process_does_wrong_is_said_and_it_is_started_again(
     saying: Callable[..., Camera], tmp_path: Path, script: str, reason: str
 ) -> None:
     again = tmp_path / "again"
-    first_time = (
-        f"if not os.path.exists({str(again)!r}):\n    open({str(again)!r}, 'w').close()\n    {script}\n    sys.exit()"
-    )
+    first_time = f"if not os.path.exists({str(again)!r}):\n    open({str(again)!r}, 'w').close()\n    {script}\n    sys.exit()"
     camera = saying(f"{first_time}\nwhile True:\n    say(1, JPEG)\n    time.sleep(0.05)")
     noted: list[str] = []
     note = camera._note
@@ -269,9 +291,13 @@ def test_what_a_process_does_wrong_is_said_and_it_is_started_again(
     assert noted == [reason]
 
 
-def test_process_that_has_ended_is_no_zombie(saying: Callable[..., Camera], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_that_has_ended_is_no_zombie(
+    saying: Callable[..., Camera], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("device.camera.camera._LONGEST_PAUSE_S", 60.0)
-    monkeypatch.setattr("device.camera.camera.BackOff.next", lambda _: 60.0)  # the next start would clear it away
+    monkeypatch.setattr(
+        "device.camera.camera.BackOff.next", lambda _: 60.0
+    )  # the next start would clear it away
     camera = saying("say(2, b'it rains')")
     camera.start()
     until(lambda: "it rains" in camera.state()[0])
@@ -292,14 +318,28 @@ def test_many_threads_may_ask_at_once(make: Callable[..., Camera], tmp_path: Pat
     with ThreadPoolExecutor(16) as pool:
         frames = list(pool.map(lambda _: camera.snapshot(timeout_s=20.0), range(32)))
     assert all(pixels(frame.jpeg).shape == (48, 64, 3) for frame in frames)
-    assert len([child for child in psutil.Process().children() if "device.camera.camera_child" in child.cmdline()]) == 1
+    assert (
+        len(
+            [
+                child
+                for child in psutil.Process().children()
+                if "device.camera.camera_child" in child.cmdline()
+            ]
+        )
+        == 1
+    )
 
 
 class _Stream(http.server.BaseHTTPRequestHandler):
-    """An IP camera as cheap as they come: pictures one after another in one answer, for who has the password."""
+    """An IP camera as cheap as they come: pictures one after another in one answer, for who has the
+    password.
+    """
 
     def do_GET(self) -> None:
-        if self.headers.get("Authorization") != "Basic " + b64encode(f"porch:{SECRET}".encode()).decode():
+        if (
+            self.headers.get("Authorization")
+            != "Basic " + b64encode(f"porch:{SECRET}".encode()).decode()
+        ):
             self.send_response(401)
             self.send_header("WWW-Authenticate", 'Basic realm="porch"')
             self.end_headers()
@@ -308,7 +348,11 @@ class _Stream(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
         self.end_headers()
         on: threading.Event = self.server.on  # type: ignore[attr-defined]
-        part = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(JPEG)}\r\n\r\n".encode() + JPEG + b"\r\n"
+        part = (
+            f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(JPEG)}\r\n\r\n".encode()
+            + JPEG
+            + b"\r\n"
+        )
         try:
             while on.is_set():
                 if not self.server.frozen.is_set():  # type: ignore[attr-defined]
@@ -328,7 +372,9 @@ class _Ip(socketserver.ThreadingMixIn, http.server.HTTPServer):
         super().__init__(("127.0.0.1", port), _Stream)
         self.on, self.frozen = threading.Event(), threading.Event()
         self.on.set()
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        threading.Thread(
+            target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
 
     def end(self) -> None:
         self.on.clear()
@@ -353,19 +399,30 @@ def test_network_camera_that_vanishes_and_comes_back(
     until(lambda: "connection refused" in camera.state()[0])
     with pytest.raises(NoPicture) as caught:
         camera.snapshot(timeout_s=0.05, after=camera.state()[1])
-    visible += [str(caught.value), repr(caught.value), camera.state()[0], repr(caught.value.problem()), caplog.text]
+    visible += [
+        str(caught.value),
+        repr(caught.value),
+        camera.state()[0],
+        repr(caught.value.problem()),
+        caplog.text,
+    ]
     server = _Ip(port)
     assert camera.snapshot(timeout_s=20.0, after=first.at).at > first.at
     server.end()
     assert f"The camera at http://127.0.0.1:{port}/video gives no picture" in str(caught.value)
-    assert f"camera at http://127.0.0.1:{port}/video gives no picture: connection refused" in caplog.text
+    assert (
+        f"camera at http://127.0.0.1:{port}/video gives no picture: connection refused"
+        in caplog.text
+    )
     for piece in (SECRET, "s3cr3t", "w%3Ard", "w:rd", "pwd", "hidden"):
         assert not [text for text in visible if piece in text]
 
 
 def test_network_camera_that_freezes_is_opened_again(make: Callable[..., Camera]) -> None:
     server = _Ip()
-    camera = make(f"http://porch:{quote(SECRET)}@127.0.0.1:{server.server_port}/video", patience_s=2.0)
+    camera = make(
+        f"http://porch:{quote(SECRET)}@127.0.0.1:{server.server_port}/video", patience_s=2.0
+    )
     first = camera.snapshot(timeout_s=20.0)
     server.frozen.set()
     until(lambda: "it has sent nothing for 1.6 s" in camera.state()[0])
@@ -400,7 +457,9 @@ def test_what_is_shown_of_an_address(source: str, may_be_seen: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "source", ["", "ftp://host/x", "concat:a|b://x", "FILE:///etc/passwd", "me:s3cr3t@rtsp://host"], ids=range(5)
+    "source",
+    ["", "ftp://host/x", "concat:a|b://x", "FILE:///etc/passwd", "me:s3cr3t@rtsp://host"],
+    ids=range(5),
 )
 def test_other_addresses_are_refused_at_once_and_not_repeated(source: str) -> None:
     with pytest.raises(SettingsError, match="This names no camera") as caught:
@@ -429,7 +488,9 @@ def test_process_goes_when_its_parent_is_killed(tmp_path: Path) -> None:
     child = psutil.Process(int(parent.stdout.readline()))
     parent.send_signal(signal.SIGKILL)
     parent.wait()
-    until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)  # of whoever adopted it
+    until(
+        lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+    )  # of whoever adopted it
 
 
 def test_header_is_as_the_small_scripts_write_it() -> None:

@@ -1,4 +1,6 @@
-"""What moves and what only changes, in scenes that are made here; and a watch that rings once for each visit."""
+"""What moves and what only changes, in scenes that are made here; and a watch that rings once for
+each visit.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,14 @@ HEIGHT_PX = 90
 Light = float | NDArray[np.float64]
 RNG = np.random.default_rng(7)
 PORCH = cv2.resize(
-    RNG.integers(60, 190, (9, 16)).astype(np.float64), (WIDTH_PX, HEIGHT_PX), interpolation=cv2.INTER_CUBIC
+    RNG.integers(60, 190, (9, 16)).astype(np.float64),
+    (WIDTH_PX, HEIGHT_PX),
+    interpolation=cv2.INTER_CUBIC,
 )
 PORCH += RNG.normal(0, 12, PORCH.shape)
-LAMP = 1 + 0.9 * np.exp(-((np.arange(WIDTH_PX) - 40) ** 2) / 1800) * np.ones((HEIGHT_PX, 1))  # lights the left half
+LAMP = 1 + 0.9 * np.exp(-((np.arange(WIDTH_PX) - 40) ** 2) / 1800) * np.ones(
+    (HEIGHT_PX, 1)
+)  # lights the left half
 
 
 NOISE = RNG.bit_generator.state
@@ -43,7 +49,9 @@ def shot(
     noise: float = 3.0,
     leaves: float | None = None,
 ) -> NDArray[np.uint8]:
-    """Take a picture of the porch; a person stands with the left edge so far from the left, in pixels."""
+    """Take a picture of the porch; a person stands with the left edge so far from the left, in
+    pixels.
+    """
     porch = PORCH.copy()
     if leaves is not None:
         porch[5:40, 100:140] += 40 * np.sin(1.3 * leaves + np.arange(40) / 2)
@@ -56,7 +64,10 @@ def shot(
 
 def walk(step_px: float = 4.0, **look: Any) -> list[NDArray[np.uint8]]:
     width = look.get("size", (12, 36))[0]
-    return [shot(person=-width + number * step_px, **look) for number in range(int((WIDTH_PX + width) / step_px) + 1)]
+    return [
+        shot(person=-width + number * step_px, **look)
+        for number in range(int((WIDTH_PX + width) / step_px) + 1)
+    ]
 
 
 def still(seconds: float = 4.0, **look: Any) -> list[NDArray[np.uint8]]:
@@ -65,7 +76,10 @@ def still(seconds: float = 4.0, **look: Any) -> list[NDArray[np.uint8]]:
 
 def hunting(shots: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
     """Make every other picture darker, as cameras do that cannot decide on an exposure."""
-    return [(picture * (0.75 if number % 2 else 1.0)).astype(np.uint8) for number, picture in enumerate(shots)]
+    return [
+        (picture * (0.75 if number % 2 else 1.0)).astype(np.uint8)
+        for number, picture in enumerate(shots)
+    ]
 
 
 def moving(shots: Sequence[NDArray[np.uint8]]) -> list[bool]:
@@ -85,7 +99,9 @@ def moving(shots: Sequence[NDArray[np.uint8]]) -> list[bool]:
         pytest.param(lambda: still(light=0.12) + walk(light=0.12, shade=250), id="night"),
         pytest.param(lambda: still(noise=25.0) + walk(noise=25.0), id="noise"),
         pytest.param(lambda: still() + hunting(still()) + hunting(walk()), id="exposure-hunts"),
-        pytest.param(lambda: still(light=1.0) + still(light=LAMP) + walk(light=LAMP), id="after-a-lamp"),
+        pytest.param(
+            lambda: still(light=1.0) + still(light=LAMP) + walk(light=LAMP), id="after-a-lamp"
+        ),
     ],
 )
 def test_somebody_who_passes_moves(shots: Callable[[], list[NDArray[np.uint8]]]) -> None:
@@ -101,12 +117,20 @@ def test_somebody_who_passes_moves(shots: Callable[[], list[NDArray[np.uint8]]])
         pytest.param(lambda: still(20, noise=20.0), id="noise"),
         pytest.param(lambda: still(20, light=0.12, noise=8.0), id="noise-at-night"),
         pytest.param(lambda: [shot(1 - 0.9 * number / 500) for number in range(500)], id="dusk"),
-        pytest.param(lambda: still() + [shot(1 - 0.5 * np.sin(n / 5) ** 2) for n in range(60)], id="clouds"),
+        pytest.param(
+            lambda: still() + [shot(1 - 0.5 * np.sin(n / 5) ** 2) for n in range(60)], id="clouds"
+        ),
         pytest.param(lambda: still() + hunting(still(8)), id="exposure-hunts"),
         pytest.param(lambda: still() + still(6, light=1.8) + still(), id="lamp"),
         pytest.param(lambda: still() + still(6, light=LAMP) + still(), id="lamp-for-one-half"),
-        pytest.param(lambda: still() + [shot(1 + (LAMP - 1) * min(1, n / 8)) for n in range(40)], id="slow-lamp"),
-        pytest.param(lambda: [*still(), shot(1.9), shot(1.2), shot(LAMP), shot(1.7), *still()], id="lightning"),
+        pytest.param(
+            lambda: still() + [shot(1 + (LAMP - 1) * min(1, n / 8)) for n in range(40)],
+            id="slow-lamp",
+        ),
+        pytest.param(
+            lambda: [*still(), shot(1.9), shot(1.2), shot(LAMP), shot(1.7), *still()],
+            id="lightning",
+        ),
         pytest.param(lambda: still() + [255 - picture for picture in still()], id="other-scene"),
         pytest.param(lambda: still() + still(person=60, size=(20, 16)) + still(), id="parcel"),
     ],
@@ -125,7 +149,9 @@ def test_leaves_in_the_wind_are_learned_and_a_visitor_is_still_seen() -> None:
     motion = Motion()
     windy = [motion.moves(shot(leaves=number)) > 0.0 for number in range(150)]
     assert not any(windy[100:])
-    assert sum(motion.moves(shot(leaves=number, person=3 * number)) > 0.0 for number in range(40)) >= 5
+    assert (
+        sum(motion.moves(shot(leaves=number, person=3 * number)) > 0.0 for number in range(40)) >= 5
+    )
 
 
 def test_what_stays_becomes_background_and_somebody_in_front_of_it_is_seen() -> None:
@@ -161,12 +187,16 @@ def test_what_is_no_picture_is_refused() -> None:
 
 
 class _Scenes:
-    """A camera whose pictures are all there, five for each second of its own clock, as fast as they are asked for.
+    """A camera whose pictures are all there, five for each second of its own clock, as fast as they
+    are asked for.
 
-    None among them is a camera that has no picture, and a number puts its clock forward or back by so many seconds.
+    None among them is a camera that has no picture, and a number puts its clock forward or back by
+    so many seconds.
     """
 
-    def __init__(self, scenes: Sequence[NDArray[np.uint8] | bytes | float | None], stop: threading.Event) -> None:
+    def __init__(
+        self, scenes: Sequence[NDArray[np.uint8] | bytes | float | None], stop: threading.Event
+    ) -> None:
         self._scenes, self._stop, self._now = iter(scenes), stop, 1e9
 
     def snapshot(self, max_age_s: float = 1.0, timeout_s: float = 2.0, after: float = 0.0) -> Frame:
@@ -208,7 +238,9 @@ def test_each_visit_rings_once(rings_in: Callable[..., list[float]]) -> None:
     assert rings[1] - rings[0] > 40.0
 
 
-def test_who_comes_again_in_the_cool_down_does_not_ring(rings_in: Callable[..., list[float]]) -> None:
+def test_who_comes_again_in_the_cool_down_does_not_ring(
+    rings_in: Callable[..., list[float]],
+) -> None:
     visits = still() + walk() + still(6) + walk() + still(6) + walk() + still()
     assert len(rings_in(visits, cool_down_s=60.0)) == 1
     assert len(rings_in(visits, cool_down_s=5.0)) == 3
@@ -219,14 +251,18 @@ def test_long_visit_rings_once(rings_in: Callable[..., list[float]]) -> None:
     assert len(rings_in(still() + to_and_fro, cool_down_s=10.0)) == 1
 
 
-def test_who_comes_in_the_cool_down_and_stays_is_rung_for_after_it(rings_in: Callable[..., list[float]]) -> None:
+def test_who_comes_in_the_cool_down_and_stays_is_rung_for_after_it(
+    rings_in: Callable[..., list[float]],
+) -> None:
     to_and_fro = [picture for _ in range(2) for picture in walk()[3:-3] + walk()[3:-3][::-1]]
     rings = rings_in(still() + walk() + still(8) + to_and_fro, cool_down_s=30.0)
     assert len(rings) == 2
     assert rings[1] - rings[0] == pytest.approx(30.0, abs=2.0)
 
 
-def test_watch_survives_a_camera_that_fails_and_shows_another_scene_then(rings_in: Callable[..., list[float]]) -> None:
+def test_watch_survives_a_camera_that_fails_and_shows_another_scene_then(
+    rings_in: Callable[..., list[float]],
+) -> None:
     gone: list[None] = [None] * 5
     moved = [np.roll(picture, 40, axis=1) for picture in still()]
     assert rings_in(still() + gone + moved + gone) == []
@@ -242,7 +278,11 @@ def test_watch_survives_what_is_no_picture_and_a_ring_that_fails(
 ) -> None:
     scenes = [*still(), b"\xff\xd8\xff", *walk(), *still(40), *walk()]
     assert len(rings_in(scenes, fails=True)) == 2
-    told = [record.exc_info[1] for record in caplog.records if record.levelno == logging.ERROR and record.exc_info]
+    told = [
+        record.exc_info[1]
+        for record in caplog.records
+        if record.levelno == logging.ERROR and record.exc_info
+    ]
     assert [type(error) for error in told] == [ValueError, RuntimeError, RuntimeError]
 
 
@@ -284,4 +324,6 @@ def test_watch_costs_little(camera: Callable[..., Camera]) -> None:
     begun = time.thread_time()
     for _ in range(50):
         motion.moves(grey(jpeg))
-    assert (time.thread_time() - begun) / 50 < 0.010  # seconds; five times a second: 5 % of one core at most
+    assert (
+        time.thread_time() - begun
+    ) / 50 < 0.010  # seconds; five times a second: 5 % of one core at most

@@ -1,4 +1,6 @@
-"""Metrics against the definitions, counted by hand and by pairs; intervals against loops and known distributions."""
+"""Metrics against the definitions, counted by hand and by pairs; intervals against loops and known
+distributions.
+"""
 
 from __future__ import annotations
 
@@ -98,7 +100,9 @@ def split(count: int, seed: int = 0) -> tuple[Any, Any, Any]:
 
 @settings(deadline=None, max_examples=50)
 @given(SPLITS, st.randoms(use_true_random=False))
-def test_estimated_values_are_those_that_are_measured(pairs: list[tuple[int, float]], random: Any) -> None:
+def test_estimated_values_are_those_that_are_measured(
+    pairs: list[tuple[int, float]], random: Any
+) -> None:
     labels, scores = np.array(pairs, np.float32).T
     labels = labels.astype(np.uint8)
     other = np.array([random.random() for _ in scores], np.float32)
@@ -107,7 +111,11 @@ def test_estimated_values_are_those_that_are_measured(pairs: list[tuple[int, flo
         expected = measure(labels, of)
         for name in METRICS:
             known = figures[row][name].value
-            assert (expected[name] in (0.0, None)) if known is None else known == pytest.approx(expected[name])
+            assert (
+                (expected[name] in (0.0, None))
+                if known is None
+                else known == pytest.approx(expected[name])
+            )
 
 
 def test_interval_is_that_of_a_loop_over_the_same_draws() -> None:
@@ -120,9 +128,13 @@ def test_interval_is_that_of_a_loop_over_the_same_draws() -> None:
             again = np.repeat(np.arange(40), counts)
             one, two = (measure(labels[again], scores[again])[name] for scores in (local, better))
             values.append((one, two, two - one))
-        for row, column in zip(("local", "global", "difference"), zip(*values, strict=True), strict=True):
+        for row, column in zip(
+            ("local", "global", "difference"), zip(*values, strict=True), strict=True
+        ):
             estimate = figures[row][name]
-            assert (estimate.low, estimate.high) == pytest.approx(tuple(np.quantile(column, (0.025, 0.975))))
+            assert (estimate.low, estimate.high) == pytest.approx(
+                tuple(np.quantile(column, (0.025, 0.975)))
+            )
 
 
 def test_interval_of_accuracy_is_the_binomial_one() -> None:
@@ -149,14 +161,18 @@ def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
 
 
 def test_difference_is_paired() -> None:
-    """Two models that are right about the same pictures do not differ, however unsure their accuracy is."""
+    """Two models that are right about the same pictures do not differ, however unsure their
+    accuracy is.
+    """
     labels, local, better = split(60)
     same = compare(labels, local, np.where(local >= 0.5, 0.75, 0.25).astype(np.float32))
     assert (same["difference"]["accuracy"].low, same["difference"]["accuracy"].high) == (0.0, 0.0)
     assert same["local"]["accuracy"].high - same["local"]["accuracy"].low > 0.15
     figures = compare(labels, local, better)
     difference = figures["difference"]["roc_auc"]
-    assert difference.value == pytest.approx(figures["global"]["roc_auc"].value - figures["local"]["roc_auc"].value)
+    assert difference.value == pytest.approx(
+        figures["global"]["roc_auc"].value - figures["local"]["roc_auc"].value
+    )
 
 
 def test_same_pictures_give_the_same_intervals_and_another_seed_others() -> None:
@@ -187,8 +203,12 @@ def test_draws_of_one_class_are_left_out() -> None:
 
 def test_value_of_which_no_draw_tells_stands_without_an_interval() -> None:
     labels, scores = np.array([1, 0], np.uint8), np.array([0.9, 0.1], np.float32)
-    seed = next(n for n in range(99) if _draws(np.random.default_rng(n), 1, 2).max() == 2)  # one picture, twice
-    assert compare(labels, scores, scores, resamples=1, seed=seed)["local"]["roc_auc"] == Estimate(1.0, None, None)
+    seed = next(
+        n for n in range(99) if _draws(np.random.default_rng(n), 1, 2).max() == 2
+    )  # one picture, twice
+    assert compare(labels, scores, scores, resamples=1, seed=seed)["local"]["roc_auc"] == Estimate(
+        1.0, None, None
+    )
 
 
 def test_model_that_never_says_yes_has_no_precision() -> None:
@@ -210,7 +230,11 @@ def test_reliability_counted_by_hand() -> None:
     labels = np.array([0, 1, 1, 1, 0], np.uint8)
     scores = np.array([0.05, 0.12, 0.18, 1.0, 0.95], np.float32)
     curve, error = reliability(labels, scores)
-    assert [(each["pictures"], each["observed"]) for each in curve] == [(1, 0.0), (2, 1.0), (2, 0.5)]
+    assert [(each["pictures"], each["observed"]) for each in curve] == [
+        (1, 0.0),
+        (2, 1.0),
+        (2, 0.5),
+    ]
     assert [each["predicted"] for each in curve] == pytest.approx([0.05, 0.15, 0.975])
     assert error == pytest.approx((1 * 0.05 + 2 * 0.85 + 2 * 0.475) / 5)
 
@@ -230,7 +254,9 @@ def test_worst_mistakes_are_the_surest_and_come_first() -> None:
 @pytest.mark.parametrize("label", [0, 1])
 def test_report_of_one_class_is_whole_and_plain(label: int) -> None:
     labels, scores = np.full(3, label, np.uint8), np.array([0.1, 0.6, 0.9], np.float32)
-    found = json.loads(json.dumps(report(labels, {"local": scores, "global": scores}), allow_nan=False))
+    found = json.loads(
+        json.dumps(report(labels, {"local": scores, "global": scores}), allow_nan=False)
+    )
     assert found["models"]["local"]["roc"] == []
     assert found["figures"]["local"]["roc_auc"] == {"value": None, "low": None, "high": None}
     assert comparison_plot("package", found).startswith(b"\x89PNG")
@@ -238,12 +264,24 @@ def test_report_of_one_class_is_whole_and_plain(label: int) -> None:
 
 def test_report_says_of_each_model_what_it_did() -> None:
     labels, local, better = split(50)
-    found = json.loads(json.dumps(report(labels, {"local": local, "global": better}), allow_nan=False))
+    found = json.loads(
+        json.dumps(report(labels, {"local": local, "global": better}), allow_nan=False)
+    )
     assert found["pictures"] == 50
     assert found["models"]["global"]["confusion"] == measure(labels, better)["confusion"]
     false_positives, true_positives = found["models"]["local"]["roc"]
-    assert (false_positives[0], true_positives[0], false_positives[-1], true_positives[-1]) == (0, 0, 1, 1)
-    assert np.trapezoid(true_positives, false_positives) == pytest.approx(measure(labels, local)["roc_auc"])
+    assert (false_positives[0], true_positives[0], false_positives[-1], true_positives[-1]) == (
+        0,
+        0,
+        1,
+        1,
+    )
+    assert np.trapezoid(true_positives, false_positives) == pytest.approx(
+        measure(labels, local)["roc_auc"]
+    )
     for mistake in found["models"]["local"]["mistakes"]:
-        assert (mistake["label"], mistake["score"]) == (labels[mistake["index"]], local[mistake["index"]])
+        assert (mistake["label"], mistake["score"]) == (
+            labels[mistake["index"]],
+            local[mistake["index"]],
+        )
         assert (mistake["score"] >= 0.5) != mistake["label"]

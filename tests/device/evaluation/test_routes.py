@@ -1,4 +1,6 @@
-"""What a device measured: kept, told to the main server, and shown; and the training child that measures it."""
+"""What a device measured: kept, told to the main server, and shown; and the training child that
+measures it.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def draw(folder: Path, name: str, shade: int) -> str:
 
 @pytest.fixture
 def measuring(federation: Any, doorbell: Device) -> Device:
-    """A device that has trained, whose child will report differences, and two mistakes of the local model."""
+    """A device that has trained, whose child will report differences, and two mistakes of the local
+    model.
+    """
     test = doorbell.settings.data / "package" / doorbell.settings.client / "test"
     ids = [draw(test / "not_package", HOSTILE, 50), draw(test / "package", "sure.png", 200)]
     report = json.loads(json.dumps(doorbell.trainer.report))  # type: ignore[attr-defined] # each part its own
@@ -132,10 +136,20 @@ def test_backup_takes_the_files_of_a_measurement(federation: Any, measuring: Dev
 # --- told
 
 
-def test_main_server_is_told_the_figures_and_nothing_of_a_picture(federation: Any, measuring: Device) -> None:
+def test_main_server_is_told_the_figures_and_nothing_of_a_picture(
+    federation: Any, measuring: Device
+) -> None:
     assert "main server" not in measure(measuring)
     (body,) = told(federation)
-    for hidden in (b"sure.png", b"HYPERLINK", b"0.99", b"mistakes", b'roc"', b"reliability", b"confusion"):
+    for hidden in (
+        b"sure.png",
+        b"HYPERLINK",
+        b"0.99",
+        b"mistakes",
+        b'roc"',
+        b"reliability",
+        b"confusion",
+    ):
         assert hidden not in body
     (kept,) = federation.main.store.performances()
     assert (kept.device, kept.performance.pictures) == ("device-1", 4)
@@ -143,7 +157,9 @@ def test_main_server_is_told_the_figures_and_nothing_of_a_picture(federation: An
     assert measuring.store.untold() == ()
 
 
-def test_measurement_is_kept_without_the_main_server_and_told_with_the_next(federation: Any, measuring: Device) -> None:
+def test_measurement_is_kept_without_the_main_server_and_told_with_the_next(
+    federation: Any, measuring: Device
+) -> None:
     federation.network.down = {"main"}
     said = measure(measuring)
     assert said.endswith("The main server does not answer; it is told with the next measurement.")
@@ -156,13 +172,20 @@ def test_measurement_is_kept_without_the_main_server_and_told_with_the_next(fede
     assert detectors == {"package", "raccoon"}
 
 
-def test_one_measurement_that_is_refused_holds_no_other_up(federation: Any, measuring: Device) -> None:
+def test_one_measurement_that_is_refused_holds_no_other_up(
+    federation: Any, measuring: Device
+) -> None:
     measuring.store.hold(Held("package", "f" * 64, 8))
-    assert "The main server did not take the figures: That is no version of package here." in measure(measuring)
+    assert (
+        "The main server did not take the figures: That is no version of package here."
+        in measure(measuring)
+    )
     (measuring.settings.data / "raccoon" / measuring.settings.client).mkdir(parents=True)
     participation.train(measuring, "raccoon")
     assert "main server" not in participation.performance(measuring, "raccoon").said
-    assert [each.performance.detector for each in federation.main.store.performances()] == ["raccoon"]
+    assert [each.performance.detector for each in federation.main.store.performances()] == [
+        "raccoon"
+    ]
     assert [each.detector for each in measuring.store.untold()] == ["package"]
 
 
@@ -196,14 +219,19 @@ class Outline(HTMLParser):
 def test_page_compares_in_words_and_in_a_table(federation: Any, measuring: Device) -> None:
     measure(measuring)
     shown = get(federation).text
-    assert "On 4 test pictures the global model is right more often than the local one: +12.5 points (+1.0 to" in shown
+    assert (
+        "On 4 test pictures the global model is right more often than the local one: +12.5 points (+1.0 to"
+        in shown
+    )
     assert "The interval excludes 0" in shown
     assert "75.0 % (25.0 to 100.0)" in shown
     assert all(label in shown for label in METRICS.values())
     assert 'href="/report/package.csv"' in shown and 'action="/performance"' in shown
     assert "Out of date" not in shown
     outline = Outline(shown)
-    assert outline.levels[0] == 1 and all(b - a <= 1 for a, b in zip(outline.levels, outline.levels[1:], strict=False))
+    assert outline.levels[0] == 1 and all(
+        b - a <= 1 for a, b in zip(outline.levels, outline.levels[1:], strict=False)
+    )
     assert len(outline.tables) == 3 and all("caption" in table for table in outline.tables)
     assert set(outline.scopes) == {"row", "col"}
     assert all(image["alt"] for image in outline.images) and len(outline.images) == 3
@@ -217,7 +245,9 @@ def test_names_of_files_are_text_on_the_page(federation: Any, measuring: Device)
 
 
 @pytest.mark.parametrize("newer", ["training", "model"])
-def test_page_says_when_something_newer_came(federation: Any, measuring: Device, newer: str) -> None:
+def test_page_says_when_something_newer_came(
+    federation: Any, measuring: Device, newer: str
+) -> None:
     measure(measuring)
     if newer == "training":
         measuring.trainer.step = np.float32(0.5)  # type: ignore[attr-defined]
@@ -228,18 +258,26 @@ def test_page_says_when_something_newer_came(federation: Any, measuring: Device,
         assert "Out of date: the global model of round 8 came since." in get(federation).text
 
 
-def test_before_anything_is_measured_the_page_says_what_to_do(federation: Any, doorbell: Device) -> None:
+def test_before_anything_is_measured_the_page_says_what_to_do(
+    federation: Any, doorbell: Device
+) -> None:
     assert "Train on the" in get(federation).text
     participation.train(doorbell, "package")
     assert "Press “Measure Model Performance” above" in get(federation).text
-    for path in ("/report/package.csv", "/report/package.png", "/report/package/mistakes/local/0.jpg"):
+    for path in (
+        "/report/package.csv",
+        "/report/package.png",
+        "/report/package/mistakes/local/0.jpg",
+    ):
         assert get(federation, path).status_code == 404
 
 
 def test_verdict_says_which_and_whether_it_can_be_told() -> None:
     def said(*difference: float) -> str:
-        figures = parse_figures({row: dict.fromkeys(METRICS, estimate(0.5, 0.5, 0.5)) for row in ("local", "global")}
-                                | {"difference": dict.fromkeys(METRICS, estimate(*difference))})  # fmt: skip
+        figures = parse_figures(
+            {row: dict.fromkeys(METRICS, estimate(0.5, 0.5, 0.5)) for row in ("local", "global")}
+            | {"difference": dict.fromkeys(METRICS, estimate(*difference))}
+        )
         return evaluations.verdict(figures, 40)
 
     assert "the local model is right more often than the global one" in said(-0.1, -0.2, -0.01)
@@ -248,11 +286,16 @@ def test_verdict_says_which_and_whether_it_can_be_told() -> None:
     assert "both models are right equally often" in said(0.0, -0.1, 0.1)
 
 
-def test_table_to_take_away_has_everything_and_no_formula(federation: Any, measuring: Device) -> None:
+def test_table_to_take_away_has_everything_and_no_formula(
+    federation: Any, measuring: Device
+) -> None:
     measure(measuring)
     answer = get(federation, "/report/package.csv")
     assert answer.mimetype == "text/csv"
-    assert answer.headers["Content-Disposition"] == "attachment; filename=device-1-package-performance.csv"
+    assert (
+        answer.headers["Content-Disposition"]
+        == "attachment; filename=device-1-package-performance.csv"
+    )
     rows = list(csv.DictReader(io.StringIO(answer.text, newline="")))
     of = {(row["model"], row["what"], row["of"]): row for row in rows}
     assert of["difference", "accuracy", ""]["value"] == "0.125"
@@ -277,15 +320,23 @@ def test_mistakes_are_shown_small(federation: Any, measuring: Device) -> None:
 @pytest.mark.parametrize(
     ("path", "status"),
     [
-        ("package/mistakes/local/2.jpg", 404), ("package/mistakes/local/-1.jpg", 404),
-        ("package/mistakes/global/0.jpg", 404), ("package/mistakes/other/0.jpg", 404),
-        ("package/mistakes/local/..%2f..%2fidentity.key", 404), ("package/mistakes/local/0.png", 404),
-        ("raccoon/mistakes/local/0.jpg", 404), ("raccoon.csv", 404), ("raccoon.png", 404),
-        ("..%2fpackage.csv", 404), ("No Name.csv", 400), ("%00.png", 400), ("package/mistakes/local/1e1.jpg", 404),
+        ("package/mistakes/local/2.jpg", 404),
+        ("package/mistakes/local/-1.jpg", 404),
+        ("package/mistakes/global/0.jpg", 404),
+        ("package/mistakes/other/0.jpg", 404),
+        ("package/mistakes/local/..%2f..%2fidentity.key", 404),
+        ("package/mistakes/local/0.png", 404),
+        ("raccoon/mistakes/local/0.jpg", 404),
+        ("raccoon.csv", 404),
+        ("raccoon.png", 404),
+        ("..%2fpackage.csv", 404),
+        ("No Name.csv", 400),
+        ("%00.png", 400),
+        ("package/mistakes/local/1e1.jpg", 404),
         ("package/mistakes/local/" + "9" * 5000 + ".jpg", 404),
     ],
     ids=lambda value: str(value)[:40],
-)  # fmt: skip
+)
 def test_nothing_else_is_shown(federation: Any, measuring: Device, path: str, status: int) -> None:
     measure(measuring)
     assert get(federation, f"/report/{path}").status_code == status
@@ -316,13 +367,22 @@ def hidden(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [gone, another, elsewhere, folder_elsewhere, hidden], ids=lambda change: change.__name__
+    "change",
+    [gone, another, elsewhere, folder_elsewhere, hidden],
+    ids=lambda change: change.__name__,
 )
 def test_file_that_is_not_the_one_that_was_measured_is_not_shown(
     federation: Any, measuring: Device, change: Callable[[Path], None]
 ) -> None:
     measure(measuring)
-    change(measuring.settings.data / "package" / measuring.settings.client / "test" / "package" / "sure.png")
+    change(
+        measuring.settings.data
+        / "package"
+        / measuring.settings.client
+        / "test"
+        / "package"
+        / "sure.png"
+    )
     assert get(federation, "/report/package/mistakes/local/1.jpg").status_code == 404
     assert get(federation).status_code == 200
 
@@ -349,9 +409,14 @@ def job(tmp_path: Path) -> dict[str, Any]:
         models[name] = str(tmp_path / name)
     folders = {name: str(tmp_path / name) for name in ("cache", "machine_cache")}
     return folders | {
-        "do": "score", "detector": "package", "data": str(tmp_path / "tiny"), "clients": ["client_1"],
-        "split": "test", "models": models, "plot": str(tmp_path / "plot.png"),
-    }  # fmt: skip
+        "do": "score",
+        "detector": "package",
+        "data": str(tmp_path / "tiny"),
+        "clients": ["client_1"],
+        "split": "test",
+        "models": models,
+        "plot": str(tmp_path / "plot.png"),
+    }
 
 
 class Learner:
@@ -370,7 +435,8 @@ def bench(job: dict[str, Any]) -> Any:
 
     bench: Any = _Bench()
     first = [
-        architecture("porch-cnn").initial(np.random.default_rng(seed))["logit/kernel"].ravel()[0] for seed in (0, 1)
+        architecture("porch-cnn").initial(np.random.default_rng(seed))["logit/kernel"].ravel()[0]
+        for seed in (0, 1)
     ]
     learner = Learner()
     learner.middle = float(np.mean(first))
@@ -390,7 +456,10 @@ def test_child_reports_draws_and_names_the_mistakes(bench: Any, job: dict[str, A
         assert hashlib.sha256(file.read_bytes()).hexdigest() == mistake["content_id"]
         assert (file.parent.name == "package") == mistake["label"]
     assert result["models"].keys() == {"local", "global"}
-    assert parse_figures(report["figures"])["local"]["accuracy"].value == result["models"]["local"]["accuracy"]
+    assert (
+        parse_figures(report["figures"])["local"]["accuracy"].value
+        == result["models"]["local"]["accuracy"]
+    )
     again = bench.score(job, lambda _: None)  # now the pictures come from the cache
     assert again["report"] == report
 
@@ -412,7 +481,9 @@ def test_child_without_a_plot_measures_as_ever(bench: Any, job: dict[str, Any]) 
     assert bench.score(job, lambda _: None).keys() == {"models"}
 
 
-def test_pictures_that_change_in_the_middle_are_not_compared(bench: Any, job: dict[str, Any]) -> None:
+def test_pictures_that_change_in_the_middle_are_not_compared(
+    bench: Any, job: dict[str, Any]
+) -> None:
     read = bench._examples
     test = Path(job["data"]) / "package" / "client_1" / "test"
 

@@ -1,4 +1,6 @@
-"""MQTT and Home Assistant, with a broker in a process of its own: what appears there, what stays, what never does."""
+"""MQTT and Home Assistant, with a broker in a process of its own: what appears there, what stays,
+what never does.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ def identity() -> str:
 
 @pytest.fixture
 def watch(port: int, identity: str) -> Iterator[Callable[..., Watcher]]:
-    """Return a maker of watchers of this test's device; the broker first tells them what it retained."""
+    """Return a maker of watchers of this test's device; the broker first tells them what it
+    retained.
+    """
     with contextlib.ExitStack() as made:
 
         def make(of: str = identity) -> Watcher:
@@ -81,9 +85,13 @@ def tell(port: int, identity: str) -> Iterator[Callable[..., Mqtt]]:
     """Return a maker of this test's device."""
     with contextlib.ExitStack() as made:
 
-        def make(rounds: Mapping[str, int] | None = None, of: str = identity, **changed: Any) -> Mqtt:
+        def make(
+            rounds: Mapping[str, int] | None = None, of: str = identity, **changed: Any
+        ) -> Mqtt:
             known = {"cat": 3, "dog": 4} if rounds is None else rounds
-            teller = Mqtt(Broker("localhost", port), Entities(of, "device-1", **changed), lambda: known)
+            teller = Mqtt(
+                Broker("localhost", port), Entities(of, "device-1", **changed), lambda: known
+            )
             made.callback(teller.close)
             return teller
 
@@ -109,7 +117,9 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "sensor": ENTITY | {"state_topic": str},
     "image": ENTITY | {"image_topic": str, "content_type": str},
 }
-"""What the schemas of homeassistant/components/mqtt ask of each platform, and what we use of the rest."""
+"""What the schemas of homeassistant/components/mqtt ask of each platform, and what we use of the
+rest.
+"""
 
 OPTIONAL = {"unit_of_measurement", "suggested_display_precision", "state_class", "entity_category"}
 
@@ -143,17 +153,32 @@ def test_home_assistant_finds_what_it_requires(
         fields = REQUIRED[part["platform"]]
         assert fields.keys() <= part.keys() <= fields.keys() | OPTIONAL
         assert all(isinstance(part[name], kind) for name, kind in fields.items())
-    topics = [value for part in parts.values() for name, value in part.items() if name.endswith("_topic")]
-    assert len(set(topics)) == len(topics) == len(parts) == len({part["unique_id"] for part in parts.values()})
+    topics = [
+        value for part in parts.values() for name, value in part.items() if name.endswith("_topic")
+    ]
+    assert (
+        len(set(topics))
+        == len(topics)
+        == len(parts)
+        == len({part["unique_id"] for part in parts.values()})
+    )
     assert not any(set("+#") & set(topic) for topic in topics)
     kinds = {key: part["platform"] for key, part in parts.items()}
     assert kinds == {
-        "ring": "event", "picture": "image",
-        "verdict-cat": "binary_sensor", "score-cat": "sensor", "round-cat": "sensor",
-        "verdict-dog": "binary_sensor", "score-dog": "sensor", "round-dog": "sensor",
-    }  # fmt: skip
+        "ring": "event",
+        "picture": "image",
+        "verdict-cat": "binary_sensor",
+        "score-cat": "sensor",
+        "round-cat": "sensor",
+        "verdict-dog": "binary_sensor",
+        "score-dog": "sensor",
+        "round-dog": "sensor",
+    }
     assert parts["ring"]["device_class"] == "doorbell"
-    assert parts["ring"]["event_types"] == ["ring", "motion"]  # without "ring", none from Home Assistant 2027.4 on
+    assert parts["ring"]["event_types"] == [
+        "ring",
+        "motion",
+    ]  # without "ring", none from Home Assistant 2027.4 on
     assert parts["verdict-cat"]["off_delay"] == 30
     score = {name: parts["score-cat"][name] for name in ("unit_of_measurement", "state_class")}
     assert score == {"unit_of_measurement": "%", "state_class": "measurement"}
@@ -163,11 +188,15 @@ def test_home_assistant_finds_what_it_requires(
 
 
 def test_documentation_names_the_entities_as_home_assistant_does() -> None:
-    """It makes an entity's id of the device's name and the entity's own, which is empty for the main one."""
+    """It makes an entity's id of the device's name and the entity's own, which is empty for the
+    main one.
+    """
     document = Entities("a", "device-1", pictures=True).document(["cat"])
     named = {
         f"{part['platform']}."
-        + re.sub("[^a-z0-9]+", "_", f"{document['device']['name']} {part['name'] or ''}".lower().strip())
+        + re.sub(
+            "[^a-z0-9]+", "_", f"{document['device']['name']} {part['name'] or ''}".lower().strip()
+        )
         for part in document["components"].values()
     }
     text = (ROOT / "docs" / "home-assistant.md").read_text()
@@ -177,8 +206,13 @@ def test_documentation_names_the_entities_as_home_assistant_does() -> None:
 
 
 def test_unique_ids_outlive_a_restart_and_a_new_name(identity: str) -> None:
-    one, other = (Entities(identity, name).document(["cat"])["components"] for name in ("device-1", "front-door"))
-    assert {part["unique_id"] for part in one.values()} == {part["unique_id"] for part in other.values()}
+    one, other = (
+        Entities(identity, name).document(["cat"])["components"]
+        for name in ("device-1", "front-door")
+    )
+    assert {part["unique_id"] for part in one.values()} == {
+        part["unique_id"] for part in other.values()
+    }
 
 
 def test_ring_is_an_event_after_what_the_sensors_say(
@@ -225,7 +259,9 @@ def test_who_comes_later_sees_scores_and_rounds_but_no_visitor(
     }
 
 
-@pytest.mark.parametrize(("source", "kind"), [("button", "ring"), ("upload", "ring"), ("motion", "motion")])
+@pytest.mark.parametrize(
+    ("source", "kind"), [("button", "ring"), ("upload", "ring"), ("motion", "motion")]
+)
 def test_event_has_a_type_that_was_announced(source: str, kind: str) -> None:
     assert replace(RING, source=source).kind == kind
     assert kind in Entities("a", "b").document([])["components"]["ring"]["event_types"]
@@ -243,7 +279,9 @@ def test_picture_is_published_only_if_allowed_and_never_retained(
     teller.close()
     ready(tell(pictures=True)).tell(shown)
     heard = watcher.until(lambda heard: sum(topic.endswith("/ring") for topic, _, _ in heard) == 2)
-    assert [topic for topic, payload, _ in heard if "visitor" in payload] == [f"doorbell/{identity}/picture"]
+    assert [topic for topic, payload, _ in heard if "visitor" in payload] == [
+        f"doorbell/{identity}/picture"
+    ]
     assert "picture" in watcher.documents()[-1]["components"]
     assert not any("visitor" in payload for payload in retained(watch, identity).values())
 
@@ -251,7 +289,10 @@ def test_picture_is_published_only_if_allowed_and_never_retained(
 def test_killed_device_is_offline(port: int, watch: Callable[..., Watcher], identity: str) -> None:
     watcher = watch()
     started = subprocess.Popen(
-        [sys.executable, "-c", DEVICE, str(port), identity], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", DEVICE, str(port), identity],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         watcher.until_of("/availability", "online")
@@ -263,7 +304,9 @@ def test_killed_device_is_offline(port: int, watch: Callable[..., Watcher], iden
     assert retained(watch, identity)[f"doorbell/{identity}/availability"] == "offline"
 
 
-def test_device_that_ends_says_so(tell: Callable[..., Mqtt], watch: Callable[..., Watcher], identity: str) -> None:
+def test_device_that_ends_says_so(
+    tell: Callable[..., Mqtt], watch: Callable[..., Watcher], identity: str
+) -> None:
     watcher, woken = watch(), threading.Event()
     teller = ready(tell(), woken.set)
     teller.close()
@@ -287,10 +330,14 @@ def test_home_assistant_that_starts_is_told_again(
     ready(teller)
     watcher.until(lambda _: len(watcher.documents()) == 2)
     assert watcher.documents()[0] == watcher.documents()[1]
-    assert sum(topic.endswith("/verdict") for topic, _, _ in watcher.heard) == 4  # two of them the ring's
+    assert (
+        sum(topic.endswith("/verdict") for topic, _, _ in watcher.heard) == 4
+    )  # two of them the ring's
 
 
-def test_detector_that_goes_is_removed(tell: Callable[..., Mqtt], watch: Callable[..., Watcher], identity: str) -> None:
+def test_detector_that_goes_is_removed(
+    tell: Callable[..., Mqtt], watch: Callable[..., Watcher], identity: str
+) -> None:
     rounds, watcher = {"cat": 3, "dog": 4}, watch()
     teller = ready(tell(rounds))
     teller.tell(RING)
@@ -318,7 +365,11 @@ def test_detector_that_went_while_the_device_was_off_is_removed(
     teller = ready(tell({"cat": 3}), woken.set)
     assert woken.wait(10)
     ready(teller)
-    watcher.until(lambda _: any({"platform": "sensor"} in each["components"].values() for each in watcher.documents()))
+    watcher.until(
+        lambda _: any(
+            {"platform": "sensor"} in each["components"].values() for each in watcher.documents()
+        )
+    )
     ready(teller)
     kept = retained(watch, identity)
     parts = json.loads(kept[f"homeassistant/device/doorbell_{identity}/config"])["components"]
@@ -355,7 +406,9 @@ def test_what_somebody_else_left_at_the_broker_does_no_harm(
     assert retained(watch, identity).keys() >= {f"doorbell/{identity}/cat/score"}
 
 
-def test_two_devices_do_not_meet(tell: Callable[..., Mqtt], watch: Callable[..., Watcher], identity: str) -> None:
+def test_two_devices_do_not_meet(
+    tell: Callable[..., Mqtt], watch: Callable[..., Watcher], identity: str
+) -> None:
     other = identity + "_2"
     mine, its = ready(tell()), ready(tell(of=other))
     watcher = watch(other)
@@ -365,7 +418,9 @@ def test_two_devices_do_not_meet(tell: Callable[..., Mqtt], watch: Callable[...,
     mine.close()
     its.tell(replace(RING, id=99))
     heard = watcher.until(lambda heard: any(topic.endswith("/ring") for topic, _, _ in heard))
-    assert [json.loads(payload)["id"] for topic, payload, _ in heard if topic.endswith("/ring")] == [99]
+    assert [
+        json.loads(payload)["id"] for topic, payload, _ in heard if topic.endswith("/ring")
+    ] == [99]
     assert not any(payload == "offline" for _, payload, _ in heard)
     ids = [
         {part["unique_id"] for part in Entities(each, "d").document(["cat"])["components"].values()}
@@ -376,7 +431,11 @@ def test_two_devices_do_not_meet(tell: Callable[..., Mqtt], watch: Callable[...,
 
 @pytest.mark.parametrize(
     "changed",
-    [{"answers": {"cat/#": CAT}}, {"answers": {"cat": replace(CAT, score=float("nan"))}}, {"device": "+"}],
+    [
+        {"answers": {"cat/#": CAT}},
+        {"answers": {"cat": replace(CAT, score=float("nan"))}},
+        {"device": "+"},
+    ],
     ids=["topic", "nan", "device"],
 )
 def test_hostile_answers_are_not_published(
@@ -419,7 +478,9 @@ def test_broker_that_was_away_is_told_once_and_in_order(
     identity: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     port, events, stop, pauses = free_port(), [RING], threading.Event(), Held()
-    teller = Mqtt(Broker("localhost", port), Entities(identity, "device-1"), lambda: {"cat": 3}, timeout_s=2)
+    teller = Mqtt(
+        Broker("localhost", port), Entities(identity, "device-1"), lambda: {"cat": 3}, timeout_s=2
+    )
     telling = Telling(
         teller,
         ToldStore(Store(tmp_path).database),
@@ -430,7 +491,11 @@ def test_broker_that_was_away_is_told_once_and_in_order(
     thread = threading.Thread(target=telling.run, args=(stop,))
 
     def told(watcher: Watcher) -> list[int]:
-        return [json.loads(payload)["id"] for topic, payload, _ in watcher.heard if topic.endswith("/ring")]
+        return [
+            json.loads(payload)["id"]
+            for topic, payload, _ in watcher.heard
+            if topic.endswith("/ring")
+        ]
 
     try:
         with a_broker(port):
@@ -439,7 +504,9 @@ def test_broker_that_was_away_is_told_once_and_in_order(
             watcher.until(lambda _: told(watcher) == [17])
             watcher.close()
         deadline = time.monotonic() + 10
-        while not (gone := "has ended the connection" in caplog.text) and time.monotonic() < deadline:
+        while (
+            not (gone := "has ended the connection" in caplog.text) and time.monotonic() < deadline
+        ):
             time.sleep(0.01)
         assert gone  # long before it would look by itself
         for number in (18, 19, 20):
@@ -464,13 +531,19 @@ def test_broker_that_was_away_is_told_once_and_in_order(
     assert telling.told.last("mqtt") == 21
 
 
-def test_wrong_password_is_said_without_it(tmp_path: Path, identity: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_wrong_password_is_said_without_it(
+    tmp_path: Path, identity: str, caplog: pytest.LogCaptureFixture
+) -> None:
     from pwdlib import PasswordHash  # noqa: PLC0415 - amqtt's own
     from pwdlib.hashers.argon2 import Argon2Hasher  # noqa: PLC0415
 
     hashed = PasswordHash((Argon2Hasher(),)).hash(PASSWORD)
     (tmp_path / "passwords").write_text(f"door:{hashed}\n")
-    plugins = {"amqtt.plugins.authentication.FileAuthPlugin": {"password_file": str(tmp_path / "passwords")}}
+    plugins = {
+        "amqtt.plugins.authentication.FileAuthPlugin": {
+            "password_file": str(tmp_path / "passwords")
+        }
+    }
     with a_broker(port := free_port(), plugins), caplog.at_level(logging.DEBUG):
         for password in (PASSWORD + "-wrong", PASSWORD):
             broker = parse_broker(f"mqtt://door:{password}@localhost:{port}")
@@ -488,7 +561,9 @@ def test_wrong_password_is_said_without_it(tmp_path: Path, identity: str, caplog
     assert PASSWORD not in caplog.text
 
 
-def test_certificate_of_the_broker_must_hold(tmp_path: Path, identity: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_certificate_of_the_broker_must_hold(
+    tmp_path: Path, identity: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     certificate, key = write_certificate(tmp_path)
     with a_broker(port := free_port(), ssl=True, certfile=str(certificate), keyfile=str(key)):
         broker = parse_broker(f"mqtts://localhost:{port}")
@@ -529,7 +604,10 @@ def test_what_is_no_broker_is_given_up_in_time(identity: str, said: bytes) -> No
 def test_broker_that_confirms_nothing_is_given_up_in_time(identity: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         teller = Mqtt(
-            Broker("127.0.0.1", listener.getsockname()[1]), Entities(identity, "device-1"), dict, timeout_s=0.5
+            Broker("127.0.0.1", listener.getsockname()[1]),
+            Entities(identity, "device-1"),
+            dict,
+            timeout_s=0.5,
         )
         peers: list[socket.socket] = []
 
@@ -562,9 +640,19 @@ def test_address_of_a_broker(address: str, broker: Broker) -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["", "broker", "http://hidden@broker", "mqtt://:hidden@", "mqtt://hidden@broker:99999", "mqtt://broker:0",
-     "mqtt://broker/hidden", "mqtt://broker?hidden", "mqtt://hid den@broker", "mqtt://hidden\n@broker"],
-)  # fmt: skip
+    [
+        "",
+        "broker",
+        "http://hidden@broker",
+        "mqtt://:hidden@",
+        "mqtt://hidden@broker:99999",
+        "mqtt://broker:0",
+        "mqtt://broker/hidden",
+        "mqtt://broker?hidden",
+        "mqtt://hid den@broker",
+        "mqtt://hidden\n@broker",
+    ],
+)
 def test_address_that_is_none_is_refused_without_being_quoted(address: str) -> None:
     with pytest.raises(SettingsError) as caught:
         parse_broker(address)

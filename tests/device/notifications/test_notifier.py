@@ -1,4 +1,6 @@
-"""Telling the owner: in order, once, without holding up the ring; what is too old is given up, and says so."""
+"""Telling the owner: in order, once, without holding up the ring; what is too old is given up, and
+says so.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,9 @@ class House:
         self.told = ToldStore(device.store.store.Store(folder).database)
 
     def ring(self, number: int, **changed: Any) -> None:
-        self.events.append(replace(Happening(number, self.now, "device-1", "button", {"cat": YES}), **changed))
+        self.events.append(
+            replace(Happening(number, self.now, "device-1", "button", {"cat": YES}), **changed)
+        )
 
     def following(self, after: int) -> Happening | None:
         return next((event for event in self.events if event.id > after), None)
@@ -114,7 +118,9 @@ def test_what_did_not_arrive_is_told_again_and_nothing_overtakes_it(
     ]
 
 
-def test_what_is_older_than_ten_minutes_is_given_up_and_logged(house: House, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_older_than_ten_minutes_is_given_up_and_logged(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
     house.ring(1)
     telling = house.telling()
     telling.once()
@@ -128,13 +134,18 @@ def test_what_is_older_than_ten_minutes_is_given_up_and_logged(house: House, cap
     house.owner.absent = True
     with pytest.raises(NotTold):
         telling.once()
-    assert "2 events, the last of them 3, were not told by post: they are older than ten minutes." in caplog.text
+    assert (
+        "2 events, the last of them 3, were not told by post: they are older than ten minutes."
+        in caplog.text
+    )
     house.owner.absent = False
     telling.once()
     assert house.numbers() == [1, 4]
 
 
-def test_events_from_before_a_teller_was_set_are_no_loss(house: House, caplog: pytest.LogCaptureFixture) -> None:
+def test_events_from_before_a_teller_was_set_are_no_loss(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
     house.ring(1)
     house.now += WORTH_TELLING_S + 1
     house.telling().once()
@@ -162,12 +173,18 @@ def test_large_vanished_or_unreadable_picture_does_not_keep_the_event_back(
         return bytes(MAX_PICTURE_BYTES + 1) if happening.id == 1 else None
 
     house.telling(picture=picture).once()
-    assert [(happening.id, happening.picture) for happening in house.owner.told] == [(1, None), (2, None), (3, None)]
+    assert [(happening.id, happening.picture) for happening in house.owner.told] == [
+        (1, None),
+        (2, None),
+        (3, None),
+    ]
     assert "Event 1 is told by post without its picture. It has more than 700 kB." in caplog.text
     assert "Event 3 is told by post without its picture. The disk is gone." in caplog.text
 
 
-def test_event_that_cannot_be_told_holds_up_no_other(house: House, caplog: pytest.LogCaptureFixture) -> None:
+def test_event_that_cannot_be_told_holds_up_no_other(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
     house.ring(1)
     house.ring(2)
     house.owner.errors = [InvalidMessage("That is not the name of a detector.")]
@@ -176,11 +193,15 @@ def test_event_that_cannot_be_told_holds_up_no_other(house: House, caplog: pytes
     assert "Event 1 cannot be told by post. That is not the name of a detector." in caplog.text
 
 
-def test_full_disk_does_not_make_the_owner_hear_it_twice(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_does_not_make_the_owner_hear_it_twice(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     house.ring(1)
     telling = house.telling()
     with monkeypatch.context() as full:
-        full.setattr(house.told, "note", lambda *_: (_ for _ in ()).throw(StorageFailed("The disk is full.")))
+        full.setattr(
+            house.told, "note", lambda *_: (_ for _ in ()).throw(StorageFailed("The disk is full."))
+        )
         with pytest.raises(StorageFailed):
             telling.once()
     house.ring(2)
@@ -188,7 +209,9 @@ def test_full_disk_does_not_make_the_owner_hear_it_twice(house: House, monkeypat
     assert house.numbers() == [1, 2]
 
 
-def test_who_wants_to_hear_no_more_is_left_alone(house: House, caplog: pytest.LogCaptureFixture) -> None:
+def test_who_wants_to_hear_no_more_is_left_alone(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
     house.ring(1)
     house.ring(2)
     house.owner.errors = [Unwanted("It answered 410.")]
@@ -262,7 +285,9 @@ def test_news_ends_a_pause_but_not_one_that_was_asked_for(house: House) -> None:
     ],
     ids=["device", "source", "detector", "nan", "large", "threshold", "version"],
 )
-def test_names_and_numbers_are_checked_before_they_are_passed_on(house: House, changed: dict[str, Any]) -> None:
+def test_names_and_numbers_are_checked_before_they_are_passed_on(
+    house: House, changed: dict[str, Any]
+) -> None:
     house.ring(1)
     assert house.events[0].facts()["answers"]["cat"]["score"] == 0.93
     with pytest.raises(InvalidMessage):

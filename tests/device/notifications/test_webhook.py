@@ -1,4 +1,6 @@
-"""The owner's webhook: signed as the standard says, tried again where that helps, and silent about its address."""
+"""The owner's webhook: signed as the standard says, tried again where that helps, and silent about
+its address.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,12 @@ def server() -> Iterator[Server]:
 def telling_of(webhook: Webhook, folder: Path, *events: Happening, **changed: Any) -> Telling:
     """Return what tells a webhook of these events."""
     store = ToldStore(Store(folder).database)
-    return Telling(webhook, store, lambda after: next((each for each in events if each.id > after), None), **changed)
+    return Telling(
+        webhook,
+        store,
+        lambda after: next((each for each in events if each.id > after), None),
+        **changed,
+    )
 
 
 def test_message_is_one_that_another_implementation_verifies(server: Server) -> None:
@@ -56,7 +63,9 @@ def test_message_is_one_that_another_implementation_verifies(server: Server) -> 
             "at": RING.facts()["at"],
             "device": "device-1",
             "source": "button",
-            "answers": {"cat": {"score": 0.93, "verdict": True, "threshold": 0.8, "version": "a" * 64}},
+            "answers": {
+                "cat": {"score": 0.93, "verdict": True, "threshold": 0.8, "version": "a" * 64}
+            },
         },
     }
     assert headers["Content-Type"] == "application/json"
@@ -73,7 +82,9 @@ def test_message_is_one_that_the_lines_in_the_documentation_verify(server: Serve
     exec(DOCUMENTATION.read_text().split("```python\n")[1].split("```")[0], names)
     assert names["verify"](SECRET, headers, body)
     assert not names["verify"](SECRET, headers, body + b" ")
-    assert not names["verify"](SECRET, headers | {"webhook-timestamp": str(int(time.time()) - 301)}, body)
+    assert not names["verify"](
+        SECRET, headers | {"webhook-timestamp": str(int(time.time()) - 301)}, body
+    )
 
 
 def test_every_attempt_has_the_same_id_and_its_own_time(server: Server) -> None:
@@ -88,7 +99,10 @@ def test_every_attempt_has_the_same_id_and_its_own_time(server: Server) -> None:
     first, second, other = (headers for _, headers, _ in server.got)
     assert first["Webhook-Id"] == second["Webhook-Id"] != other["Webhook-Id"]
     assert "." not in first["Webhook-Id"]
-    assert [int(each["Webhook-Timestamp"]) for each in (first, second)] == [1_700_000_000, 1_700_000_060]
+    assert [int(each["Webhook-Timestamp"]) for each in (first, second)] == [
+        1_700_000_000,
+        1_700_000_060,
+    ]
     assert first["Webhook-Signature"] != second["Webhook-Signature"]
 
 
@@ -111,7 +125,9 @@ def test_redirect_is_not_followed(server: Server, status: int) -> None:
 
 
 @pytest.mark.parametrize(("status", "least_s"), [(400, 0), (404, 0), (429, 21), (500, 0), (503, 0)])
-def test_refusal_is_tried_again_when_the_server_likes(server: Server, status: int, least_s: float) -> None:
+def test_refusal_is_tried_again_when_the_server_likes(
+    server: Server, status: int, least_s: float
+) -> None:
     server.answers = [status]
     with pytest.raises(NotTold, match=f"answered {status}\\.") as caught:
         Webhook(server.url, SECRET).tell(RING)
@@ -166,7 +182,9 @@ def test_answer_that_dribbles_ends_in_time() -> None:
     begun = time.monotonic()
     try:
         with pytest.raises(NotTold):
-            Webhook(f"http://127.0.0.1:{listener.getsockname()[1]}/", SECRET, timeout_s=0.4).tell(RING)
+            Webhook(f"http://127.0.0.1:{listener.getsockname()[1]}/", SECRET, timeout_s=0.4).tell(
+                RING
+            )
         assert time.monotonic() - begun < 3
     finally:
         stop.set()
@@ -176,7 +194,9 @@ def test_answer_that_dribbles_ends_in_time() -> None:
 
 def test_ring_is_told_after_refused_connections_and_errors(tmp_path: Path) -> None:
     port = free_port()
-    telling = telling_of(Webhook(f"http://localhost:{port}", SECRET), tmp_path, RING, replace(RING, id=18))
+    telling = telling_of(
+        Webhook(f"http://localhost:{port}", SECRET), tmp_path, RING, replace(RING, id=18)
+    )
     with pytest.raises(NotTold, match="refused"):
         telling.once()
     server = Server(answers=[500])
@@ -230,7 +250,9 @@ def test_certificate_must_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert len(server.got) == 1
 
 
-def test_proxy_of_the_environment_is_not_asked(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_of_the_environment_is_not_asked(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     Webhook(server.url, SECRET).tell(RING)
     assert len(server.got) == 1
@@ -245,7 +267,9 @@ def test_user_and_password_of_the_address_are_sent_as_such(server: Server) -> No
 def test_no_secret_is_ever_logged(
     server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
-    address = (server.url if status else f"http://localhost:{free_port()}").replace("://", "://me:hidden-password@")
+    address = (server.url if status else f"http://localhost:{free_port()}").replace(
+        "://", "://me:hidden-password@"
+    )
     server.answers = [status]
     telling = telling_of(Webhook(address + PATH, SECRET), tmp_path, RING)
     stop = threading.Event()
@@ -264,9 +288,18 @@ def test_no_secret_is_ever_logged(
 
 @pytest.mark.parametrize(
     "address",
-    ["", "ftp://host/hidden", "http:///hidden", "http://host:99999/hidden", "http://host:0/hidden",
-     "http://host/hid den", "http://host/hidden\r\nX: y", "http://host/hidd\u00ebn", "//host/hidden"],
-)  # fmt: skip
+    [
+        "",
+        "ftp://host/hidden",
+        "http:///hidden",
+        "http://host:99999/hidden",
+        "http://host:0/hidden",
+        "http://host/hid den",
+        "http://host/hidden\r\nX: y",
+        "http://host/hidd\u00ebn",
+        "//host/hidden",
+    ],
+)
 def test_address_that_is_none_is_refused_without_being_quoted(address: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Webhook(address, SECRET)
@@ -274,7 +307,15 @@ def test_address_that_is_none_is_refused_without_being_quoted(address: str) -> N
 
 
 @pytest.mark.parametrize(
-    "secret", ["", "hidden", "whsec_", "whsec_hidden!", SECRET[6:], "whsec_" + base64.b64encode(bytes(23)).decode()]
+    "secret",
+    [
+        "",
+        "hidden",
+        "whsec_",
+        "whsec_hidden!",
+        SECRET[6:],
+        "whsec_" + base64.b64encode(bytes(23)).decode(),
+    ],
 )
 def test_secret_that_is_none_is_refused_without_being_quoted(secret: str) -> None:
     with pytest.raises(SettingsError) as caught:

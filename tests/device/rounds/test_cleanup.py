@@ -22,7 +22,12 @@ def there(doorbell: Device) -> set[str]:
 
 
 def test_the_last_trainings_stay_with_their_blobs_and_the_others_go(
-    federation: Any, doorbell: Device, make_device: Any, finish_a_round: Any, pushed: Any, monkeypatch: Any
+    federation: Any,
+    doorbell: Device,
+    make_device: Any,
+    finish_a_round: Any,
+    pushed: Any,
+    monkeypatch: Any,
 ) -> None:
     monkeypatch.setattr(cleanup, "KEPT_TRAININGS", 3)
     other, kept = make_device(federation, 2), []
@@ -42,7 +47,10 @@ def test_the_last_trainings_stay_with_their_blobs_and_the_others_go(
     assert there(doorbell) == needed | {held.version, waiting.version, kept[-1].base_version}
     assert stray not in there(doorbell) and kept[0].local_model not in there(doorbell)
     assert len(_updates(doorbell)) == 3
-    assert participation.send(doorbell, "package", {"package": doorbell.store.newest_round("package")}) is not None
+    assert (
+        participation.send(doorbell, "package", {"package": doorbell.store.newest_round("package")})
+        is not None
+    )
 
 
 def _updates(doorbell: Device) -> list[str]:
@@ -52,7 +60,9 @@ def _updates(doorbell: Device) -> list[str]:
         return [row[0] for row in database.execute('SELECT "update" FROM trainings ORDER BY id')]
 
 
-def test_update_can_be_made_after_the_base_went_out_of_force(federation: Any, doorbell: Device) -> None:
+def test_update_can_be_made_after_the_base_went_out_of_force(
+    federation: Any, doorbell: Device
+) -> None:
     participation.train(doorbell, "package")
     doorbell.store.hold(Held("package", doorbell.blobs.put(b"newer"), 8))
     tidy(doorbell, grace_s=-1.0)
@@ -64,9 +74,17 @@ def test_training_tidies_up(doorbell: Device) -> None:
     assert KEPT_TRAININGS == 20
     for number in range(22):
         doorbell.store.add_training(
-            {"detector": "package", "round": number, "base_version": "a" * 64, "local_model": f"{number:064x}",
-             "plot": "b" * 64, "weight": 1, "history": [], "finished_at": 0.0}
-        )  # fmt: skip
+            {
+                "detector": "package",
+                "round": number,
+                "base_version": "a" * 64,
+                "local_model": f"{number:064x}",
+                "plot": "b" * 64,
+                "weight": 1,
+                "history": [],
+                "finished_at": 0.0,
+            }
+        )
     participation.train(doorbell, "package")
     needed = doorbell.store.forget_old(99)
     assert {f"{number:064x}" for number in range(3, 22)} <= needed
@@ -76,9 +94,13 @@ def test_training_tidies_up(doorbell: Device) -> None:
 def test_old_scores_go_and_those_of_the_newest_versions_stay(doorbell: Device) -> None:
     for number in range(5):
         version = f"{number:064x}"
-        doorbell.store.hold(Held("package", version, number), Score(version, "package", number, 0.5, 4))
+        doorbell.store.hold(
+            Held("package", version, number), Score(version, "package", number, 0.5, 4)
+        )
     doorbell.store.forget_old(2)
-    assert [doorbell.store.score(f"{number:064x}") is None for number in range(5)] == [True] * 3 + [False] * 2
+    assert [doorbell.store.score(f"{number:064x}") is None for number in range(5)] == [True] * 3 + [
+        False
+    ] * 2
 
 
 def test_disk_that_refuses_holds_no_training_up(

@@ -1,4 +1,6 @@
-"""A new global model on trial: asked once, in force once it has answered, and the one from before until then."""
+"""A new global model on trial: asked once, in force once it has answered, and the one from before
+until then.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,12 @@ Pushed = Callable[..., Model]
 
 
 @pytest.fixture
-def installed(federation: Any, doorbell: Device, add_pictures: Any, pushed: Pushed, vouched: Any) -> Any:
-    """Return a function that installs a model on a device with validation pictures, and returns its version."""
+def installed(
+    federation: Any, doorbell: Device, add_pictures: Any, pushed: Pushed, vouched: Any
+) -> Any:
+    """Return a function that installs a model on a device with validation pictures, and returns its
+    version.
+    """
     add_pictures(doorbell, "valid")
 
     def install(**changed: Any) -> str:
@@ -36,7 +42,10 @@ def installed(federation: Any, doorbell: Device, add_pictures: Any, pushed: Push
 def scored(doorbell: Device) -> list[str]:
     """Return the versions that the child was asked to score, in order."""
     jobs = [job for job in doorbell.trainer.jobs if job["do"] == "score"]
-    assert all((job["split"], job["clients"], job["brief"]) == ("valid", ["client_1"], True) for job in jobs)
+    assert all(
+        (job["split"], job["clients"], job["brief"]) == ("valid", ["client_1"], True)
+        for job in jobs
+    )
     return [str(job["models"]["candidate"]).rpartition("/")[2] for job in jobs]
 
 
@@ -49,7 +58,9 @@ def test_model_that_answers_is_in_force_with_its_score(doorbell: Device, install
     assert scored(doorbell) == [version]
 
 
-def test_version_is_asked_once_however_often_it_comes(federation: Any, doorbell: Device, installed: Any) -> None:
+def test_version_is_asked_once_however_often_it_comes(
+    federation: Any, doorbell: Device, installed: Any
+) -> None:
     version = installed(round=3)
     assert installed(round=3) == version
     assert scored(doorbell) == [version]
@@ -104,7 +115,10 @@ def test_version_in_force_does_not_wait_and_one_that_waits_does_so_once(doorbell
 
 @pytest.mark.parametrize(
     "errors",
-    [[TrainingFailed("What the model answers is no number.")], [ChildDied("Killed."), ChildDied("Killed again.")]],
+    [
+        [TrainingFailed("What the model answers is no number.")],
+        [ChildDied("Killed."), ChildDied("Killed again.")],
+    ],
     ids=["no number", "child died twice"],
 )
 def test_model_that_does_not_answer_is_turned_down_and_the_one_before_stays(
@@ -112,7 +126,9 @@ def test_model_that_does_not_answer_is_turned_down_and_the_one_before_stays(
 ) -> None:
     before = installed(round=3)
     doorbell.trainer.errors["score"] = list(errors)
-    with pytest.raises(InvalidMessage, match=r"of round 4 does not answer.*The model of round 3 stays in force"):
+    with pytest.raises(
+        InvalidMessage, match=r"of round 4 does not answer.*The model of round 3 stays in force"
+    ):
         installed(round=4)
     assert doorbell.trainer.errors["score"] == []
     assert doorbell.store.held("package").version == before
@@ -131,7 +147,9 @@ def test_accuracy_that_is_no_number_is_no_answer(doorbell: Device, installed: An
     assert doorbell.store.held("package") is None
 
 
-def test_child_that_dies_once_is_replaced_and_the_model_asked_again(doorbell: Device, installed: Any) -> None:
+def test_child_that_dies_once_is_replaced_and_the_model_asked_again(
+    doorbell: Device, installed: Any
+) -> None:
     doorbell.trainer.errors["score"] = [ChildDied("Killed.")]
     version = installed(round=4)
     assert doorbell.store.held("package").version == version
@@ -155,7 +173,9 @@ def test_push_of_a_model_that_does_not_answer_gets_a_problem(
         raise TrainingFailed("What the model answers is no number.")
 
     monkeypatch.setattr(model_trial, "_ask", no_answer)
-    with pytest.raises(InvalidMessage, match="of round 2 does not answer the validation pictures here"):
+    with pytest.raises(
+        InvalidMessage, match="of round 2 does not answer the validation pictures here"
+    ):
         push(federation, pushed(federation, round=2))
 
 
@@ -163,7 +183,10 @@ def test_without_validation_pictures_a_model_is_in_force_without_a_score_and_no_
     federation: Any, doorbell: Device, pushed: Pushed, push: Any
 ) -> None:
     said = push(federation, pushed(federation, round=2))
-    assert "is installed without a score: There are no validation pictures of one class or both." in said
+    assert (
+        "is installed without a score: There are no validation pictures of one class or both."
+        in said
+    )
     held = doorbell.store.held("package")
     assert (held.round, doorbell.store.newest_score("package")) == (2, None)
     assert "no validation pictures" in doorbell.store.score(held.version).said
@@ -171,7 +194,9 @@ def test_without_validation_pictures_a_model_is_in_force_without_a_score_and_no_
     assert doorbell.trainer.jobs == []
 
 
-def test_validation_pictures_that_cannot_be_used_give_no_score(doorbell: Device, installed: Any) -> None:
+def test_validation_pictures_that_cannot_be_used_give_no_score(
+    doorbell: Device, installed: Any
+) -> None:
     doorbell.trainer.errors["score"] = [DatasetError("The folder has no usable picture.")]
     version = installed(round=2)
     assert doorbell.store.held("package").version == version
@@ -179,7 +204,9 @@ def test_validation_pictures_that_cannot_be_used_give_no_score(doorbell: Device,
     assert doorbell.store.setback("package") is None
 
 
-def test_device_without_tensorflow_takes_a_model_without_a_score(doorbell: Device, installed: Any) -> None:
+def test_device_without_tensorflow_takes_a_model_without_a_score(
+    doorbell: Device, installed: Any
+) -> None:
     doorbell.trainer.errors["score"] = [CannotTrain()]
     version = installed(round=2)
     assert doorbell.store.held("package").version == version
@@ -192,14 +219,18 @@ def test_threshold_of_a_model_is_kept_with_its_score(doorbell: Device, installed
     version = installed(round=2)
     assert doorbell.store.score(version).threshold == 0.25
     assert doorbell.trainer.jobs[-1]["false_alarms"] == 0.05
-    assert {held.version: threshold for held, threshold in doorbell.store.in_force().items()} == {version: 0.25}
+    assert {held.version: threshold for held, threshold in doorbell.store.in_force().items()} == {
+        version: 0.25
+    }
 
 
 def test_model_that_comes_while_the_child_trains_waits_and_is_in_force_after_the_training(
     federation: Any, doorbell: Device, installed: Any, pushed: Pushed, vouched: Any
 ) -> None:
     before, model = installed(round=3), pushed(federation, round=4)
-    doorbell.trainer.errors["score"] = [Busy("This device is busy: training package, reading the pictures.")]
+    doorbell.trainer.errors["score"] = [
+        Busy("This device is busy: training package, reading the pictures.")
+    ]
     done = participation.install(doorbell, model.to_bytes(), vouched(federation, model))
     assert "is kept. This device is busy: training package" in done.said
     assert "Once it has answered the validation pictures, it is in force." in done.said
@@ -235,7 +266,9 @@ def test_waiting_model_is_settled_before_the_next_training_and_what_comes_meanwh
     assert doorbell.store.held("package").round == 8
 
 
-def test_base_that_does_not_answer_is_not_trained_from(federation: Any, doorbell: Device, add_pictures: Any) -> None:
+def test_base_that_does_not_answer_is_not_trained_from(
+    federation: Any, doorbell: Device, add_pictures: Any
+) -> None:
     add_pictures(doorbell, "valid")
     doorbell.trainer.errors["score"] = [TrainingFailed("No number.")]
     with pytest.raises(NoAnswer):
@@ -245,7 +278,9 @@ def test_base_that_does_not_answer_is_not_trained_from(federation: Any, doorbell
     assert doorbell.store.setback("package").round == 0
 
 
-def test_training_fetches_asks_and_trains_in_this_order(doorbell: Device, add_pictures: Any) -> None:
+def test_training_fetches_asks_and_trains_in_this_order(
+    doorbell: Device, add_pictures: Any
+) -> None:
     add_pictures(doorbell, "valid")
     add_pictures(doorbell, "train", 3)
     participation.train(doorbell, "package")
@@ -255,7 +290,12 @@ def test_training_fetches_asks_and_trains_in_this_order(doorbell: Device, add_pi
 
 
 def test_device_that_was_killed_before_the_answer_settles_when_it_is_back(
-    federation: Any, doorbell: Device, add_pictures: Any, make_device: Any, pushed: Pushed, vouched: Any
+    federation: Any,
+    doorbell: Device,
+    add_pictures: Any,
+    make_device: Any,
+    pushed: Pushed,
+    vouched: Any,
 ) -> None:
     add_pictures(doorbell, "valid")
     model = pushed(federation, round=4)
@@ -266,7 +306,9 @@ def test_device_that_was_killed_before_the_answer_settles_when_it_is_back(
     assert again.store.newest_score("package").accuracy == 0.75
 
 
-def test_score_of_a_model_with_overflowing_params_is_refused_by_the_real_child(tmp_path: Any) -> None:
+def test_score_of_a_model_with_overflowing_params_is_refused_by_the_real_child(
+    tmp_path: Any,
+) -> None:
     from device.training.worker import _Bench  # noqa: PLC0415
 
     class Learner:
@@ -282,9 +324,18 @@ def test_score_of_a_model_with_overflowing_params_is_refused_by_the_real_child(t
 
     spec = architecture("efficientnet-lite0-head")
     path = tmp_path / "model"
-    path.write_bytes(Model("package", 1, None, spec.name, spec.initial(np.random.default_rng(0))).to_bytes())
-    job = {"models": {"candidate": str(path)}, "clients": ["client_1"], "split": "valid", "brief": True}
+    path.write_bytes(
+        Model("package", 1, None, spec.name, spec.initial(np.random.default_rng(0))).to_bytes()
+    )
+    job = {
+        "models": {"candidate": str(path)},
+        "clients": ["client_1"],
+        "split": "valid",
+        "brief": True,
+    }
     with pytest.raises(TrainingFailed, match="is no number"):
         bench.score(job, lambda _: None)
     Learner.scores = lambda *_: np.array([0.1, 0.5, 0.5, 0.4], np.float32)  # type: ignore[method-assign]
-    assert bench.score(job, lambda _: None) == {"models": {"candidate": {"pictures": 4, "accuracy": 0.5}}}
+    assert bench.score(job, lambda _: None) == {
+        "models": {"candidate": {"pictures": 4, "accuracy": 0.5}}
+    }

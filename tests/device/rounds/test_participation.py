@@ -15,7 +15,14 @@ from device.context import Device
 from device.rounds import participation
 from learning.architectures import architecture
 from main_server.members.members import rename
-from shared.errors import Forbidden, InvalidMessage, NotFound, OutOfOrder, PeerUnreachable, TrainingFailed
+from shared.errors import (
+    Forbidden,
+    InvalidMessage,
+    NotFound,
+    OutOfOrder,
+    PeerUnreachable,
+    TrainingFailed,
+)
 from shared.round.payloads import parse_masked_update, parse_model, parse_plain_update
 from shared.security.manifest import HEADER, Manifest
 
@@ -44,22 +51,32 @@ def test_training_fetches_version_0_and_keeps_it(federation: Any, doorbell: Devi
     assert (held.version, held.round) == (settings.base_version, 0)
     assert doorbell.blobs.get(held.version) == federation.main.blobs.get(held.version)
     assert done.figures["bytes_down"] == len(doorbell.blobs.get(held.version))
-    assert "Trained for round 1 on 12 pictures in 1.5 s: accuracy 90.0%, on validation pictures 80.0%." in done.said
+    assert (
+        "Trained for round 1 on 12 pictures in 1.5 s: accuracy 90.0%, on validation pictures 80.0%."
+        in done.said
+    )
     assert "Left out: 2 x not a picture." in done.said
-    assert "Learned from and tested on as well (1), so measurements flatter: train/face/1.jpg = test" in done.said
+    assert (
+        "Learned from and tested on as well (1), so measurements flatter: train/face/1.jpg = test"
+        in done.said
+    )
     assert federation.main.store.devices()[0].address == "http://device-1"
 
 
 def test_training_is_kept_with_params_history_and_plot(federation: Any, doorbell: Device) -> None:
     participation.train(doorbell, "package")
     training = doorbell.store.newest_training("package")
-    local, base = (parse_model(doorbell.blobs.get(d)) for d in (training.local_model, training.base_version))
+    local, base = (
+        parse_model(doorbell.blobs.get(d)) for d in (training.local_model, training.base_version)
+    )
     assert all((local.params[name] == base.params[name] + STEP).all() for name in base.params)
     assert doorbell.blobs.get(training.plot) == b"a plot"
     assert (training.weight, training.finished_at, training.round) == (12, 99.0, 1)
     assert training.history[0]["val_accuracy"] == 0.8
     assert (training.update, training.sent) == (None, 0)
-    assert not [path for path in doorbell.settings.folder.iterdir() if path.name.startswith("training-")]
+    assert not [
+        path for path in doorbell.settings.folder.iterdir() if path.name.startswith("training-")
+    ]
 
 
 def test_training_again_does_not_fetch_again(federation: Any, doorbell: Device) -> None:
@@ -75,20 +92,33 @@ def test_same_round_and_base_train_with_the_same_seed_and_devices_with_others(
     other = make_device(federation, 2)
     for one in (doorbell, doorbell, other):
         participation.train(one, "package")
-    assert doorbell.trainer.jobs[0]["seed"] == doorbell.trainer.jobs[1]["seed"] != other.trainer.jobs[0]["seed"]
+    assert (
+        doorbell.trainer.jobs[0]["seed"]
+        == doorbell.trainer.jobs[1]["seed"]
+        != other.trainer.jobs[0]["seed"]
+    )
 
 
-def test_training_without_main_server_starts_from_the_model_held_and_says_so(federation: Any, doorbell: Device) -> None:
+def test_training_without_main_server_starts_from_the_model_held_and_says_so(
+    federation: Any, doorbell: Device
+) -> None:
     participation.train(doorbell, "package")
     federation.network.down = {"main"}
     done = participation.train(doorbell, "package")
-    assert "The main server did not answer, so this starts from the newest model held here." in done.said
+    assert (
+        "The main server did not answer, so this starts from the newest model held here."
+        in done.said
+    )
     assert done.figures["round"] == 1
 
 
-def test_first_training_without_main_server_says_what_to_start(federation: Any, doorbell: Device) -> None:
+def test_first_training_without_main_server_says_what_to_start(
+    federation: Any, doorbell: Device
+) -> None:
     federation.network.down = {"main"}
-    with pytest.raises(PeerUnreachable, match="no model to start from yet.*Start the main server") as caught:  # noqa: RUF043
+    with pytest.raises(
+        PeerUnreachable, match="no model to start from yet.*Start the main server"
+    ) as caught:  # noqa: RUF043
         participation.train(doorbell, "package")
     assert caught.value.status == 503
     assert not doorbell.trainer.jobs
@@ -156,7 +186,9 @@ def test_sending_again_after_a_restart_sends_identical_bytes(
     assert len(set(uploads(federation))) == 1
 
 
-def test_update_is_kept_while_the_aggregator_does_not_answer(federation: Any, doorbell: Device) -> None:
+def test_update_is_kept_while_the_aggregator_does_not_answer(
+    federation: Any, doorbell: Device
+) -> None:
     participation.train(doorbell, "package")
     federation.network.down = {"aggregator"}
     with pytest.raises(PeerUnreachable):
@@ -213,7 +245,9 @@ def test_local_model_that_is_not_finite_is_never_sent(federation: Any, doorbell:
     assert uploads(federation) == []
 
 
-def test_direct_topology_sends_the_plain_delta_to_the_main_server(federation: Any, doorbell: Device) -> None:
+def test_direct_topology_sends_the_plain_delta_to_the_main_server(
+    federation: Any, doorbell: Device
+) -> None:
     federation.start(topology="direct")
     participation.train(doorbell, "package")
     assert "sent to the main server" in send(doorbell).said
@@ -306,7 +340,9 @@ def test_model_that_the_main_server_does_not_vouch_for_is_refused(
     federation: Any, doorbell: Device, pushed: Any, vouched: Any, push: Any
 ) -> None:
     model, other = pushed(federation), pushed(federation, round=9)
-    forged = Manifest.of("doorbell", model, model.to_bytes(), 1e9).signed(doorbell.standing.identity)
+    forged = Manifest.of("doorbell", model, model.to_bytes(), 1e9).signed(
+        doorbell.standing.identity
+    )
     for manifest in ("", "x", forged, vouched(federation, other)):
         with pytest.raises(Forbidden, match="manifest is not the main server's word for it"):
             push(federation, model, manifest)
@@ -331,9 +367,13 @@ def test_model_that_another_device_pushes_is_refused(
     assert doorbell.store.held("package") is None
 
 
-def test_served_model_without_the_main_servers_word_is_not_trained_from(federation: Any, doorbell: Device) -> None:
+def test_served_model_without_the_main_servers_word_is_not_trained_from(
+    federation: Any, doorbell: Device
+) -> None:
     federation.announce("device-1")
-    with contextlib.closing(sqlite3.connect(federation.folder / "main-server" / "state.sqlite3")) as database:
+    with contextlib.closing(
+        sqlite3.connect(federation.folder / "main-server" / "state.sqlite3")
+    ) as database:
         database.execute("UPDATE versions SET manifest = 'eyJ9.AAAA'")
         database.commit()
     with pytest.raises(Forbidden, match="manifest"):
@@ -350,7 +390,9 @@ def test_performance_before_training_is_refused(doorbell: Device) -> None:
         participation.performance(doorbell, "package")
 
 
-def test_performance_measures_local_and_global_model_on_the_test_split(federation: Any, doorbell: Device) -> None:
+def test_performance_measures_local_and_global_model_on_the_test_split(
+    federation: Any, doorbell: Device
+) -> None:
     participation.train(doorbell, "package")
     done = participation.performance(doorbell, "package")
     job, training = doorbell.trainer.jobs[-1], doorbell.store.newest_training("package")
@@ -393,7 +435,9 @@ def test_update_made_under_the_old_name_is_not_taken_until_it_is_trained_for_aga
         send(doorbell)
     participation.train(doorbell, "package")
     send(doorbell)
-    assert [update.device for update in federation.aggregator.store.updates("package", 1)] == ["porch"]
+    assert [update.device for update in federation.aggregator.store.updates("package", 1)] == [
+        "porch"
+    ]
 
 
 # --- over HTTP

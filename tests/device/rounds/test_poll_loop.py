@@ -1,4 +1,6 @@
-"""A device that calls: what it says, when it calls again, and that it survives hours without anybody answering."""
+"""A device that calls: what it says, when it calls again, and that it survives hours without
+anybody answering.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ Answer = dict[str, Any] | Exception | Callable[[], dict[str, Any]]
 
 
 class World:
-    """A main server that answers what it is told to, and a clock that only moves when somebody waits."""
+    """A main server that answers what it is told to, and a clock that only moves when somebody
+    waits.
+    """
 
     def __init__(self, doorbell: Device, *answers: Answer) -> None:
         self.now, self.answers = 0.0, list(answers)
@@ -35,7 +39,9 @@ class World:
         self.waits_s: float | None = None
         self.is_ending = False
         self.device = replace(doorbell, poll=self)  # type: ignore[arg-type]
-        self.attendant = Attendant(self.device, self.pause, lambda: self.is_ending, lambda: self.now, random.Random(3))
+        self.attendant = Attendant(
+            self.device, self.pause, lambda: self.is_ending, lambda: self.now, random.Random(3)
+        )
 
     def post_json(self, url: str, message: dict[str, Any], to: Any) -> Reply:
         assert (url, to.name) == ("http://main/work", "main-server")
@@ -69,8 +75,12 @@ def gone() -> PeerUnreachable:
 # --- calling
 
 
-@pytest.mark.parametrize("waits_s", [None, 0.0, 3.0], ids=["waits as asked", "answers at once", "is impatient"])
-def test_idle_device_calls_at_most_once_in_25_seconds(doorbell: Device, waits_s: float | None) -> None:
+@pytest.mark.parametrize(
+    "waits_s", [None, 0.0, 3.0], ids=["waits as asked", "answers at once", "is impatient"]
+)
+def test_idle_device_calls_at_most_once_in_25_seconds(
+    doorbell: Device, waits_s: float | None
+) -> None:
     world = World(doorbell)
     world.waits_s = waits_s
     world.go(50)
@@ -113,19 +123,25 @@ def test_pauses_have_full_jitter_below_a_limit_that_doubles() -> None:
     for seed in range(400):
         back_off = BackOff(random.Random(seed))
         drawn.append([back_off.next() for _ in range(9)])
-    for limit, pauses in zip([1, 2, 4, 8, 16, 32, 60, 60, 60], zip(*drawn, strict=True), strict=True):
+    for limit, pauses in zip(
+        [1, 2, 4, 8, 16, 32, 60, 60, 60], zip(*drawn, strict=True), strict=True
+    ):
         assert 0 <= min(pauses) < 0.05 * limit
         assert 0.95 * limit < max(pauses) <= limit
         assert sum(pauses) / 400 == pytest.approx(limit / 2, rel=0.1)
 
 
-def test_reason_is_logged_once_until_it_changes(doorbell: Device, caplog: pytest.LogCaptureFixture) -> None:
+def test_reason_is_logged_once_until_it_changes(
+    doorbell: Device, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("WARNING")
     revoked, unsigned = Forbidden("device-1 was revoked: stolen."), InvalidMessage("No.")
     world = World(doorbell, gone(), gone(), revoked, revoked, revoked, unsigned, NotFound("x"))
     world.go(7)
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 4
-    assert "waits for work in vain" in caplog.messages[1] and "revoked: stolen" in caplog.messages[1]
+    assert (
+        "waits for work in vain" in caplog.messages[1] and "revoked: stolen" in caplog.messages[1]
+    )
 
 
 def test_device_that_cannot_join_says_so_once_and_goes_on_trying(
@@ -156,15 +172,26 @@ def test_round_that_is_asked_for_goes_by_its_id_at_every_service(
 @pytest.mark.parametrize(
     "answer",
     [
-        {"tasks": None}, {"tasks": ["train"]}, {"tasks": [], "again_s": -1}, {"tasks": [], "again_s": None},
-        task("train", round=0), task("train", round="1"), task("train"), task("install", version="x"), task("install"),
-        {"tasks": [{"do": "train", "detector": "No Name", "round": 1}]}, {"tasks": [], "name": "No Name"},
+        {"tasks": None},
+        {"tasks": ["train"]},
+        {"tasks": [], "again_s": -1},
+        {"tasks": [], "again_s": None},
+        task("train", round=0),
+        task("train", round="1"),
+        task("train"),
+        task("install", version="x"),
+        task("install"),
+        {"tasks": [{"do": "train", "detector": "No Name", "round": 1}]},
+        {"tasks": [], "name": "No Name"},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_answer_that_is_none_is_refused(doorbell: Device, answer: dict[str, Any]) -> None:
     with pytest.raises(InvalidMessage):
-        call(World(doorbell, {"tasks": []} | answer if answer["tasks"] is None else answer).device, 1.0)
+        call(
+            World(doorbell, {"tasks": []} | answer if answer["tasks"] is None else answer).device,
+            1.0,
+        )
 
 
 def test_task_of_a_newer_main_server_is_left_alone(doorbell: Device) -> None:
@@ -176,7 +203,14 @@ def test_task_of_a_newer_main_server_is_left_alone(doorbell: Device) -> None:
 def test_what_it_says_is_what_it_has(federation: Any, doorbell: Device, add_pictures: Any) -> None:
     world = World(doorbell)
     world.go()
-    nothing = {"trained_round": None, "sent_round": None, "held": None, "score": None, "setback": None, "refused": None}
+    nothing = {
+        "trained_round": None,
+        "sent_round": None,
+        "held": None,
+        "score": None,
+        "setback": None,
+        "refused": None,
+    }
     assert world.calls[0][1]["address"] == "http://device-1"
     assert world.calls[0][1]["detectors"] == {"package": nothing}
     add_pictures(doorbell, "valid")
@@ -194,7 +228,9 @@ def test_what_it_says_is_what_it_has(federation: Any, doorbell: Device, add_pict
     assert (said["sent_round"], said["setback"]) == (1, None)
 
 
-def test_real_main_server_takes_what_it_says(federation: Any, doorbell: Device, add_pictures: Any) -> None:
+def test_real_main_server_takes_what_it_says(
+    federation: Any, doorbell: Device, add_pictures: Any
+) -> None:
     add_pictures(doorbell, "valid")
     assert call(doorbell, 0.0).tasks == ()
     participation.train(doorbell, "package")
@@ -207,7 +243,9 @@ def test_real_main_server_takes_what_it_says(federation: Any, doorbell: Device, 
 # --- tasks
 
 
-def test_asked_to_train_it_trains_and_sends_and_asks_again_at_once(federation: Any, doorbell: Device) -> None:
+def test_asked_to_train_it_trains_and_sends_and_asks_again_at_once(
+    federation: Any, doorbell: Device
+) -> None:
     world = World(doorbell, task("train", round=1))
     world.go(2)
     assert world.pauses[0] == 0.0
@@ -231,7 +269,9 @@ def test_restart_in_the_middle_sends_what_is_trained_and_does_not_train_again(
     assert again.store.sent_round("package") == 1
 
 
-def test_killed_after_the_training_it_sends_just_that(federation: Any, doorbell: Device, make_device: Any) -> None:
+def test_killed_after_the_training_it_sends_just_that(
+    federation: Any, doorbell: Device, make_device: Any
+) -> None:
     participation.train(doorbell, "package")
     again = make_device(federation)
     world = World(again, task("train", round=1), task("train", round=1))
@@ -289,9 +329,13 @@ def test_update_after_the_freeze_is_a_setback_for_its_round(
 
 
 @pytest.mark.parametrize(
-    "error", [participation.OutOfOrder("x"), NotFound("y"), InvalidMessage("z"), RuntimeError("a mistake")], ids=repr
+    "error",
+    [participation.OutOfOrder("x"), NotFound("y"), InvalidMessage("z"), RuntimeError("a mistake")],
+    ids=repr,
 )
-def test_training_that_fails_is_a_setback_and_the_next_round_is_another_try(doorbell: Device, error: Exception) -> None:
+def test_training_that_fails_is_a_setback_and_the_next_round_is_another_try(
+    doorbell: Device, error: Exception
+) -> None:
     doorbell.trainer.errors["train"] = [error]  # type: ignore[attr-defined]
     world = World(doorbell, task("train", round=1), task("train", round=1))
     world.go()
@@ -322,7 +366,9 @@ def test_what_goes_wrong_while_the_device_is_stopped_is_no_setback(doorbell: Dev
     assert doorbell.trainer.errors["train"] == []  # type: ignore[attr-defined]
 
 
-def test_while_the_owner_trains_it_waits_and_tries_again_without_a_setback(doorbell: Device) -> None:
+def test_while_the_owner_trains_it_waits_and_tries_again_without_a_setback(
+    doorbell: Device,
+) -> None:
     doorbell.trainer.errors["train"] = [Busy("This device is busy.")] * 2  # type: ignore[attr-defined]
     world = World(doorbell, *(task("train", round=1) for _ in range(3)))
     doorbell.trainer.progress = {"do": "train", "detector": "package"}  # type: ignore[misc]
@@ -336,7 +382,9 @@ def test_while_the_owner_trains_it_waits_and_tries_again_without_a_setback(doorb
     assert doorbell.store.sent_round("package") == 1
 
 
-def test_asked_to_install_it_fetches_and_asks_the_model(federation: Any, doorbell: Device, add_pictures: Any) -> None:
+def test_asked_to_install_it_fetches_and_asks_the_model(
+    federation: Any, doorbell: Device, add_pictures: Any
+) -> None:
     add_pictures(doorbell, "valid")
     version = federation.announce("device-1").base_version
     world = World(doorbell, task("install", version=version), task("install", version=version))
@@ -344,7 +392,9 @@ def test_asked_to_install_it_fetches_and_asks_the_model(federation: Any, doorbel
     assert doorbell.store.held("package").version == version
     assert [job["do"] for job in doorbell.trainer.jobs] == ["score"]
     assert world.calls[1][1]["detectors"]["package"]["score"]["version"] == version
-    assert len([where for where, _ in federation.network.log if where.startswith("main/model/")]) == 1
+    assert (
+        len([where for where, _ in federation.network.log if where.startswith("main/model/")]) == 1
+    )
 
 
 def test_version_that_did_not_answer_is_reported_and_not_asked_again(
@@ -393,17 +443,26 @@ def test_thread_ends_when_it_is_told_to(doorbell: Device) -> None:
 
 @pytest.mark.parametrize(
     ("variables", "works"),
-    [({}, ["waiting for work"]), ({"DOORBELL_WAIT_FOR_WORK": "no"}, []),
-     ({"DOORBELL_TRAIN_AT": "03:30"}, ["schedule", "waiting for work"]),
-     ({"DOORBELL_WAIT_FOR_WORK": "no", "DOORBELL_TRAIN_AFTER_NEW": "5"}, ["schedule"])],
+    [
+        ({}, ["waiting for work"]),
+        ({"DOORBELL_WAIT_FOR_WORK": "no"}, []),
+        ({"DOORBELL_TRAIN_AT": "03:30"}, ["schedule", "waiting for work"]),
+        ({"DOORBELL_WAIT_FOR_WORK": "no", "DOORBELL_TRAIN_AFTER_NEW": "5"}, ["schedule"]),
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_settings_say_what_a_device_does_by_itself(
     federation: Any, make_device: Any, variables: dict[str, str], works: list[str]
 ) -> None:
     make_device(federation, **variables)
     app = federation.network.apps["device-1"]
-    assert sorted(set(app.extensions["doorbell-background"]) - {"open pages", "old events", "what rings need"}) == works
+    assert (
+        sorted(
+            set(app.extensions["doorbell-background"])
+            - {"open pages", "old events", "what rings need"}
+        )
+        == works
+    )
 
 
 def test_app_alone_calls_nobody_and_a_served_one_does(federation: Any, make_device: Any) -> None:

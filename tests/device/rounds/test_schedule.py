@@ -1,4 +1,6 @@
-"""A device that trains and sends by itself: daily, or on so many new pictures; through restarts and wrong clocks."""
+"""A device that trains and sends by itself: daily, or on so many new pictures; through restarts and
+wrong clocks.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +85,9 @@ def test_time_that_passed_while_the_device_was_off_is_not_made_up_for(days: Any)
     assert life.trainings == ["11 03:30"]
 
 
-def test_clock_that_jumps_over_the_time_or_a_machine_that_slept_over_it_makes_up_for_nothing(days: Any) -> None:
+def test_clock_that_jumps_over_the_time_or_a_machine_that_slept_over_it_makes_up_for_nothing(
+    days: Any,
+) -> None:
     life = days("2026-05-09 22:00", DOORBELL_TRAIN_AT="03:30")
     life.pass_time(0.1)
     life.set_clock("2026-05-10 09:00")
@@ -239,7 +243,9 @@ def test_events_that_the_owner_labels_make_it_train(federation: Any, days: Any) 
     client = federation.network.apps[life.device.settings.name].test_client()
 
     def ask(path: str, **more: Any) -> Any:
-        answer = client.post(path, headers={"Host": "localhost", "Accept": "application/json"}, **more)
+        answer = client.post(
+            path, headers={"Host": "localhost", "Accept": "application/json"}, **more
+        )
         assert answer.status_code == 200, answer.text
         return answer.json
 
@@ -268,9 +274,15 @@ def test_events_that_the_owner_labels_make_it_train(federation: Any, days: Any) 
     assert [job["do"] for job in life.device.trainer.jobs] == ["train"]
 
 
-def test_training_goes_by_one_id_at_every_service(days: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_goes_by_one_id_at_every_service(
+    days: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     life = days("2026-05-10 03:28", DOORBELL_TRAIN_AT="03:30")
     life.pass_time(0.1)
-    lines = [line for line in capsys.readouterr().err.splitlines() if "Trained for" in line or "/cmodel 200" in line]
+    lines = [
+        line
+        for line in capsys.readouterr().err.splitlines()
+        if "Trained for" in line or "/cmodel 200" in line
+    ]
     names = {line.partition("[")[2].partition("]")[0] for line in lines}
     assert len(lines) == 2 and len(names) == 1 and "-" not in names

@@ -26,13 +26,17 @@ def events(tmp_path: Path) -> EventStore:
 
 @pytest.fixture
 def add(events: EventStore) -> Callable[..., Event]:
-    def one(at: float = NOW, picture: bytes = b"a picture", answers: dict[str, Answer] = ANSWERS) -> Event:
+    def one(
+        at: float = NOW, picture: bytes = b"a picture", answers: dict[str, Answer] = ANSWERS
+    ) -> Event:
         return events.add(at, "button", picture, answers)
 
     return one
 
 
-def test_event_is_there_again_after_a_restart(events: EventStore, add: Callable[..., Event], tmp_path: Path) -> None:
+def test_event_is_there_again_after_a_restart(
+    events: EventStore, add: Callable[..., Event], tmp_path: Path
+) -> None:
     event = add()
     again = EventStore(Store(tmp_path).database, tmp_path / "events")
     assert again.event(event.id) == event and again.picture(event) == b"a picture"
@@ -49,13 +53,17 @@ def test_numbers_grow_and_none_is_used_twice(events: EventStore, add: Callable[.
     assert first.id < second.id < add().id
 
 
-def test_events_come_newest_first_and_a_page_at_a_time(events: EventStore, add: Callable[..., Event]) -> None:
+def test_events_come_newest_first_and_a_page_at_a_time(
+    events: EventStore, add: Callable[..., Event]
+) -> None:
     numbers = [add().id for _ in range(5)]
     assert [event.id for event in events.events(2)] == numbers[:2:-1]
     assert [event.id for event in events.events(9, before=numbers[2])] == numbers[1::-1]
 
 
-def test_filter_goes_by_the_owners_word_and_else_by_the_verdict(events: EventStore, add: Callable[..., Event]) -> None:
+def test_filter_goes_by_the_owners_word_and_else_by_the_verdict(
+    events: EventStore, add: Callable[..., Event]
+) -> None:
     seen, other = add(), add(answers={})
     assert events.events(9, "face") == (seen,) and events.events(9, "animal") == ()
     events.label(other.id, {"animal": True, "face": False})
@@ -68,16 +76,24 @@ def test_filter_goes_by_the_owners_word_and_else_by_the_verdict(events: EventSto
     assert [event.id for event in events.events(9, "face", labelled=False)] == [seen.id]
 
 
-def test_deleted_event_leaves_nothing(events: EventStore, add: Callable[..., Event], tmp_path: Path) -> None:
+def test_deleted_event_leaves_nothing(
+    events: EventStore, add: Callable[..., Event], tmp_path: Path
+) -> None:
     event, another = add(), add()
     events.delete(event)
     events.delete(event, another)
-    assert events.event(event.id) is None and events.size() == (0, 0) and list((tmp_path / "events").iterdir()) == []
+    assert (
+        events.event(event.id) is None
+        and events.size() == (0, 0)
+        and list((tmp_path / "events").iterdir()) == []
+    )
     with pytest.raises(NotFound):
         events.picture(event)
 
 
-def test_old_events_and_those_beyond_the_limit_are_outdated(events: EventStore, add: Callable[..., Event]) -> None:
+def test_old_events_and_those_beyond_the_limit_are_outdated(
+    events: EventStore, add: Callable[..., Event]
+) -> None:
     old = add(NOW - 100)
     kept = [add(NOW - age, b"x" * 10) for age in (50, 40, 30)]
     assert events.outdated(NOW, 99.0, 10**9) == (old,)
@@ -86,7 +102,9 @@ def test_old_events_and_those_beyond_the_limit_are_outdated(events: EventStore, 
     assert events.outdated(NOW, 1000.0, 0) == (old, *kept)
 
 
-def test_no_more_go_than_have_to_where_the_clock_was_put_back(events: EventStore, add: Callable[..., Event]) -> None:
+def test_no_more_go_than_have_to_where_the_clock_was_put_back(
+    events: EventStore, add: Callable[..., Event]
+) -> None:
     kept = [add(NOW - age, b"x" * 10) for age in (50, 40, 30)]
     old = add(NOW - 100, b"x" * 10)
     assert events.outdated(NOW, 99.0, 30) == (old,)
@@ -109,7 +127,9 @@ def test_copy_that_was_left_of_a_deleted_row_is_swept(
     events: EventStore, add: Callable[..., Event], tmp_path: Path
 ) -> None:
     def told() -> bool:
-        return any(event.picture.encode() in path.read_bytes() for path in tmp_path.glob("state.sqlite3*"))
+        return any(
+            event.picture.encode() in path.read_bytes() for path in tmp_path.glob("state.sqlite3*")
+        )
 
     for after_a_restart in (True, False):
         event = add()
@@ -126,13 +146,20 @@ def test_copy_that_was_left_of_a_deleted_row_is_swept(
 def test_picture_stays_in_its_split_and_the_shares_are_as_stated(add: Callable[..., Event]) -> None:
     event = add(picture=b"one")
     assert event.split == add(picture=b"one").split
-    splits = [Event(1, 0, "button", "", sha256(bytes([a, b])).hexdigest(), 1, {}, None).split
-              for a in range(50) for b in range(40)]  # fmt: skip
+    splits = [
+        Event(1, 0, "button", "", sha256(bytes([a, b])).hexdigest(), 1, {}, None).split
+        for a in range(50)
+        for b in range(40)
+    ]
     shares = [splits.count(split) / len(splits) for split in ("train", "valid", "test")]
-    assert all(abs(share - wanted) < 0.03 for share, wanted in zip(shares, (0.7, 0.15, 0.15), strict=True))
+    assert all(
+        abs(share - wanted) < 0.03 for share, wanted in zip(shares, (0.7, 0.15, 0.15), strict=True)
+    )
 
 
-def test_fingerprint_changes_with_what_the_page_shows(events: EventStore, add: Callable[..., Event]) -> None:
+def test_fingerprint_changes_with_what_the_page_shows(
+    events: EventStore, add: Callable[..., Event]
+) -> None:
     seen = {events.fingerprint()}
     event = add()
     seen.add(events.fingerprint())

@@ -42,7 +42,8 @@ def cache(model, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("machine")
     (folder / f"{BODY_VERSION}.tflite").write_bytes(
         backbone.to_litert(
-            lambda pixels: model(pixels, training=False), ((1, INPUT_PX, INPUT_PX, 3), "float32", "pixels")
+            lambda pixels: model(pixels, training=False),
+            ((1, INPUT_PX, INPUT_PX, 3), "float32", "pixels"),
         )
     )
     return folder
@@ -56,17 +57,26 @@ def embedder(cache) -> Embedder:
 def pictures(count: int) -> NDArray[np.uint8]:
     """Smooth random scenes, more like photos than noise is."""
     coarse = np.random.default_rng(5).integers(0, 256, (count, 9, 9, 3), dtype=np.uint8)
-    return np.array([cv2.resize(picture, (INPUT_PX, INPUT_PX), interpolation=cv2.INTER_CUBIC) for picture in coarse])
+    return np.array(
+        [
+            cv2.resize(picture, (INPUT_PX, INPUT_PX), interpolation=cv2.INTER_CUBIC)
+            for picture in coarse
+        ]
+    )
 
 
 def photos(detector: str, split: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     files = sorted((PHOTOS / detector).glob(f"client_*/{split}/*/*.jpg"))
     bgr = [cv2.resize(cv2.imread(str(file)), (INPUT_PX, INPUT_PX)) for file in files]
-    return np.array(bgr)[..., ::-1], np.array([file.parent.name == detector for file in files], np.uint8)
+    return np.array(bgr)[..., ::-1], np.array(
+        [file.parent.name == detector for file in files], np.uint8
+    )
 
 
 def normalised(x: NDArray[np.float32], tensors: Tensors, norm: str) -> NDArray[np.float32]:
-    gamma, beta, mean, variance = (tensors[f"{norm}.{n}"] for n in ("weight", "bias", "running_mean", "running_var"))
+    gamma, beta, mean, variance = (
+        tensors[f"{norm}.{n}"] for n in ("weight", "bias", "running_mean", "running_var")
+    )
     return np.clip(gamma * (x - mean) / np.sqrt(variance + 1e-3) + beta, 0, 6)
 
 
@@ -81,7 +91,9 @@ def test_stem_scales_pads_at_the_far_edges_convolves_and_normalises(model, tenso
     image = pictures(1)
     padded = np.pad((image[0] - 127.0) / 128, ((0, 1), (0, 1), (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(0, 1))[::2, ::2]
-    expected = normalised(np.einsum("hwcij,ocij->hwo", windows, tensors["_conv_stem.weight"]), tensors, "_bn0")
+    expected = normalised(
+        np.einsum("hwcij,ocij->hwo", windows, tensors["_conv_stem.weight"]), tensors, "_bn0"
+    )
     np.testing.assert_allclose(inner(model, "conv_stem", image)[1][0], expected, atol=1e-3)
 
 
@@ -104,9 +116,13 @@ def test_pooled_features_are_the_mean_of_the_last_convolution(model, tensors) ->
 
 def test_every_convolution_of_the_checkpoint_is_used(model, tensors) -> None:
     convolutions = {name for name in tensors if "conv" in name}
-    kernels = [weight for layer in model.layers for weight in layer.weights if "kernel" in weight.name]
+    kernels = [
+        weight for layer in model.layers for weight in layer.weights if "kernel" in weight.name
+    ]
     assert len(kernels) == len(convolutions) == 49
-    assert sum(np.prod(kernel.shape) for kernel in kernels) == sum(tensors[name].size for name in convolutions)
+    assert sum(np.prod(kernel.shape) for kernel in kernels) == sum(
+        tensors[name].size for name in convolutions
+    )
 
 
 def test_blocks_of_equal_width_are_residual(model) -> None:
@@ -131,7 +147,9 @@ def test_finding_the_export_takes_no_tensorflow(cache) -> None:
         "from device.vision.embedding import Embedder; Embedder(ensure_exported(Path(sys.argv[1])));"
         "print(sorted({'tensorflow', 'keras'} & sys.modules.keys()))"
     )
-    run = subprocess.run([sys.executable, "-c", program, cache], capture_output=True, text=True, check=True, cwd=ROOT)
+    run = subprocess.run(
+        [sys.executable, "-c", program, cache], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert run.stdout.strip() == "[]"
 
 
@@ -153,7 +171,10 @@ def exports(monkeypatch) -> list[float]:
 
 def test_devices_that_start_together_export_once(exports, tmp_path) -> None:
     cache, found = tmp_path / "not" / "there", []
-    threads = [threading.Thread(target=lambda: found.append(backbone.ensure_exported(cache))) for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda: found.append(backbone.ensure_exported(cache)))
+        for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -167,7 +188,9 @@ def test_second_start_does_not_export_again(exports, tmp_path) -> None:
     assert len(exports) == 1
 
 
-def test_failed_export_leaves_nothing_that_a_reader_would_find(exports, monkeypatch, tmp_path) -> None:
+def test_failed_export_leaves_nothing_that_a_reader_would_find(
+    exports, monkeypatch, tmp_path
+) -> None:
     monkeypatch.setattr(backbone, "build_body", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         backbone.ensure_exported(tmp_path)
@@ -176,7 +199,9 @@ def test_failed_export_leaves_nothing_that_a_reader_would_find(exports, monkeypa
     assert backbone.ensure_exported(tmp_path).read_bytes() == b"body"
 
 
-def test_uniform_is_recognised_on_the_portrait_that_comes_with_matplotlib(embedder, tensors) -> None:
+def test_uniform_is_recognised_on_the_portrait_that_comes_with_matplotlib(
+    embedder, tensors
+) -> None:
     with get_sample_data("grace_hopper.jpg") as file:
         portrait = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR_RGB)
     square = cv2.resize(portrait[:512], (INPUT_PX, INPUT_PX), interpolation=cv2.INTER_AREA)
@@ -195,7 +220,10 @@ def test_checkpoint_tells_animals_from_the_rest_without_any_training(embedder, t
 @pytest.mark.photos
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason="the photos are not there")
 def test_features_separate_vehicles_linearly(embedder) -> None:
-    (train, train_labels), (test, test_labels) = photos("vehicle", "train"), photos("vehicle", "test")
+    (train, train_labels), (test, test_labels) = (
+        photos("vehicle", "train"),
+        photos("vehicle", "test"),
+    )
     probe = LogisticRegression(max_iter=2000).fit(embedder.embed(train), train_labels)
     assert embedder.embed(test).shape == (len(test), FEATURES)
     assert probe.score(embedder.embed(test), test_labels) >= 0.96

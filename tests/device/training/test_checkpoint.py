@@ -68,17 +68,25 @@ def pickled(value: object) -> bytes:
 FLOATS = Named("torch", "FloatStorage")
 
 
-def tensor(offset: object = 0, shape: object = (2, 3), strides: object = (3, 1), count: object = 6) -> Call:
+def tensor(
+    offset: object = 0, shape: object = (2, 3), strides: object = (3, 1), count: object = 6
+) -> Call:
     storage = Stored("storage", FLOATS, "7", "cpu", count, None)
     return Call("torch._utils", "_rebuild_tensor_v2", storage, offset, shape, strides, False, {})
 
 
 def container(
-    state: object, *, keys: Any = ("7",), storages: bytes | None = None, magic: int = checkpoint.MAGIC
+    state: object,
+    *,
+    keys: Any = ("7",),
+    storages: bytes | None = None,
+    magic: int = checkpoint.MAGIC,
 ) -> bytes:
     if storages is None:
         storages = (6).to_bytes(8, "little") + np.arange(6, dtype="<f4").tobytes()
-    head = b"".join(map(pickled, (magic, checkpoint.PROTOCOL, {"little_endian": True}, state, list(keys))))
+    head = b"".join(
+        map(pickled, (magic, checkpoint.PROTOCOL, {"little_endian": True}, state, list(keys)))
+    )
     return head + storages
 
 
@@ -87,11 +95,18 @@ def test_tensor_is_read() -> None:
 
 
 def test_transposed_tensor_is_read_in_its_own_order() -> None:
-    assert decode(container({"w": tensor(shape=(3, 2), strides=(1, 3))}))["w"].tolist() == [[0, 3], [1, 4], [2, 5]]
+    assert decode(container({"w": tensor(shape=(3, 2), strides=(1, 3))}))["w"].tolist() == [
+        [0, 3],
+        [1, 4],
+        [2, 5],
+    ]
 
 
 def test_tensor_inside_a_larger_storage_is_read() -> None:
-    assert decode(container({"w": tensor(offset=4, shape=(2,), strides=(1,))}))["w"].tolist() == [4, 5]
+    assert decode(container({"w": tensor(offset=4, shape=(2,), strides=(1,))}))["w"].tolist() == [
+        4,
+        5,
+    ]
 
 
 def test_result_does_not_keep_the_file_in_memory() -> None:
@@ -121,10 +136,14 @@ def test_ordered_dict_is_a_state_dict() -> None:
 def test_program_in_the_pickle_is_refused_and_not_run(program, place, tmp_path) -> None:
     trace = tmp_path / "ran"
     if isinstance(program, Call):
-        filled = [arg.format(trace=str(trace)) if isinstance(arg, str) else arg for arg in program.args]
+        filled = [
+            arg.format(trace=str(trace)) if isinstance(arg, str) else arg for arg in program.args
+        ]
         program = Call(program.function.module, program.function.name, *filled)
     parts: list[object] = [checkpoint.MAGIC, checkpoint.PROTOCOL, {}, {"w": program}, []]
-    content = b"".join(map(pickled, [program, *parts] if place == 0 else [*parts[: place + 1], program]))
+    content = b"".join(
+        map(pickled, [program, *parts] if place == 0 else [*parts[: place + 1], program])
+    )
     with pytest.raises(CheckpointError, match="not a part of a tensor"):
         decode(content)
     assert not trace.exists()
@@ -202,7 +221,9 @@ def test_real_checkpoint_holds_efficientnet_lite0() -> None:
     trainable = [value for name, value in tensors.items() if name.endswith((".weight", ".bias"))]
     assert sum(value.size for value in trainable) == 4_652_008  # as published for Lite0
     assert all(np.isfinite(value).all() for value in tensors.values())
-    assert all((value >= 0).all() for name, value in tensors.items() if name.endswith("running_var"))
+    assert all(
+        (value >= 0).all() for name, value in tensors.items() if name.endswith("running_var")
+    )
 
 
 def test_real_checkpoint_is_found_without_running_its_package() -> None:
@@ -210,6 +231,8 @@ def test_real_checkpoint_is_found_without_running_its_package() -> None:
         "import sys; from device.training.checkpoint import efficientnet_lite0_path as path;"
         "print(path().exists(), 'torch' in sys.modules)"
     )
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert run.stdout.split() == ["True", "False"]
     assert efficientnet_lite0_path().stat().st_size < checkpoint.MAX_FILE_BYTES

@@ -18,7 +18,9 @@ def root(tmp_path: Path) -> Path:
             folder = tmp_path / "pictures" / "face" / "client_1" / split / name
             folder.mkdir(parents=True)
             for index in range(2):
-                cv2.imwrite(str(folder / f"{index}.png"), rng.integers(0, 255, (32, 32, 3), dtype=np.uint8))
+                cv2.imwrite(
+                    str(folder / f"{index}.png"), rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+                )
     return tmp_path / "pictures"
 
 
@@ -27,7 +29,9 @@ def pictures(tmp_path: Path) -> Pictures:
     return Pictures(tmp_path / "cache", tmp_path / "machine-cache")
 
 
-def test_test_pictures_that_are_learned_from_are_named_once_they_are_there(root: Path, pictures: Pictures) -> None:
+def test_test_pictures_that_are_learned_from_are_named_once_they_are_there(
+    root: Path, pictures: Pictures
+) -> None:
     assert pictures.repeated(root, "face", "client_1") == []
     folder = root / "face" / "client_1"
     shutil.copy(folder / "train" / "face" / "0.png", folder / "test" / "face" / "again.png")

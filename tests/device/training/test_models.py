@@ -53,7 +53,9 @@ def test_params_are_a_copy(arch: Architecture) -> None:
     model = build(arch)
     before = get_params(model, arch)
     set_params(model, arch, {name: value + 1 for name, value in before.items()})
-    assert all(np.array_equal(get_params(model, arch)[name], value + 1) for name, value in before.items())
+    assert all(
+        np.array_equal(get_params(model, arch)[name], value + 1) for name, value in before.items()
+    )
 
 
 def test_head_computes_what_numpy_computes() -> None:

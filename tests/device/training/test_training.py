@@ -1,4 +1,6 @@
-"""Local training: numpy's gradient, the same bits twice, and nothing left over from the training before."""
+"""Local training: numpy's gradient, the same bits twice, and nothing left over from the training
+before.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,9 @@ def version_0(learner: Learner) -> Params:
 
 def train(learner: Learner, count: int = 20, work: LocalWork = WORK, seed: int = 1, data: int = 0):
     params, valid = version_0(learner), examples_for(learner, 10, 7)
-    return learner.train(params, examples_for(learner, count, data), valid, work, seed, lambda _: None)
+    return learner.train(
+        params, examples_for(learner, count, data), valid, work, seed, lambda _: None
+    )
 
 
 def same(one: Params, other: Params) -> bool:
@@ -113,7 +117,9 @@ def test_fresh_learner_gives_the_same_bits_as_a_used_one(learner) -> None:
 
 
 @EACH
-@pytest.mark.parametrize("change", [{"seed": 2}, {"data": 1}, {"work": LocalWork(2, 4, 0.01)}], ids=str)
+@pytest.mark.parametrize(
+    "change", [{"seed": 2}, {"data": 1}, {"work": LocalWork(2, 4, 0.01)}], ids=str
+)
 def test_seed_pictures_and_work_each_matter(learner, change) -> None:
     assert not same(train(learner)[0], train(learner, **change)[0])
 
@@ -121,7 +127,9 @@ def test_seed_pictures_and_work_each_matter(learner, change) -> None:
 @EACH
 def test_params_given_are_left_as_they_are(learner) -> None:
     params = version_0(learner)
-    learner.train(params, examples_for(learner, 8), examples_for(learner, 4), WORK, 0, lambda _: None)
+    learner.train(
+        params, examples_for(learner, 8), examples_for(learner, 4), WORK, 0, lambda _: None
+    )
     assert same(params, version_0(learner))
 
 
@@ -130,7 +138,10 @@ def test_other_numbers_of_pictures_do_not_trace_again(learner) -> None:
     for count in (3, 8, 13):
         train(learner, count)
         learner.scores(version_0(learner), examples_for(learner, count + 70).inputs)
-    traced = [f.experimental_get_tracing_count() for f in (learner._step, learner._measure, learner._logits)]
+    traced = [
+        f.experimental_get_tracing_count()
+        for f in (learner._step, learner._measure, learner._logits)
+    ]
     assert traced == [1, 1, 1]
 
 
@@ -187,7 +198,9 @@ def test_no_picture_has_no_score(head) -> None:
 def test_loss_that_is_no_number_is_a_failed_training(head, value) -> None:
     data = features(8)
     data.inputs[3, 5] = value
-    with pytest.raises(TrainingFailed, match=r"diverged in epoch 1.*kept.*learning rate below 0\.01"):
+    with pytest.raises(
+        TrainingFailed, match=r"diverged in epoch 1.*kept.*learning rate below 0\.01"
+    ):
         head.train(version_0(head), data, features(4), WORK, 0, lambda _: None)
 
 
@@ -209,10 +222,14 @@ def test_training_after_a_failed_one_is_as_if_it_had_not_been(head) -> None:
     assert same(before, train(head)[0])
 
 
-@pytest.mark.parametrize(("train_count", "valid_count", "split"), [(0, 4, "training"), (4, 0, "validation")])
+@pytest.mark.parametrize(
+    ("train_count", "valid_count", "split"), [(0, 4, "training"), (4, 0, "validation")]
+)
 def test_empty_split_is_named(head, train_count, valid_count, split) -> None:
     with pytest.raises(TrainingFailed, match=f"no {split} pictures"):
-        head.train(version_0(head), features(train_count), features(valid_count), WORK, 0, lambda _: None)
+        head.train(
+            version_0(head), features(train_count), features(valid_count), WORK, 0, lambda _: None
+        )
 
 
 def test_memory_does_not_grow_with_trainings(head) -> None:

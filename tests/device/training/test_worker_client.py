@@ -1,4 +1,6 @@
-"""The trainer with real child processes: a small script that speaks the training child's language, and the child."""
+"""The trainer with real child processes: a small script that speaks the training child's language,
+and the child.
+"""
 
 from __future__ import annotations
 
@@ -117,22 +119,37 @@ def test_child_is_started_at_the_first_job_and_stays(trainer: Trainer) -> None:
     assert first["pid"] == second["pid"] == trainer.pid != os.getpid()
 
 
-def test_progress_is_visible_while_the_job_runs_and_gone_after(trainer: Trainer, tmp_path: Path) -> None:
+def test_progress_is_visible_while_the_job_runs_and_gone_after(
+    trainer: Trainer, tmp_path: Path
+) -> None:
     assert trainer.progress is None
     thread, outcome = in_background(lambda: trainer.run(JOB | {"wait_for": str(tmp_path / "go")}))
     until(lambda: "epoch" in (trainer.progress or {}))
-    assert trainer.progress == JOB | {"epoch": 2, "epochs": 3, "batch": 4, "batches": 5, "loss": 0.5}
+    assert trainer.progress == JOB | {
+        "epoch": 2,
+        "epochs": 3,
+        "batch": 4,
+        "batches": 5,
+        "loss": 0.5,
+    }
     assert describe(trainer.progress) == "training package, epoch 2 of 3, batch 4 of 5"
     (tmp_path / "go").touch()
     thread.join()
     assert outcome[0]["echo"] is None
     assert trainer.progress is None
     assert describe(None) == "idle"
-    assert describe({"do": "score", "detector": "package"}) == "measuring package, reading the pictures"
+    assert (
+        describe({"do": "score", "detector": "package"})
+        == "measuring package, reading the pictures"
+    )
 
 
-def test_second_job_while_busy_is_out_of_order_and_the_first_goes_on(trainer: Trainer, tmp_path: Path) -> None:
-    thread, outcome = in_background(lambda: trainer.run(JOB | {"wait_for": str(tmp_path / "go"), "echo": "first"}))
+def test_second_job_while_busy_is_out_of_order_and_the_first_goes_on(
+    trainer: Trainer, tmp_path: Path
+) -> None:
+    thread, outcome = in_background(
+        lambda: trainer.run(JOB | {"wait_for": str(tmp_path / "go"), "echo": "first"})
+    )
     until(lambda: "epoch" in (trainer.progress or {}))
     begun = time.monotonic()
     with pytest.raises(Busy, match="busy: training package, epoch 2 of 3") as busy:
@@ -178,7 +195,9 @@ def test_child_that_does_not_listen_is_killed_and_that_is_no_failure(
     trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainer_module, "_CANCEL_S", 0.2)
-    thread, outcome = in_background(lambda: trainer.run(JOB | {"wait_for": str(tmp_path / "never")}))
+    thread, outcome = in_background(
+        lambda: trainer.run(JOB | {"wait_for": str(tmp_path / "never")})
+    )
     until(lambda: "epoch" in (trainer.progress or {}))
     killed = trainer.pid
     trainer.cancel()
@@ -194,11 +213,21 @@ def test_device_without_tensorflow_says_so(tmp_path: Path) -> None:
     for name in ("package", "not_package"):
         (folder / name).mkdir(parents=True)
         cv2.imwrite(str(folder / name / "1.png"), np.zeros((8, 8, 3), np.uint8))
-    model = Model("package", 1, "0" * 64, PORCH_CNN.name, PORCH_CNN.initial(np.random.default_rng(0)))
+    model = Model(
+        "package", 1, "0" * 64, PORCH_CNN.name, PORCH_CNN.initial(np.random.default_rng(0))
+    )
     (tmp_path / "model").write_bytes(model.to_bytes())
-    job = {"do": "score", "detector": "package", "data": str(tmp_path), "cache": str(tmp_path / "cache"),
-           "machine_cache": str(tmp_path / "cache"), "clients": ["client_1"], "split": "valid", "brief": True,
-           "models": {"candidate": str(tmp_path / "model")}}  # fmt: skip
+    job = {
+        "do": "score",
+        "detector": "package",
+        "data": str(tmp_path),
+        "cache": str(tmp_path / "cache"),
+        "machine_cache": str(tmp_path / "cache"),
+        "clients": ["client_1"],
+        "split": "valid",
+        "brief": True,
+        "models": {"candidate": str(tmp_path / "model")},
+    }
     trainer = Trainer(command=(sys.executable, "-c", program))
     try:
         with pytest.raises(CannotTrain, match="TensorFlow is not installed here"):
@@ -215,7 +244,14 @@ def test_there_is_nothing_to_cancel_on_an_idle_device(trainer: Trainer) -> None:
 
 
 def test_progress_in_words_and_as_a_share() -> None:
-    progress = JOB | {"epoch": 2, "epochs": 4, "batch": 5, "batches": 10, "loss": 0.25, "accuracy": 0.875}
+    progress = JOB | {
+        "epoch": 2,
+        "epochs": 4,
+        "batch": 5,
+        "batches": 10,
+        "loss": 0.25,
+        "accuracy": 0.875,
+    }
     assert progress_of(progress | {"seconds_left": 3.2}) == {
         "words": "training package, epoch 2 of 4, batch 5 of 10: loss 0.250, accuracy 87.5%, about 4 s left",
         "value": 0.375,
@@ -224,8 +260,12 @@ def test_progress_in_words_and_as_a_share() -> None:
     assert progress_of(None) is None
 
 
-def test_child_killed_in_the_middle_fails_the_job_and_the_next_works(trainer: Trainer, tmp_path: Path) -> None:
-    thread, outcome = in_background(lambda: trainer.run(JOB | {"wait_for": str(tmp_path / "never")}))
+def test_child_killed_in_the_middle_fails_the_job_and_the_next_works(
+    trainer: Trainer, tmp_path: Path
+) -> None:
+    thread, outcome = in_background(
+        lambda: trainer.run(JOB | {"wait_for": str(tmp_path / "never")})
+    )
     until(lambda: "epoch" in (trainer.progress or {}))
     killed = trainer.pid
     os.kill(killed, signal.SIGKILL)
@@ -266,7 +306,9 @@ def test_child_found_dead_only_when_written_to_is_replaced_silently(trainer: Tra
     assert second["pid"] != first
 
 
-def test_child_above_its_size_is_replaced_after_its_job(make_trainer: Callable[..., Trainer]) -> None:
+def test_child_above_its_size_is_replaced_after_its_job(
+    make_trainer: Callable[..., Trainer],
+) -> None:
     trainer = make_trainer(max_mb=100)
     kept = trainer.run(JOB | {"resident_mb": 100})["pid"]
     large = trainer.run(JOB | {"resident_mb": 100.1, "echo": "done"})
@@ -278,7 +320,11 @@ def test_child_above_its_size_is_replaced_after_its_job(make_trainer: Callable[.
 
 @pytest.mark.parametrize(
     ("slug", "kind"),
-    [("dataset", DatasetError), ("training-failed", TrainingFailed), ("invalid-message", TrainingFailed)],
+    [
+        ("dataset", DatasetError),
+        ("training-failed", TrainingFailed),
+        ("invalid-message", TrainingFailed),
+    ],
 )
 def test_errors_of_the_child_become_the_right_type_and_it_stays(
     trainer: Trainer, slug: str, kind: type[Exception]
@@ -354,14 +400,24 @@ def test_real_child_chooses_the_threshold_by_the_validation_pictures_for_the_sha
 
     def threshold(split: str, false_alarms: float) -> float:
         labels = np.array([label for label, _ in shown[split]], np.uint8)
-        scores = np.array([seer.answer(picture)["package"].score for _, picture in shown[split]], np.float32)
+        scores = np.array(
+            [seer.answer(picture)["package"].score for _, picture in shown[split]], np.float32
+        )
         found = threshold_for(labels, scores, false_alarms)
         assert found is not None
         return found
 
     assert chosen == pytest.approx(threshold("valid", 0.25), abs=1e-5)
-    others = [threshold("train", 0.25), threshold("valid", 0.0), threshold("valid", 0.05), threshold("valid", 0.5), 0.5]
-    assert min(abs(chosen - other) for other in others) > 0.01, "no other split and no other share leads there"
+    others = [
+        threshold("train", 0.25),
+        threshold("valid", 0.0),
+        threshold("valid", 0.05),
+        threshold("valid", 0.5),
+        0.5,
+    ]
+    assert min(abs(chosen - other) for other in others) > 0.01, (
+        "no other split and no other share leads there"
+    )
 
 
 def test_real_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:

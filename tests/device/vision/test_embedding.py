@@ -13,7 +13,9 @@ from device.vision.embedding import FEATURES, INPUT_PX, Embedder, embed_cached
 
 
 class Counting:
-    """Stands for the body: a picture's features are its first value, and every picture asked for is counted."""
+    """Stands for the body: a picture's features are its first value, and every picture asked for is
+    counted.
+    """
 
     def __init__(self) -> None:
         self.asked: list[int] = []
@@ -25,13 +27,15 @@ class Counting:
 
 
 def pictures(*values: int) -> NDArray[np.uint8]:
-    return np.array([np.full((INPUT_PX, INPUT_PX, 3), value, np.uint8) for value in values]).reshape(
-        -1, INPUT_PX, INPUT_PX, 3
-    )
+    return np.array(
+        [np.full((INPUT_PX, INPUT_PX, 3), value, np.uint8) for value in values]
+    ).reshape(-1, INPUT_PX, INPUT_PX, 3)
 
 
 def cached(body: Counting, cache: Path, *values: int) -> list[float]:
-    return embed_cached(body, pictures(*values), [f"id{value}" for value in values], cache)[:, 0].tolist()
+    return embed_cached(body, pictures(*values), [f"id{value}" for value in values], cache)[
+        :, 0
+    ].tolist()
 
 
 @pytest.fixture
@@ -77,7 +81,13 @@ def test_features_of_another_body_are_not_used(cache, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda b: b"", lambda b: b[:-100], lambda b: b[:3000] + b"\xff" + b[3001:], lambda b: b"x" * 99]
+    "damage",
+    [
+        lambda b: b"",
+        lambda b: b[:-100],
+        lambda b: b[:3000] + b"\xff" + b[3001:],
+        lambda b: b"x" * 99,
+    ],
 )
 def test_damaged_cache_counts_as_empty_and_is_repaired(cache, damage) -> None:
     cached(Counting(), cache, 1)
@@ -88,11 +98,18 @@ def test_damaged_cache_counts_as_empty_and_is_repaired(cache, damage) -> None:
 
 
 @pytest.mark.parametrize(
-    "features", [np.full((1, FEATURES), np.nan, np.float32), np.zeros((2, FEATURES), np.float32), np.zeros((1, 3))]
+    "features",
+    [
+        np.full((1, FEATURES), np.nan, np.float32),
+        np.zeros((2, FEATURES), np.float32),
+        np.zeros((1, 3)),
+    ],
 )
 def test_cache_that_does_not_hold_features_counts_as_empty(cache, features) -> None:
     with cache.open("wb") as file:
-        np.savez(file, version=np.array(embedding.BODY_VERSION), ids=np.array(["id1"]), features=features)
+        np.savez(
+            file, version=np.array(embedding.BODY_VERSION), ids=np.array(["id1"]), features=features
+        )
     assert cached(Counting(), cache, 1) == [1]
 
 

@@ -1,4 +1,6 @@
-"""Models as files for others: written by a real training child, run, and held against what a ring gets."""
+"""Models as files for others: written by a real training child, run, and held against what a ring
+gets.
+"""
 
 from __future__ import annotations
 
@@ -51,10 +53,16 @@ def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def doorbell(environ: dict[str, str]) -> Iterator[Device]:
-    """A device with a model of each architecture in force, one picture of its own, and a training child."""
+    """A device with a model of each architecture in force, one picture of its own, and a training
+    child.
+    """
     made = Device.open(DeviceSettings.read(1, environ))
-    for number, (detector, kind) in enumerate((("face", EFFICIENTNET_LITE0_HEAD), ("animal", PORCH_CNN))):
-        made.store.propose(Held(detector, made.blobs.put(a_model(detector, kind, number).to_bytes()), 1))
+    for number, (detector, kind) in enumerate(
+        (("face", EFFICIENTNET_LITE0_HEAD), ("animal", PORCH_CNN))
+    ):
+        made.store.propose(
+            Held(detector, made.blobs.put(a_model(detector, kind, number).to_bytes()), 1)
+        )
         settle(made, detector)
         made.trainer.run(made.job("answer", detector) | {"architecture": kind.name})
     own = made.settings.data / "face" / made.settings.client / "test" / "face"
@@ -67,7 +75,9 @@ def doorbell(environ: dict[str, str]) -> Iterator[Device]:
 
 def a_model(detector: str, kind: Architecture, seed: int) -> Model:
     params = kind.initial(np.random.default_rng(seed))
-    sure = {name: value * SURE if name == "logit/kernel" else value for name, value in params.items()}
+    sure = {
+        name: value * SURE if name == "logit/kernel" else value for name, value in params.items()
+    }
     return Model(detector, 1, "0" * 64, kind.name, sure)
 
 
@@ -84,16 +94,22 @@ def rung(doorbell: Device, picture: bytes) -> dict[str, float]:
 
 @pytest.mark.parametrize("detector", ["face", "animal"])
 @pytest.mark.parametrize("form", sorted(TOLERANCES))
-def test_file_answers_as_the_doorbell_does(doorbell: Device, form: str, detector: str, tmp_path: Path) -> None:
+def test_file_answers_as_the_doorbell_does(
+    doorbell: Device, form: str, detector: str, tmp_path: Path
+) -> None:
     done = export(doorbell, form, detector, tmp_path)
     drawn = 2 * 2 * len(porch.DETECTORS)
     assert done.pictures == drawn + (detector == "face") and done.difference <= TOLERANCES[form]
-    files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    files = {
+        path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()
+    }
     names = {"frigate": {"labelmap.txt", "model.tflite"}}.get(form, {f"model.{form}"})
     assert files == {f"{detector}/{name}" for name in names} and done.path in tmp_path.rglob("*")
 
 
-def test_frigate_gets_the_labels_in_the_order_of_the_answers(doorbell: Device, tmp_path: Path) -> None:
+def test_frigate_gets_the_labels_in_the_order_of_the_answers(
+    doorbell: Device, tmp_path: Path
+) -> None:
     done = export(doorbell, "frigate", "face", tmp_path)
     lines = done.path.with_name("labelmap.txt").read_text().splitlines()
     network = Network(done.path)
@@ -102,7 +118,9 @@ def test_frigate_gets_the_labels_in_the_order_of_the_answers(doorbell: Device, t
         picture = cv2.imdecode(np.frombuffer(a_picture(index, 224), np.uint8), cv2.IMREAD_COLOR)
         answer = network.run(np.ascontiguousarray(picture[np.newaxis, ..., ::-1]))
         score = rung(doorbell, a_picture(index, 224))["face"]
-        assert answer.sum() == pytest.approx(1) and answer[lines.index("face")] == pytest.approx(score, abs=0.05)
+        assert answer.sum() == pytest.approx(1) and answer[lines.index("face")] == pytest.approx(
+            score, abs=0.05
+        )
 
 
 def test_model_without_a_body_answers_rings_as_keras_does(doorbell: Device) -> None:
@@ -115,7 +133,12 @@ def test_model_without_a_body_answers_rings_as_keras_does(doorbell: Device) -> N
 
 
 @pytest.mark.parametrize(
-    "form", ["keras", pytest.param("frigate", marks=pytest.mark.long), pytest.param("onnx", marks=pytest.mark.long)]
+    "form",
+    [
+        "keras",
+        pytest.param("frigate", marks=pytest.mark.long),
+        pytest.param("onnx", marks=pytest.mark.long),
+    ],
 )
 def test_file_that_answers_otherwise_is_not_kept(
     doorbell: Device, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -145,7 +168,10 @@ class Swapping:
     """A training child that exports another model than it was asked for."""
 
     def __init__(self, doorbell: Device, model: Model) -> None:
-        self._trainer, self._path = doorbell.trainer, doorbell.blobs.path(doorbell.blobs.put(model.to_bytes()))
+        self._trainer, self._path = (
+            doorbell.trainer,
+            doorbell.blobs.path(doorbell.blobs.put(model.to_bytes())),
+        )
 
     def run(self, job: dict[str, Any]) -> dict[str, Any]:
         return self._trainer.run(job | {"model": str(self._path)})
@@ -172,15 +198,23 @@ class Preparing:
 
 
 @pytest.mark.parametrize(
-    ("error", "asked"), [(None, 2), (Busy("It trains."), 3), (CannotTrain(), 1)], ids=["can", "busy", "cannot"]
+    ("error", "asked"),
+    [(None, 2), (Busy("It trains."), 3), (CannotTrain(), 1)],
+    ids=["can", "busy", "cannot"],
 )
 def test_device_that_never_trained_prepares_what_its_models_need(
-    doorbell: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception | None, asked: int
+    doorbell: Device,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception | None,
+    asked: int,
 ) -> None:
     monkeypatch.setattr("device.bell.doorbell._LOOK_EVERY_S", 0.01)
     trainer, stop = Preparing(*([error] if error else [])), threading.Event()
     other = replace(doorbell, trainer=trainer, settings=replace(doorbell.settings, cache=tmp_path))
-    thread = threading.Thread(target=_keep_going, args=("preparing", partial(_prepare, other), stop))
+    thread = threading.Thread(
+        target=_keep_going, args=("preparing", partial(_prepare, other), stop)
+    )
     thread.start()
     end = time.monotonic() + 10
     while len(trainer.asked) < asked and time.monotonic() < end:
@@ -193,20 +227,34 @@ def test_device_that_never_trained_prepares_what_its_models_need(
 
 def run(environ: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "device", "export", *words]
-    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False
+    )
 
 
-def test_command_writes_every_detector_and_says_where(doorbell: Device, environ: dict[str, str]) -> None:
+def test_command_writes_every_detector_and_says_where(
+    doorbell: Device, environ: dict[str, str]
+) -> None:
     done = run(environ, "frigate", "--detector", "animal")
     folder = doorbell.settings.folder / "exports" / "frigate"
     assert done.returncode == 0, done.stderr
-    assert f"animal: {folder / 'animal' / 'model.tflite'}" in done.stdout and "of round 1" in done.stdout
+    assert (
+        f"animal: {folder / 'animal' / 'model.tflite'}" in done.stdout
+        and "of round 1" in done.stdout
+    )
     assert "The doorbell says yes from 0.50 on." in done.stdout
-    assert sorted(path.name for path in (folder / "animal").iterdir()) == ["labelmap.txt", "model.tflite"]
+    assert sorted(path.name for path in (folder / "animal").iterdir()) == [
+        "labelmap.txt",
+        "model.tflite",
+    ]
 
 
 def test_command_says_what_is_missing(environ: dict[str, str], tmp_path: Path) -> None:
     nobody = run(environ | {"DOORBELL_HOME": str(tmp_path)}, "keras")
-    assert nobody.returncode == 1 and "There is no device in" in nobody.stderr and not list(tmp_path.iterdir())
+    assert (
+        nobody.returncode == 1
+        and "There is no device in" in nobody.stderr
+        and not list(tmp_path.iterdir())
+    )
     unknown = run(environ, "keras", "--detector", "toaster")
     assert unknown.returncode == 1 and "No model of 'toaster' is in force" in unknown.stderr

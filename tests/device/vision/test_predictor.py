@@ -57,7 +57,10 @@ def picture() -> bytes:
 
 
 def test_head_answers_what_keras_answers() -> None:
-    model, features = build(EFFICIENTNET_LITE0_HEAD), np.random.default_rng(1).normal(size=(8, FEATURES))
+    model, features = (
+        build(EFFICIENTNET_LITE0_HEAD),
+        np.random.default_rng(1).normal(size=(8, FEATURES)),
+    )
     params = a_model(3).params
     set_params(model, EFFICIENTNET_LITE0_HEAD, params)
     logits = model(features.astype(np.float32), training=False).numpy()[:, 0]
@@ -122,7 +125,9 @@ def test_picture_that_is_being_looked_at_keeps_the_models_that_it_began_with(
     assert answers == [expected]
 
 
-def test_models_with_and_without_a_body_answer_side_by_side(seer: Seer, picture: bytes, tmp_path: Path) -> None:
+def test_models_with_and_without_a_body_answer_side_by_side(
+    seer: Seer, picture: bytes, tmp_path: Path
+) -> None:
     params = [PORCH_CNN.initial(np.random.default_rng(seed)) for seed in (0, 1)]
     porch = {seed: Model("animal", seed, "0" * 64, PORCH_CNN.name, params[seed]) for seed in (0, 1)}
     seer._load = lambda version: porch.get(int(version, 16)) or a_model(2)
@@ -138,7 +143,10 @@ def test_models_with_and_without_a_body_answer_side_by_side(seer: Seer, picture:
         model = build(PORCH_CNN)
         set_params(model, PORCH_CNN, params[seed])
         logit = float(model(np.full((1, 64, 64, 3), 200, np.float32), training=False)[0, 0])
-        assert answers["animal"].score == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-4) and "face" in answers
+        assert (
+            answers["animal"].score == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-4)
+            and "face" in answers
+        )
     assert params[0]["logit/kernel"].any() and logit != 0
 
 
@@ -158,7 +166,9 @@ def test_without_the_body_it_says_how_to_get_it(picture: bytes, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("kind", [EFFICIENTNET_LITE0_HEAD, PORCH_CNN], ids=lambda kind: kind.name)
-def test_file_that_cannot_be_loaded_is_said_to_be_so(picture: bytes, tmp_path: Path, kind: Any) -> None:
+def test_file_that_cannot_be_loaded_is_said_to_be_so(
+    picture: bytes, tmp_path: Path, kind: Any
+) -> None:
     model = Model("face", 1, "0" * 64, kind.name, kind.initial(np.random.default_rng(0)))
     seer = Seer(tmp_path, lambda version: model)
     seer.follow(lambda: {held(1): 0.5})

@@ -13,7 +13,9 @@ PAIRS = st.lists(st.tuples(st.booleans(), st.floats(0, 1, width=32)), min_size=1
 
 
 def arrays(pairs: list[tuple[bool, float]]) -> tuple[np.ndarray, np.ndarray]:
-    return np.array([yes for yes, _ in pairs], np.uint8), np.array([score for _, score in pairs], np.float32)
+    return np.array([yes for yes, _ in pairs], np.uint8), np.array(
+        [score for _, score in pairs], np.float32
+    )
 
 
 @given(PAIRS, st.floats(0, 0.5))
@@ -39,8 +41,12 @@ def test_no_lower_threshold_would_do(pairs: list[tuple[bool, float]], rate: floa
         assert (negatives >= below.max()).mean() > rate
 
 
-@pytest.mark.parametrize(("rate", "expected"), [(0.0, (0.8 + 0.9) / 2), (0.25, (0.4 + 0.6) / 2), (0.5, 0.25)], ids=str)
+@pytest.mark.parametrize(
+    ("rate", "expected"), [(0.0, (0.8 + 0.9) / 2), (0.25, (0.4 + 0.6) / 2), (0.5, 0.25)], ids=str
+)
 def test_threshold_lies_between_two_scores(rate: float, expected: float) -> None:
     labels = np.array([0, 0, 0, 0, 1, 1], np.uint8)
     scores = np.array([0.1, 0.2, 0.4, 0.8, 0.6, 0.9], np.float32)
-    assert threshold_for(labels, scores, rate) == pytest.approx(expected if rate < 0.5 else (0.2 + 0.4) / 2)
+    assert threshold_for(labels, scores, rate) == pytest.approx(
+        expected if rate < 0.5 else (0.2 + 0.4) / 2
+    )

@@ -1,4 +1,6 @@
-"""What is backed up comes back, on either database, and the federation goes on with numbers that it has not used."""
+"""What is backed up comes back, on either database, and the federation goes on with numbers that it
+has not used.
+"""
 
 from __future__ import annotations
 
@@ -43,8 +45,10 @@ def everything(store: Store) -> dict[str, list[str]]:
     """Return all rows of the main server's tables, but those that a backup leaves out."""
     with store.database.read() as connection:
         tables = store.database.tables(connection)
-        rows = {name: [repr(dict(row)) for row in connection.execute(table.select()).mappings()]
-                for name, table in tables.items()}  # fmt: skip
+        rows = {
+            name: [repr(dict(row)) for row in connection.execute(table.select()).mappings()]
+            for name, table in tables.items()
+        }
     return {name: sorted(found) for name, found in rows.items() if name != "nonces"}
 
 
@@ -84,7 +88,10 @@ def test_lost_main_server_comes_back_and_the_federation_goes_on(
     shutil.rmtree(home / "main-server")
     fresh = databases(target)
     (said,) = restoring.restore(file, ["main-server"], environment(home, fresh))
-    assert f"the model of round 1 is in force as that of round {1 + AHEAD}" in said and "revoked again" in said
+    assert (
+        f"the model of round 1 is in force as that of round {1 + AHEAD}" in said
+        and "revoked again" in said
+    )
     there.start(database_url=fresh)
     after, newest = everything(there.main.store), there.main.store.newest_version("package")
     assert newest.round == 1 + AHEAD > last_seen
@@ -93,10 +100,14 @@ def test_lost_main_server_comes_back_and_the_federation_goes_on(
     there.main.store.pin("package", None, NOW)
     for name in ("members", "devices", "participations", "contributions", "scores", "runs"):
         assert after[name] == before[name]
-    assert set(before["rounds"]) <= set(after["rounds"]) and set(before["versions"]) <= set(after["versions"])
+    assert set(before["rounds"]) <= set(after["rounds"]) and set(before["versions"]) <= set(
+        after["versions"]
+    )
     assert set(before["events"]) <= set(after["events"])
 
-    assert run_round(there) == 2 + AHEAD, "the aggregator and the devices that went on take what follows"
+    assert run_round(there) == 2 + AHEAD, (
+        "the aggregator and the devices that went on take what follows"
+    )
     assert there.aggregator.store.newest_round("package").round == 2 + AHEAD
     assert not list(home.glob(".restoring*"))
 
@@ -114,19 +125,29 @@ def test_lost_machine_comes_back_but_for_what_the_aggregator_knew(
     with pytest.raises(StorageFailed, match="is not there, though its database refers to it"):
         backups.backup(file, environment(home, None))
     (home / "devices" / "a" / "blobs").mkdir(exist_ok=True)
-    shutil.copy(home / "main-server" / "blobs" / store.held("package").version, home / "devices" / "a" / "blobs")
+    shutil.copy(
+        home / "main-server" / "blobs" / store.held("package").version,
+        home / "devices" / "a" / "blobs",
+    )
     backups.backup(file, environment(home, None))
     with open_backup(file) as kept:
         assert kept.names("secure-aggregator") == ["identity.key", "membership.json"]
-        assert not [name for name in kept.contents.files if "local-join-code" in name or "nonces" in name]
+        assert not [
+            name for name in kept.contents.files if "local-join-code" in name or "nonces" in name
+        ]
 
     home.rename(tmp_path / "lost")
     said = restoring.restore(file, (), environment(home, None))
-    assert len(said) == 4 and (home / "devices" / "a" / "identity.key").stat().st_mode & 0o777 == 0o600
+    assert (
+        len(said) == 4 and (home / "devices" / "a" / "identity.key").stat().st_mode & 0o777 == 0o600
+    )
     assert device.store.store.Store(home / "devices" / "a").held("package") == store.held("package")
     (home / "secure-aggregator").rename(home / "aggregator")
     again = make_federation(home)
-    assert Identity.open(home / "devices" / "a" / "identity.key").public == there.senders["a"].identity.public
+    assert (
+        Identity.open(home / "devices" / "a" / "identity.key").public
+        == there.senders["a"].identity.public
+    )
     assert run_round(again) == 2 + AHEAD
 
 
@@ -151,10 +172,18 @@ def first_revision(home: Path, url: str | None, there: Any) -> None:
     folder = home / "main-server"
     Identity.open(folder / "identity.key")
     shutil.copy(there.folder / "main-server" / "sealing.key", folder)
-    database = Database.connect(folder, backups.services(environment(home, None))["main-server"].migrations, url)
+    database = Database.connect(
+        folder, backups.services(environment(home, None))["main-server"].migrations, url
+    )
     with database.prepare() as (_, connection):
         database.migrate(connection, "0001")
-        row = {"key_id": "k", "name": "anna", "role": "device", "public_key": b"\0" * 32, "joined_at": NOW}
+        row = {
+            "key_id": "k",
+            "name": "anna",
+            "role": "device",
+            "public_key": b"\0" * 32,
+            "joined_at": NOW,
+        }
         database.fill(connection, database.tables(connection)["members"], [row | {"revoked": None}])
     database.close()
 
@@ -168,13 +197,19 @@ def test_backup_of_an_older_revision_is_upgraded_on_its_way_back(
     assert backups.backup(file, environment(home, url)).services["main-server"].revision == "0001"
     fresh = databases(kind)
     restoring.restore(file, (), environment(tmp_path / "new", fresh))
-    assert [member.name for member in Store(tmp_path / "new" / "main-server", fresh).members()] == ["anna"]
+    assert [member.name for member in Store(tmp_path / "new" / "main-server", fresh).members()] == [
+        "anna"
+    ]
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-def test_upgrade_says_what_it_did_and_keeps_a_copy(federation: Any, tmp_path: Path, databases: Any, kind: str) -> None:
+def test_upgrade_says_what_it_did_and_keeps_a_copy(
+    federation: Any, tmp_path: Path, databases: Any, kind: str
+) -> None:
     home, url = tmp_path / "old", databases(kind)
-    assert backups.upgrade(environment(home, None)) == ["There is no database here, so there is nothing to do."]
+    assert backups.upgrade(environment(home, None)) == [
+        "There is no database here, so there is nothing to do."
+    ]
     first_revision(home, url, federation)
     (said,) = backups.upgrade(environment(home, url))
     newest = federation.main.store.database.newest_revision
@@ -182,7 +217,9 @@ def test_upgrade_says_what_it_did_and_keeps_a_copy(federation: Any, tmp_path: Pa
     if kind == "sqlite":
         copy = Database.connect(home / "main-server", home, None).folder / "state.0001.sqlite3"
         assert str(copy) in said and b"plain_updates" in copy.read_bytes()
-    assert backups.upgrade(environment(home, url)) == [f"main-server: revision {newest}; there is nothing to do."]
+    assert backups.upgrade(environment(home, url)) == [
+        f"main-server: revision {newest}; there is nothing to do."
+    ]
     assert [member.name for member in Store(home / "main-server", url).members()] == ["anna"]
 
 
@@ -216,14 +253,35 @@ HARMED: dict[str, Callable[[list[Any]], list[Any]]] = {
     "a part is missing": lambda parts: parts[1:],
     "a part is there twice": lambda parts: [parts[0], *parts],
     "a byte is another": lambda parts: [(parts[0][0], b"x" + parts[0][1][1:]), *parts[1:]],
-    "a part beside it": lambda parts: [*parts, (tarfile.TarInfo("main-server/membership.json"), b"")],
-    "a path that leads out": lambda parts: [(renamed(parts[0][0], "../../identity.key"), parts[0][1]), *parts[1:]],
-    "an absolute path": lambda parts: [(renamed(parts[0][0], "/main-server/identity.key"), b"x"), *parts],
-    "a link": lambda parts: [(renamed(parts[0][0], parts[0][0].name, tarfile.SYMTYPE), b""), *parts[1:]],
-    "a device": lambda parts: [(renamed(parts[0][0], "devices/x/identity.key", tarfile.CHRTYPE), b""), *parts],
+    "a part beside it": lambda parts: [
+        *parts,
+        (tarfile.TarInfo("main-server/membership.json"), b""),
+    ],
+    "a path that leads out": lambda parts: [
+        (renamed(parts[0][0], "../../identity.key"), parts[0][1]),
+        *parts[1:],
+    ],
+    "an absolute path": lambda parts: [
+        (renamed(parts[0][0], "/main-server/identity.key"), b"x"),
+        *parts,
+    ],
+    "a link": lambda parts: [
+        (renamed(parts[0][0], parts[0][0].name, tarfile.SYMTYPE), b""),
+        *parts[1:],
+    ],
+    "a device": lambda parts: [
+        (renamed(parts[0][0], "devices/x/identity.key", tarfile.CHRTYPE), b""),
+        *parts,
+    ],
     "no contents": lambda parts: [*parts[:-1], (parts[-1][0], b"[]")],
-    "contents of another form": lambda parts: [*parts[:-1], (parts[-1][0], b'{"format": "doorbell-backup/9"}')],
-    "a strange service": lambda parts: [*parts[:-1], (parts[-1][0], parts[-1][1].replace(b"main-server", b"../x"))],
+    "contents of another form": lambda parts: [
+        *parts[:-1],
+        (parts[-1][0], b'{"format": "doorbell-backup/9"}'),
+    ],
+    "a strange service": lambda parts: [
+        *parts[:-1],
+        (parts[-1][0], parts[-1][1].replace(b"main-server", b"../x")),
+    ],
 }
 
 
@@ -273,19 +331,28 @@ def test_state_that_is_there_is_never_replaced(file: Path, federation: Any, tmp_
     assert federation.remembered("main-server") == before
 
 
-def test_postgresql_that_holds_a_main_server_is_never_filled(file: Path, tmp_path: Path, databases: Any) -> None:
+def test_postgresql_that_holds_a_main_server_is_never_filled(
+    file: Path, tmp_path: Path, databases: Any
+) -> None:
     url = databases("postgresql")
     store = Store(tmp_path / "elsewhere", url)
     store.invite(Invitation("i" * 32, b"secret", "device", 5, math.inf))
     with pytest.raises(OutOfOrder, match="has tables of main-server already"):
         restoring.restore(file, ["main-server"], environment(tmp_path / "new", url))
-    assert store.invitation("i" * 32) is not None and not (tmp_path / "new" / "main-server").exists()
+    assert (
+        store.invitation("i" * 32) is not None and not (tmp_path / "new" / "main-server").exists()
+    )
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 @pytest.mark.parametrize("step", ["_move_in", "_move_on", "_fill"])
 def test_failure_on_the_way_leaves_nothing(
-    file: Path, tmp_path: Path, databases: Any, monkeypatch: pytest.MonkeyPatch, kind: str, step: str
+    file: Path,
+    tmp_path: Path,
+    databases: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    step: str,
 ) -> None:
     right, url = getattr(restoring, step), databases(kind)
 
@@ -302,7 +369,9 @@ def test_failure_on_the_way_leaves_nothing(
     assert Store(tmp_path / "new" / "main-server", url).newest_version("package") is not None
 
 
-def test_second_rename_that_fails_undoes_the_first(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_rename_that_fails_undoes_the_first(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rename, done = Path.rename, []
 
     def once(path: Path, target: Path) -> Path:
@@ -326,7 +395,10 @@ def test_keys_from_a_secret_are_not_in_the_file_and_are_asked_for(
     backups.backup(file, environment(home, None) | secret)
     with open_backup(file) as kept:
         assert not [name for name in kept.contents.files if name.endswith(".key")]
-    for other, said in (({}, "derived from DOORBELL_SECRET"), ({"DOORBELL_SECRET": "t" * 40}, "is not the one")):
+    for other, said in (
+        ({}, "derived from DOORBELL_SECRET"),
+        ({"DOORBELL_SECRET": "t" * 40}, "is not the one"),
+    ):
         with pytest.raises(SettingsError, match=said):
             restoring.restore(file, (), environment(tmp_path / "new", None) | other)
     restoring.restore(file, (), environment(tmp_path / "new", None) | secret)
@@ -351,7 +423,9 @@ def test_pictures_of_what_was_pruned_meanwhile_do_not_stop_it(
     assert len(looked) == 2
 
 
-def test_file_is_written_whole_or_not_at_all(federation: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_is_written_whole_or_not_at_all(
+    federation: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "to" / "backup.tar"
     file.parent.mkdir()
     file.write_bytes(b"the earlier one")
@@ -364,7 +438,10 @@ def test_file_is_written_whole_or_not_at_all(federation: Any, tmp_path: Path, mo
 
 
 def test_command_line_says_what_was_done(
-    federation: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    federation: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     file = str(tmp_path / "backup.tar")
     monkeypatch.setenv("DOORBELL_HOME", str(federation.folder))
@@ -375,5 +452,9 @@ def test_command_line_says_what_was_done(
     assert command_line.main(["restore", file]) == 1
     assert command_line.main(["upgrade"]) == 0
     said = capsys.readouterr()
-    assert "holds main-server" in said.out and "Keys are in it" in said.out and "nothing to do" in said.out
+    assert (
+        "holds main-server" in said.out
+        and "Keys are in it" in said.out
+        and "nothing to do" in said.out
+    )
     assert "is here already" in said.err and "Traceback" not in said.err

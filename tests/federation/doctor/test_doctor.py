@@ -1,4 +1,6 @@
-"""The doctor finds what is wrong, says how to mend it, changes nothing, and finds nothing wrong where nothing is."""
+"""The doctor finds what is wrong, says how to mend it, changes nothing, and finds nothing wrong
+where nothing is.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,9 @@ def serving(app: Any, port: int) -> Iterator[None]:
 def answering(
     body: bytes = b"hello", ahead_s: float = 0.0, status: int = 200, kind: str = "text/plain"
 ) -> Iterator[str]:
-    """Yield the address of a small HTTP server, by a clock of its own, that says the same to everybody."""
+    """Yield the address of a small HTTP server, by a clock of its own, that says the same to
+    everybody.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -103,7 +107,9 @@ def free_ports(count: int) -> list[int]:
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment of a federation that runs: main server, aggregator and device 1 answer; device 2 has joined."""
+    """The environment of a federation that runs: main server, aggregator and device 1 answer;
+    device 2 has joined.
+    """
     home, (main, aggregator, first) = tmp_path_factory.mktemp("home"), free_ports(3)
     for client in ("client_1", "client_2"):
         for split in ("train", "valid", "test"):
@@ -129,7 +135,10 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         sec_agg.app.open_standing(AggregatorSettings.read(environ)).main()
         second = DeviceSettings.read(2, environ | {"DOORBELL_DEVICE_NAME": "device-2"})
         device.context.open_standing(second).main()
-        assert apps[first].test_client().post("/sendstatus", headers={"Host": "localhost"}).status_code == 200
+        assert (
+            apps[first].test_client().post("/sendstatus", headers={"Host": "localhost"}).status_code
+            == 200
+        )
         yield environ
 
 
@@ -169,7 +178,8 @@ def about(findings: Iterator[Finding], where: str) -> Finding:
 
 def snapshot(folder: Path) -> dict[str, Any]:
     return {
-        str(path): (path.stat().st_mode, path.read_bytes() if path.is_file() else None) for path in folder.rglob("*")
+        str(path): (path.stat().st_mode, path.read_bytes() if path.is_file() else None)
+        for path in folder.rglob("*")
     }
 
 
@@ -184,9 +194,15 @@ def test_running_federation_has_nothing_wrong(
     findings = [Finding(**found) for found in json.loads(capsys.readouterr().out)]
     assert [finding for finding in findings if finding.state == "wrong"] == []
     services = [MAIN, AGGREGATOR, DEVICE]
-    expected = {f"{what} of {name}" for what in ("address", "clock", "keys", "database") for name in services}
+    expected = {
+        f"{what} of {name}"
+        for what in ("address", "clock", "keys", "database")
+        for name in services
+    }
     expected |= {
-        f"{what} of {name}" for what in ("membership", "standing") for name in [*services[1:], "devices/device-2"]
+        f"{what} of {name}"
+        for what in ("membership", "standing")
+        for name in [*services[1:], "devices/device-2"]
     }
     in_order = {finding.where for finding in findings if finding.state == "ok"}
     assert expected | {"pictures of device-1", "devices", "settings"} <= in_order
@@ -196,18 +212,26 @@ def test_running_federation_has_nothing_wrong(
 
 
 def test_whoever_has_something_wrong_gets_exit_code_1_and_reads_how_to_mend_it(
-    stopped: dict[str, str], home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    stopped: dict[str, str],
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (home / MAIN / "identity.key").chmod(0o644)
     monkeypatch.setattr(doctor, "examine", lambda: checks_state.keys(Setup.read(stopped)))
     assert command_line.main(["doctor"]) == 1
     said = capsys.readouterr().out.splitlines()
     path = home / MAIN / "identity.key"
-    assert f"wrong    keys of main-server: Others on this machine may read the secret in {path}." in said
+    assert (
+        f"wrong    keys of main-server: Others on this machine may read the secret in {path}."
+        in said
+    )
     assert any(line.startswith(f"         Run: chmod 600 '{path}'.") for line in said)
 
 
-def test_stopped_federation_has_nothing_wrong_and_stays_as_it_is(stopped: dict[str, str], home: Path) -> None:
+def test_stopped_federation_has_nothing_wrong_and_stays_as_it_is(
+    stopped: dict[str, str], home: Path
+) -> None:
     for path in home.rglob("state.sqlite3"):
         with closing(sqlite3.connect(path)) as database:  # as a service leaves it that ends
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -225,7 +249,11 @@ def test_stopped_federation_has_nothing_wrong_and_stays_as_it_is(stopped: dict[s
 
 def test_where_nothing_has_run_nothing_is_wrong_and_nothing_is_made(tmp_path: Path) -> None:
     ports = dict(
-        zip(("DOORBELL_MAIN_URL", "DOORBELL_AGGREGATOR_URL", "DOORBELL_DEVICE_URL"), free_ports(3), strict=True)
+        zip(
+            ("DOORBELL_MAIN_URL", "DOORBELL_AGGREGATOR_URL", "DOORBELL_DEVICE_URL"),
+            free_ports(3),
+            strict=True,
+        )
     )
     environ = {"DOORBELL_HOME": str(tmp_path / "new")} | {
         name: f"http://localhost:{port}" for name, port in ports.items()
@@ -237,7 +265,9 @@ def test_where_nothing_has_run_nothing_is_wrong_and_nothing_is_made(tmp_path: Pa
 
 
 def test_version_is_that_of_the_project() -> None:
-    assert tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"] == __version__
+    assert (
+        tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"] == __version__
+    )
 
 
 # What is installed, what the environment says, the disk
@@ -248,7 +278,11 @@ def test_packages_that_lack_or_differ_are_named(tmp_path: Path) -> None:
         "nobody-has-this==1.0\nflask==0.1\nrequests[socks]==2.0\npytest\n# flask==9\n"
         'not-for-us==1.0; platform_machine == "abacus"\n'
     )
-    findings = [finding for finding in checks.installation(tmp_path / "pins.txt") if finding.where == "packages"]
+    findings = [
+        finding
+        for finding in checks.installation(tmp_path / "pins.txt")
+        if finding.where == "packages"
+    ]
     assert [finding.state for finding in findings] == ["wrong", "warning", "warning"]
     assert findings[0].said == "nobody-has-this 1.0 is not installed."
     assert "flask is of version 3" in findings[1].said and "'flask==0.1'" in findings[1].todo
@@ -262,43 +296,93 @@ def test_python_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("changed", "state", "said"),
     [
-        ({"DOORBELL_MIN_COHRT": "3"}, "wrong", "nobody reads it; did you mean DOORBELL_MIN_COHORT?"),
-        ({"DOORBELL_COLOUR_OF_DOOR": "red"}, "warning", "DOORBELL_COLOUR_OF_DOOR is no setting: nobody reads it."),
+        (
+            {"DOORBELL_MIN_COHRT": "3"},
+            "wrong",
+            "nobody reads it; did you mean DOORBELL_MIN_COHORT?",
+        ),
+        (
+            {"DOORBELL_COLOUR_OF_DOOR": "red"},
+            "warning",
+            "DOORBELL_COLOUR_OF_DOOR is no setting: nobody reads it.",
+        ),
         ({"DOORBELL_SEED": "-1"}, "wrong", "from 0 to 4294967295. It is read by the main server."),
-        ({"DOORBELL_TRAIN_AT": "noon"}, "wrong", "a time of day looks like 03:30. It is read by devices."),
-        ({"DOORBELL_OPERATOR_TOKEN": "short"}, "wrong", "none of them a space. It is read by operators."),
-        ({"DOORBELL_WATCH": "yes"}, "wrong", "DOORBELL_WATCH is yes, and there is no camera. It is read by devices."),
+        (
+            {"DOORBELL_TRAIN_AT": "noon"},
+            "wrong",
+            "a time of day looks like 03:30. It is read by devices.",
+        ),
+        (
+            {"DOORBELL_OPERATOR_TOKEN": "short"},
+            "wrong",
+            "none of them a space. It is read by operators.",
+        ),
+        (
+            {"DOORBELL_WATCH": "yes"},
+            "wrong",
+            "DOORBELL_WATCH is yes, and there is no camera. It is read by devices.",
+        ),
         ({"DOORBELL_DEVICE2_PORT": "8002"}, "ok", "Set are: DOORBELL_DEVICE2_PORT."),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_variables_that_cannot_be_read_or_that_nobody_reads(changed: dict[str, str], state: str, said: str) -> None:
+def test_variables_that_cannot_be_read_or_that_nobody_reads(
+    changed: dict[str, str], state: str, said: str
+) -> None:
     finding = about(checks.settings(changed), "settings")
     assert finding.state == state and finding.said.endswith(said)
 
 
 def test_settings_that_cannot_be_read_end_the_examination(tmp_path: Path) -> None:
     findings = list(doctor.examine({"DOORBELL_HOME": str(tmp_path), "DOORBELL_SEED": "x"}))
-    assert (findings[-1].where, findings[-1].todo) == ("services", "Mend the settings, then run it again.")
+    assert (findings[-1].where, findings[-1].todo) == (
+        "services",
+        "Mend the settings, then run it again.",
+    )
 
 
 @pytest.mark.parametrize(
     ("changed", "state", "said"),
     [
-        ({"DOORBELL_MAIN_URL": "http://main.example.org"}, "warning", "everybody on the way can read it"),
+        (
+            {"DOORBELL_MAIN_URL": "http://main.example.org"},
+            "warning",
+            "everybody on the way can read it",
+        ),
         ({"DOORBELL_MAIN_URL": "https://main.example.org"}, "", ""),
-        ({"DOORBELL_AGGREGATOR_URL": "http://10.0.0.9:8003"}, "warning", "URL is http://10.0.0.9:8003"),
+        (
+            {"DOORBELL_AGGREGATOR_URL": "http://10.0.0.9:8003"},
+            "warning",
+            "URL is http://10.0.0.9:8003",
+        ),
         ({"DOORBELL_DEVICE1_PORT": "9001"}, "wrong", "others look for that service on port 8001."),
         ({"DOORBELL_AGGREGATOR_PORT": "9003"}, "wrong", "DOORBELL_AGGREGATOR_PORT is 9003"),
-        ({"DOORBELL_AGGREGATOR_PORT": "9003", "DOORBELL_AGGREGATOR_URL": "http://localhost:9003"}, "", ""),
+        (
+            {
+                "DOORBELL_AGGREGATOR_PORT": "9003",
+                "DOORBELL_AGGREGATOR_URL": "http://localhost:9003",
+            },
+            "",
+            "",
+        ),
         ({"PORT": "80", "DOORBELL_MAIN_URL": "https://main.example.org"}, "", ""),
-        ({"DOORBELL_JOIN_CODE": "doorbell-oops"}, "wrong", "DOORBELL_JOIN_CODE is not a join code."),
-        ({"DOORBELL_TARGET_COHORT": "2", "DOORBELL_MIN_COHORT": "4"}, "warning", "DOORBELL_TARGET_COHORT is 2"),
+        (
+            {"DOORBELL_JOIN_CODE": "doorbell-oops"},
+            "wrong",
+            "DOORBELL_JOIN_CODE is not a join code.",
+        ),
+        (
+            {"DOORBELL_TARGET_COHORT": "2", "DOORBELL_MIN_COHORT": "4"},
+            "warning",
+            "DOORBELL_TARGET_COHORT is 2",
+        ),
         ({"DOORBELL_S3_ENDPOINT": "http://localhost:9000"}, "warning", "without DOORBELL_BLOBS"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
-)  # fmt: skip
-def test_settings_that_contradict_one_another(changed: dict[str, str], state: str, said: str, tmp_path: Path) -> None:
+)
+def test_settings_that_contradict_one_another(
+    changed: dict[str, str], state: str, said: str, tmp_path: Path
+) -> None:
     findings = list(checks.contradictions(Setup.read({"DOORBELL_HOME": str(tmp_path)} | changed)))
     assert [finding.state for finding in findings] == [state] * bool(state)
     assert not state or said in findings[0].said
@@ -306,9 +390,15 @@ def test_settings_that_contradict_one_another(changed: dict[str, str], state: st
 
 @pytest.mark.parametrize(
     ("free_mb", "files", "state"),
-    [(2000, 10**6, "ok"), (900, 10**6, "warning"), (99, 10**6, "wrong"), (2000, 9000, "warning"), (2000, 99, "wrong"),
-     (900, 99, "wrong")],
-)  # fmt: skip
+    [
+        (2000, 10**6, "ok"),
+        (900, 10**6, "warning"),
+        (99, 10**6, "wrong"),
+        (2000, 9000, "warning"),
+        (2000, 99, "wrong"),
+        (900, 99, "wrong"),
+    ],
+)
 def test_disk_that_is_nearly_full(
     free_mb: int, files: int, state: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -317,16 +407,22 @@ def test_disk_that_is_nearly_full(
     assert about(checks.disk(tmp_path), f"disk of {tmp_path}").state == state
 
 
-def test_disk_that_does_not_count_files_is_not_short_of_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_disk_that_does_not_count_files_is_not_short_of_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(
-        os, "statvfs", lambda _: SimpleNamespace(f_bavail=1 << 20, f_frsize=4096, f_files=0, f_favail=0)
+        os,
+        "statvfs",
+        lambda _: SimpleNamespace(f_bavail=1 << 20, f_frsize=4096, f_files=0, f_favail=0),
     )
     assert about(checks.disk(tmp_path), f"disk of {tmp_path}") == Finding(
         f"disk of {tmp_path}", "ok", "4.0 GB are free."
     )
 
 
-def test_home_that_cannot_be_written_or_is_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_home_that_cannot_be_written_or_is_a_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("")
     assert about(checks.disk(tmp_path / "file"), f"disk of {tmp_path / 'file'}").state == "wrong"
     monkeypatch.setattr(os, "access", lambda _path, mode: not mode & os.W_OK)
@@ -339,7 +435,9 @@ def test_files_that_a_killed_writer_left_are_counted_once_they_are_old(home: Pat
     assert about(checks.disk(home), f"disk of {home}").state == "ok", "somebody may be writing it"
     os.utime(left, (time.time() - 7200,) * 2)
     findings = [finding for finding in checks.disk(home) if finding.state == "warning"]
-    assert [str(left) in finding.said and "have left 1 files" in finding.said for finding in findings] == [True]
+    assert [
+        str(left) in finding.said and "have left 1 files" in finding.said for finding in findings
+    ] == [True]
 
 
 def test_folder_of_somebody_else_is_told_and_left_alone(
@@ -357,20 +455,27 @@ def test_folder_of_somebody_else_is_told_and_left_alone(
     assert not [finding for finding in findings if finding.where == f"keys of {MAIN}"]
 
 
-def test_file_that_cannot_be_read_ends_one_check_only(stopped: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_that_cannot_be_read_ends_one_check_only(
+    stopped: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> Iterator[Path]:
         raise PermissionError(13, "Permission denied", "pictures/parcel")
 
     monkeypatch.setattr(checks_state.layout, "detectors", refuse)
     findings = list(doctor.examine(stopped))
-    assert about(iter(findings), "services").said == "pictures/parcel cannot be looked at: Permission denied."
+    assert (
+        about(iter(findings), "services").said
+        == "pictures/parcel cannot be looked at: Permission denied."
+    )
     assert about(iter(findings), f"address of {MAIN}").state == "ok"
 
 
 # Cameras
 
 
-def camera_finding(source: str, stopped: dict[str, str], url: str | None = None, **changed: str) -> Finding:
+def camera_finding(
+    source: str, stopped: dict[str, str], url: str | None = None, **changed: str
+) -> Finding:
     found = stopped | ({} if url is None else {"DOORBELL_DEVICE_URL": url}) | changed
     return about(cameras(Setup.read(found | {"DOORBELL_CAMERA": source})), "camera of device-1")
 
@@ -413,15 +518,25 @@ def test_doctor_asks_the_running_device_whether_its_camera_gives_pictures(
 @pytest.mark.parametrize(
     ("source", "state", "said"),
     [
-        ("/nowhere/porch.mp4", "wrong", "There is no /nowhere/porch.mp4, as far as can be seen from here."),
+        (
+            "/nowhere/porch.mp4",
+            "wrong",
+            "There is no /nowhere/porch.mp4, as far as can be seen from here.",
+        ),
         ("77", "wrong", "There is no /dev/video77, as far as can be seen from here."),
         ("ftp://admin:s3cr3t@host/x", "wrong", "This names no camera."),
-        ("rtsp://admin:s3cr3t@10.0.0.7/porch?pwd=s3cr3t", "ok", "It is rtsp://10.0.0.7/porch. No device tells"),
+        (
+            "rtsp://admin:s3cr3t@10.0.0.7/porch?pwd=s3cr3t",
+            "ok",
+            "It is rtsp://10.0.0.7/porch. No device tells",
+        ),
         (str(PROJECT / "tests"), "ok", f"It is {PROJECT / 'tests'}. No device tells"),
     ],
     ids=["file", "number", "scheme", "address", "folder"],
 )
-def test_camera_of_a_device_that_does_not_run(source: str, state: str, said: str, stopped: dict[str, str]) -> None:
+def test_camera_of_a_device_that_does_not_run(
+    source: str, state: str, said: str, stopped: dict[str, str]
+) -> None:
     finding = camera_finding(source, stopped)
     assert finding.state == state and finding.said.startswith(said)
     assert "s3cr3t" not in f"{finding}"
@@ -454,7 +569,10 @@ def test_token_is_shown_to_a_device_of_this_machine_alone(stopped: dict[str, str
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     for host in ("localhost", "0.0.0.0"):  # the second leads here too, but its name does not say so
         camera_finding(
-            "rtsp://10.0.0.7/porch", stopped, f"http://{host}:{server.server_port}", DOORBELL_OPERATOR_TOKEN=token
+            "rtsp://10.0.0.7/porch",
+            stopped,
+            f"http://{host}:{server.server_port}",
+            DOORBELL_OPERATOR_TOKEN=token,
         )
     server.shutdown()
     server.server_close()
@@ -475,13 +593,29 @@ def spoil_key(name: str, data: bytes) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("where", "spoil", "said"),
     [
-        (MAIN, lambda home: (home / MAIN / "identity.key").chmod(0o640), "Others on this machine may read the secret"),
-        (MAIN, lambda home: (home / MAIN / "sealing.key").chmod(0o604), "Others on this machine may read the secret"),
+        (
+            MAIN,
+            lambda home: (home / MAIN / "identity.key").chmod(0o640),
+            "Others on this machine may read the secret",
+        ),
+        (
+            MAIN,
+            lambda home: (home / MAIN / "sealing.key").chmod(0o604),
+            "Others on this machine may read the secret",
+        ),
         (MAIN, lambda home: (home / MAIN / "sealing.key").unlink(), "sealing.key is not there"),
         (MAIN, spoil_key(f"{MAIN}/sealing.key", b"x"), "a sealing key has 96 bytes, not 1"),
-        (AGGREGATOR, lambda home: (home / AGGREGATOR / "identity.key").unlink(), "identity.key is not there"),
+        (
+            AGGREGATOR,
+            lambda home: (home / AGGREGATOR / "identity.key").unlink(),
+            "identity.key is not there",
+        ),
         (DEVICE, spoil_key(f"{DEVICE}/identity.key", b"x" * 31), "it has 31 bytes, not 32"),
-        (DEVICE, spoil_key(f"{DEVICE}/identity.key.next", b"x"), "A change of key was not finished"),
+        (
+            DEVICE,
+            spoil_key(f"{DEVICE}/identity.key.next", b"x"),
+            "A change of key was not finished",
+        ),
     ],
     ids=["open", "open-sealing", "no-sealing", "short-sealing", "none", "short", "half-changed"],
 )
@@ -502,16 +636,24 @@ def test_key_of_another_user_than_its_folder(
 
     def other_owner(path: Path, **options: bool) -> Any:
         found = stat(path, **options)
-        return os.stat_result([*found[:4], found.st_uid + 1, *found[5:]]) if path.name == "identity.key" else found
+        return (
+            os.stat_result([*found[:4], found.st_uid + 1, *found[5:]])
+            if path.name == "identity.key"
+            else found
+        )
 
     monkeypatch.setattr(Path, "stat", other_owner)
     finding = about(checks_state.keys(setup), f"keys of {DEVICE}")
-    assert "who cannot read it" in finding.said and finding.todo.startswith("Run: chown --reference=")
+    assert "who cannot read it" in finding.said and finding.todo.startswith(
+        "Run: chown --reference="
+    )
 
 
 def test_secret_that_gives_other_keys_than_those_on_the_disk(stopped: dict[str, str]) -> None:
     setup = Setup.read(stopped | {"DOORBELL_SECRET": "s" * 20})
-    states = {finding.where: finding for finding in checks_state.keys(setup) if finding.state == "wrong"}
+    states = {
+        finding.where: finding for finding in checks_state.keys(setup) if finding.state == "wrong"
+    }
     assert set(states) == {f"keys of {MAIN}", f"keys of {AGGREGATOR}"}, "a device reads no secret"
     assert "DOORBELL_SECRET gives another key" in states[f"keys of {MAIN}"].said
 
@@ -523,7 +665,9 @@ def main_rows(home: Path, *statements: str) -> None:
         database.commit()
 
 
-def test_database_of_an_older_version_names_the_upgrade(stopped: dict[str, str], home: Path) -> None:
+def test_database_of_an_older_version_names_the_upgrade(
+    stopped: dict[str, str], home: Path
+) -> None:
     for path in (home / MAIN).glob("state.sqlite3*"):
         path.unlink()
     old = Database.connect(home / MAIN, MIGRATIONS)
@@ -533,7 +677,9 @@ def test_database_of_an_older_version_names_the_upgrade(stopped: dict[str, str],
     finding = about(checks_state.databases(Setup.read(stopped)), f"database of {MAIN}")
     assert finding.state == "wrong" and "python -m federation upgrade" in finding.todo
     assert "revision 0001" in finding.said
-    assert about(memberships(Setup.read(stopped)), f"membership of {DEVICE}").state == "ok", "what it says is not read"
+    assert about(memberships(Setup.read(stopped)), f"membership of {DEVICE}").state == "ok", (
+        "what it says is not read"
+    )
 
 
 def test_database_of_a_newer_version_is_wrong(stopped: dict[str, str], home: Path) -> None:
@@ -553,7 +699,9 @@ def test_database_that_is_damaged(stopped: dict[str, str], home: Path) -> None:
     main_rows(home, "PRAGMA wal_checkpoint(TRUNCATE)")
     pages = path.stat().st_size // 4096
     with closing(sqlite3.connect(path)) as database:
-        page = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'invitations'").fetchone()[0]
+        page = database.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'invitations'"
+        ).fetchone()[0]
     assert 1 < page <= pages
     overwrite(path, (page - 1) * 4096, b"\xff" * 64)
     finding = about(checks_state.databases(Setup.read(stopped)), f"database of {MAIN}")
@@ -566,7 +714,10 @@ def test_database_that_is_damaged(stopped: dict[str, str], home: Path) -> None:
 def test_database_that_is_lost_is_told(stopped: dict[str, str], home: Path) -> None:
     for path in (home / DEVICE).glob("state.sqlite3*"):
         path.unlink()
-    assert about(checks_state.databases(Setup.read(stopped)), f"database of {DEVICE}").state == "warning"
+    assert (
+        about(checks_state.databases(Setup.read(stopped)), f"database of {DEVICE}").state
+        == "warning"
+    )
 
 
 def test_clock_that_is_behind_the_newest_row(stopped: dict[str, str], home: Path) -> None:
@@ -579,17 +730,25 @@ def test_postgresql_that_answers_is_empty_or_is_not_there(
     postgresql: Any, migrated: str, stopped: dict[str, str]
 ) -> None:
     def found(url: str, service: str = MAIN) -> Finding:
-        return about(checks_state.databases(Setup.read(stopped | {"DATABASE_URL": url})), f"database of {service}")
+        return about(
+            checks_state.databases(Setup.read(stopped | {"DATABASE_URL": url})),
+            f"database of {service}",
+        )
 
     with postgresql.database(migrated) as url:
         assert (found(url).state, "fits this version" in found(url).said) == ("ok", True)
     with postgresql.database() as url:
         assert (found(url).state, "is empty" in found(url).said) == ("ok", True)
     nowhere = f"postgresql://nobody@localhost:{free_ports(1)[0]}/none"
-    assert (found(nowhere).state, "does not answer" in found(nowhere, AGGREGATOR).said) == ("wrong", True)
+    assert (found(nowhere).state, "does not answer" in found(nowhere, AGGREGATOR).said) == (
+        "wrong",
+        True,
+    )
 
 
-def test_bucket_that_answers_and_one_that_refuses(stopped: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bucket_that_answers_and_one_that_refuses(
+    stopped: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "x")
     lacking = b"<Error><Code>NoSuchKey</Code><Message>none</Message></Error>"
@@ -601,11 +760,15 @@ def test_bucket_that_answers_and_one_that_refuses(stopped: dict[str, str], monke
 
     with answering(lacking, status=404, kind="application/xml") as url:
         assert found(url) == Finding(f"files of {MAIN}", "ok", "s3://bucket/doorbells answers.")
-    with answering(lacking.replace(b"NoSuchKey", b"AccessDenied"), status=403, kind="application/xml") as url:
+    with answering(
+        lacking.replace(b"NoSuchKey", b"AccessDenied"), status=403, kind="application/xml"
+    ) as url:
         assert found(url).state == "wrong"
 
 
-def test_blobs_that_cannot_be_written(stopped: dict[str, str], home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blobs_that_cannot_be_written(
+    stopped: dict[str, str], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert list(checks_state.blobs(Setup.read(stopped))) == []
     monkeypatch.setattr(os, "access", lambda path, _mode: Path(path) != home / DEVICE / "blobs")
     assert about(checks_state.blobs(Setup.read(stopped)), f"files of {DEVICE}").state == "wrong"
@@ -620,8 +783,10 @@ def test_blobs_that_cannot_be_written(stopped: dict[str, str], home: Path, monke
         ("parcel/client_1", "warning", "There is no detector with a folder client_1"),
     ],
     ids=["valid", "test", "train", "all"],
-)  # fmt: skip
-def test_pictures_that_lack(lost: str, state: str, said: str, stopped: dict[str, str], home: Path) -> None:
+)
+def test_pictures_that_lack(
+    lost: str, state: str, said: str, stopped: dict[str, str], home: Path
+) -> None:
     finding = about(checks_state.pictures(Setup.read(stopped)), "pictures of device-1")
     assert (finding.state, finding.said) == ("ok", "parcel: train 2, valid 2, test 2.")
     path = home / "pictures" / lost
@@ -658,24 +823,34 @@ def mangle(home: Path) -> None:
     [
         (revoke, "device-1 was revoked: It was sold."),
         (forget, "The main server knows nobody with the key of device-1."),
-        (change_main, "It has joined another main server than the one on this machine: the keys differ."),
+        (
+            change_main,
+            "It has joined another main server than the one on this machine: the keys differ.",
+        ),
         (mangle, "membership.json is damaged, or cannot be read."),
     ],
     ids=["revoked", "forgotten", "other-main-server", "mangled"],
-)  # fmt: skip
+)
 def test_device_whose_membership_is_worth_nothing(
     spoil: Callable[[Path], None], said: str, stopped: dict[str, str], home: Path
 ) -> None:
-    assert about(memberships(Setup.read(stopped)), f"membership of {DEVICE}").said == "It has joined, as device-1."
+    assert (
+        about(memberships(Setup.read(stopped)), f"membership of {DEVICE}").said
+        == "It has joined, as device-1."
+    )
     spoil(home)
     finding = about(memberships(Setup.read(stopped)), f"membership of {DEVICE}")
     assert finding.state == "wrong" and finding.said.endswith(said)
 
 
-def test_other_main_server_is_told_where_its_database_cannot_be_read(stopped: dict[str, str], home: Path) -> None:
+def test_other_main_server_is_told_where_its_database_cannot_be_read(
+    stopped: dict[str, str], home: Path
+) -> None:
     main_rows(home, "UPDATE alembic_version SET version_num = '9999'")
     change_main(home)
-    assert "the keys differ" in about(memberships(Setup.read(stopped)), f"membership of {DEVICE}").said
+    assert (
+        "the keys differ" in about(memberships(Setup.read(stopped)), f"membership of {DEVICE}").said
+    )
 
 
 def test_device_that_was_renamed_hears_of_it(stopped: dict[str, str], home: Path) -> None:
@@ -684,8 +859,12 @@ def test_device_that_was_renamed_hears_of_it(stopped: dict[str, str], home: Path
     assert finding.state == "ok" and "The main server calls it garden" in finding.said
 
 
-@pytest.mark.parametrize("code", ["local", "none", "expired", "used up", "foreign", "for another role"])
-def test_device_that_has_not_joined_needs_a_code_that_is_good(code: str, stopped: dict[str, str], home: Path) -> None:
+@pytest.mark.parametrize(
+    "code", ["local", "none", "expired", "used up", "foreign", "for another role"]
+)
+def test_device_that_has_not_joined_needs_a_code_that_is_good(
+    code: str, stopped: dict[str, str], home: Path
+) -> None:
     (home / DEVICE / "membership.json").unlink()
     key_id = Identity.open(home / MAIN / "identity.key").key_id
     made = JoinCode.make(key_id)
@@ -694,7 +873,9 @@ def test_device_that_has_not_joined_needs_a_code_that_is_good(code: str, stopped
     if code in ("expired", "used up", "for another role"):
         role = "secure-aggregator" if code == "for another role" else "device"
         until = time.time() + (3600 if code != "expired" else -1)
-        store_of(home).invite(Invitation(made.invitation, made.secret, role, int(code != "used up"), until))  # type: ignore[arg-type]
+        store_of(home).invite(
+            Invitation(made.invitation, made.secret, role, int(code != "used up"), until)
+        )  # type: ignore[arg-type]
     if code not in ("none", "local"):
         stopped = stopped | {"DOORBELL_JOIN_CODE": made.text}
     said = {
@@ -716,8 +897,12 @@ def test_cohorts_that_so_few_devices_never_make(stopped: dict[str, str], home: P
         "DOORBELL_MIN_COHORT is 3, and 2 devices have joined: no round can end.",
         "DOORBELL_TARGET_COHORT is 4, and 2 devices have joined: every round waits for its deadline.",
     ]
-    store_of(home).admit("", Joined("k", "x", "device", b"", 0.0, None), 0.0)  # by no code: nobody joins
-    assert [finding for finding in memberships(Setup.read(stopped)) if finding.where == "settings"] == []
+    store_of(home).admit(
+        "", Joined("k", "x", "device", b"", 0.0, None), 0.0
+    )  # by no code: nobody joins
+    assert [
+        finding for finding in memberships(Setup.read(stopped)) if finding.where == "settings"
+    ] == []
 
 
 # Over the network
@@ -727,7 +912,9 @@ def network_of(environ: dict[str, str], where: str) -> Finding:
     return about(network(Setup.read(environ)), where)
 
 
-def test_port_that_somebody_has_who_does_not_answer(stopped: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_port_that_somebody_has_who_does_not_answer(
+    stopped: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(checks_network, "_TIMEOUT_S", 0.2)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -737,7 +924,9 @@ def test_port_that_somebody_has_who_does_not_answer(stopped: dict[str, str], mon
     assert finding.state == "wrong" and "is in use" in finding.said and "ss -ltnp" in finding.todo
 
 
-@pytest.mark.parametrize("body", [b"hello", b'{"service": 5}', b'["service"]'], ids=["text", "number", "list"])
+@pytest.mark.parametrize(
+    "body", [b"hello", b'{"service": 5}', b'["service"]'], ids=["text", "number", "list"]
+)
 def test_port_that_another_web_server_has(body: bytes, stopped: dict[str, str]) -> None:
     with answering(body) as url:
         finding = network_of(stopped | {"DOORBELL_AGGREGATOR_URL": url}, f"address of {AGGREGATOR}")
@@ -747,11 +936,15 @@ def test_port_that_another_web_server_has(body: bytes, stopped: dict[str, str]) 
 def test_address_of_another_service(environ: dict[str, str]) -> None:
     crossed = environ | {"DOORBELL_AGGREGATOR_URL": environ["DOORBELL_MAIN_URL"]}
     finding = network_of(crossed, f"address of {AGGREGATOR}")
-    assert finding.state == "wrong" and "answers as Main server, not as Secure aggregator" in finding.said
+    assert (
+        finding.state == "wrong"
+        and "answers as Main server, not as Secure aggregator" in finding.said
+    )
 
 
 def test_main_server_elsewhere_that_does_not_answer(stopped: dict[str, str], home: Path) -> None:
-    url = f"http://0.0.0.0:{free_ports(1)[0]}"  # no loopback address, though nobody is asked beyond this machine
+    # no loopback address, though nobody is asked beyond this machine
+    url = f"http://0.0.0.0:{free_ports(1)[0]}"
     assert network_of(stopped | {"DOORBELL_MAIN_URL": url}, f"address of {MAIN}").state == "wrong"
 
 
@@ -765,14 +958,22 @@ def test_without_an_aggregator_nobody_looks_for_it(stopped: dict[str, str], home
 def test_main_server_that_should_be_here_and_never_ran(stopped: dict[str, str], home: Path) -> None:
     shutil.rmtree(home / MAIN)
     finding = network_of(stopped, f"address of {MAIN}")
-    assert finding.state == "warning" and "Services of this machine look for it there." in finding.said
+    assert (
+        finding.state == "warning" and "Services of this machine look for it there." in finding.said
+    )
 
 
 @pytest.mark.parametrize(
     ("off_s", "state"),
-    [(0, "ok"), (WORRYING_S - 5, "ok"), (WORRYING_S + 5, "warning"), (-WORRYING_S - 5, "warning"),
-     (CLOCK_TOLERANCE_S + 5, "wrong"), (-CLOCK_TOLERANCE_S - 5, "wrong")],
-)  # fmt: skip
+    [
+        (0, "ok"),
+        (WORRYING_S - 5, "ok"),
+        (WORRYING_S + 5, "warning"),
+        (-WORRYING_S - 5, "warning"),
+        (CLOCK_TOLERANCE_S + 5, "wrong"),
+        (-CLOCK_TOLERANCE_S - 5, "wrong"),
+    ],
+)
 def test_clock_of_a_service_that_differs(off_s: float, state: str, stopped: dict[str, str]) -> None:
     with answering(health(), off_s) as url:
         finding = network_of(stopped | {"DOORBELL_AGGREGATOR_URL": url}, f"clock of {AGGREGATOR}")
@@ -786,7 +987,9 @@ def test_service_of_another_version(stopped: dict[str, str]) -> None:
     assert finding.state == "warning" and finding.said.startswith("It is of version 9.9; ")
 
 
-def test_member_whose_key_the_main_server_does_not_know(environ: dict[str, str], home: Path) -> None:
+def test_member_whose_key_the_main_server_does_not_know(
+    environ: dict[str, str], home: Path
+) -> None:
     shutil.rmtree(home / MAIN)  # as on a machine of its own
     (home / DEVICE / "identity.key").write_bytes(b"a key that nobody has seen yet..")
     finding = network_of(environ, f"standing of {DEVICE}")
@@ -794,7 +997,9 @@ def test_member_whose_key_the_main_server_does_not_know(environ: dict[str, str],
 
 
 @pytest.mark.parametrize("who", [DEVICE, AGGREGATOR])
-def test_main_server_that_is_not_the_one_that_was_joined(who: str, environ: dict[str, str], home: Path) -> None:
+def test_main_server_that_is_not_the_one_that_was_joined(
+    who: str, environ: dict[str, str], home: Path
+) -> None:
     shutil.rmtree(home / MAIN)
     kept = json.loads((home / who / "membership.json").read_text())
     kept["main_public_key"] = "A" * 43 + "="
@@ -803,9 +1008,14 @@ def test_main_server_that_is_not_the_one_that_was_joined(who: str, environ: dict
     assert finding.state == "wrong" and "is not the main-server of this federation" in finding.said
 
 
-def test_devices_that_cannot_be_called_matter_only_if_they_do_not_ask(environ: dict[str, str], home: Path) -> None:
+def test_devices_that_cannot_be_called_matter_only_if_they_do_not_ask(
+    environ: dict[str, str], home: Path
+) -> None:
     nowhere = f"http://localhost:{free_ports(1)[0]}"
-    assert network_of(environ, "devices").said == "1 of 1 devices answer where they said they can be called."
+    assert (
+        network_of(environ, "devices").said
+        == "1 of 1 devices answer where they said they can be called."
+    )
     store_of(home).note_device(Device("device-2", nowhere, time.time()), {})
     finding = network_of(environ, "devices")
     assert finding.state == "warning" and "device-2 do not" in finding.said
@@ -815,5 +1025,7 @@ def test_devices_that_cannot_be_called_matter_only_if_they_do_not_ask(environ: d
 
 
 def test_every_setting_of_the_readme_is_known() -> None:
-    described = re.findall(r"^\| `(DOORBELL_\w+|DATABASE_URL)`", (PROJECT / "README.md").read_text(), re.MULTILINE)
+    described = re.findall(
+        r"^\| `(DOORBELL_\w+|DATABASE_URL)`", (PROJECT / "README.md").read_text(), re.MULTILINE
+    )
     assert len(described) > 50 and set(described) <= known_variables()

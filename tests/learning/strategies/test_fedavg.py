@@ -12,7 +12,8 @@ from learning.strategies.fedavg import step, weighted_mean
 VALUES = st.floats(-100, 100, width=32)
 COHORTS = st.integers(1, 6).flatmap(
     lambda n: st.tuples(
-        arrays(np.float32, (n, 5), elements=VALUES), st.lists(st.integers(1, 4096), min_size=n, max_size=n)
+        arrays(np.float32, (n, 5), elements=VALUES),
+        st.lists(st.integers(1, 4096), min_size=n, max_size=n),
     )
 )
 
@@ -32,9 +33,14 @@ def test_step_scales_the_mean_delta_by_its_rate_and_stays_float32() -> None:
 
 def test_averaging_deltas_and_stepping_equals_averaging_the_trained_models() -> None:
     rng = np.random.default_rng(0)
-    base, trained = rng.normal(size=9).astype(np.float32), rng.normal(size=(3, 9)).astype(np.float32)
+    base, trained = (
+        rng.normal(size=9).astype(np.float32),
+        rng.normal(size=(3, 9)).astype(np.float32),
+    )
     stepped = step(base, weighted_mean([params - base for params in trained], [1, 2, 5]), 1.0)
-    np.testing.assert_allclose(stepped, np.average(trained, axis=0, weights=[1, 2, 5]), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        stepped, np.average(trained, axis=0, weights=[1, 2, 5]), rtol=1e-5, atol=1e-6
+    )
 
 
 @given(COHORTS)
@@ -48,7 +54,9 @@ def test_weighted_mean_is_numpys(cohort: tuple[np.ndarray, list[int]]) -> None:
 
 
 @given(COHORTS, st.randoms(use_true_random=False))
-def test_order_of_the_cohort_does_not_matter(cohort: tuple[np.ndarray, list[int]], random: object) -> None:
+def test_order_of_the_cohort_does_not_matter(
+    cohort: tuple[np.ndarray, list[int]], random: object
+) -> None:
     deltas, weights = cohort
     order = list(range(len(weights)))
     random.shuffle(order)  # type: ignore[attr-defined]

@@ -1,4 +1,6 @@
-"""The main server's page: what it shows, what it escapes, and how little it asks however long the past is."""
+"""The main server's page: what it shows, what it escapes, and how little it asks however long the
+past is.
+"""
 
 from __future__ import annotations
 
@@ -42,14 +44,18 @@ def publish(federation: Any, delta: Any = None) -> Version:
     return newest
 
 
-def call(main: Any, device: str, detector: str = "package", at: float | None = None, **said: Any) -> None:
+def call(
+    main: Any, device: str, detector: str = "package", at: float | None = None, **said: Any
+) -> None:
     """Let a device that waits for work say something of itself."""
     there = Device(device, f"http://{device}", main.clock() if at is None else at, True)
     main.store.note_status(there, {detector: replace(Status(None, None, None, None, None), **said)})
 
 
 def long_past(federation: Any, rounds: int, detectors: tuple[str, ...] = ("package",)) -> None:
-    """Give a main server's database so many published rounds, each with a version and scores, and an open one."""
+    """Give a main server's database so many published rounds, each with a version and scores, and
+    an open one.
+    """
     store, settings = federation.main.store, federation.announce("a")
     for detector in detectors:
         call(federation.main, "a", detector)
@@ -57,7 +63,18 @@ def long_past(federation: Any, rounds: int, detectors: tuple[str, ...] = ("packa
             current = replace(settings, detector=detector, round=number)
             store.open_round(current, NOON + number)
             name = f"{detectors.index(detector):032x}{number:032x}"
-            version = Version(name, detector, number, "porch-cnn", "signed", None, NOON, NOON, PASSED, "Well done.")
+            version = Version(
+                name,
+                detector,
+                number,
+                "porch-cnn",
+                "signed",
+                None,
+                NOON,
+                NOON,
+                PASSED,
+                "Well done.",
+            )
             store.publish(current, ("a", "b"), "f" * 64, 0, version, 1000 + number)
             store.judge(version, PASSED, "Well done.", NOON)
             call(federation.main, "a", detector, score=(name, 0.5 + number / (4 * rounds), 40))
@@ -116,7 +133,9 @@ def test_published_round_is_shown_with_its_figures(federation: Any) -> None:
     assert "Round 1 is published: 2 devices are in it." in section(html, "events")
 
 
-def test_plain_updates_and_pushed_models_are_counted(make_federation: Callable[..., Any], tmp_path: Path) -> None:
+def test_plain_updates_and_pushed_models_are_counted(
+    make_federation: Callable[..., Any], tmp_path: Path
+) -> None:
     federation = make_federation(tmp_path, topology="direct")
     bodies = []
     for device in ("a", "b", "a"):
@@ -137,9 +156,13 @@ def test_versions_have_buttons_that_do_what_they_say(federation: Any) -> None:
     first, second = publish(federation), publish(federation)
     federation.step("main", "send_model_clients")
     client = federation.network.apps["main"].test_client()
-    forms = re.findall(r'<form class="step" id="do-\w+".*?</form>', section(shown(federation), "rounds"), re.DOTALL)
+    forms = re.findall(
+        r'<form class="step" id="do-\w+".*?</form>', section(shown(federation), "rounds"), re.DOTALL
+    )
     words = [buttons(form) for form in forms]
-    assert words == [["Pin"], ["Roll back", "Pin"], ["Roll back", "Pin"]], "that in force is not rolled back to"
+    assert words == [["Pin"], ["Roll back", "Pin"], ["Roll back", "Pin"]], (
+        "that in force is not rolled back to"
+    )
     action = re.search(r'action="([^"]+)"', forms[1])
     (value,) = re.findall(r'name="version" value="([0-9a-f]{64})"', forms[1])
     assert action and value == first.version != second.version
@@ -148,7 +171,9 @@ def test_versions_have_buttons_that_do_what_they_say(federation: Any) -> None:
     assert 'formaction="/pin"' in forms[1]
     answer = client.post("/pin", data={"version": first.version}, headers=BROWSER)
     assert answer.status_code == 200 and "Unpin" in buttons(section(shown(federation), "detectors"))
-    assert "Roll back" not in buttons(shown(federation)), "nothing changes the model of a detector that is pinned"
+    assert "Roll back" not in buttons(shown(federation)), (
+        "nothing changes the model of a detector that is pinned"
+    )
 
 
 def test_free_words_of_devices_are_only_words(federation: Any) -> None:
@@ -162,9 +187,15 @@ def test_free_words_of_devices_are_only_words(federation: Any) -> None:
     main.store.note_status(there, {"package": Status(None, None, None, None, (number, HOSTILE))})
     main.store.make_due(main.store.newest_round("package").settings, main.clock(), HOSTILE)
     html = shown(federation)
-    assert HOSTILE not in html and "<script>alert" not in html and "1337" not in text_of(section(html, "devices"))
+    assert (
+        HOSTILE not in html
+        and "<script>alert" not in html
+        and "1337" not in text_of(section(html, "devices"))
+    )
     for name in ("devices", "rounds", "detectors"):
-        assert HOSTILE in text_of(section(html, name)) or HOSTILE in unescape(section(html, name)), name
+        assert HOSTILE in text_of(section(html, name)) or HOSTILE in unescape(
+            section(html, name)
+        ), name
 
 
 def test_page_asks_the_database_the_same_however_long_the_past(federation: Any) -> None:
@@ -195,12 +226,17 @@ def test_newest_are_shown_and_the_others_counted(federation: Any) -> None:
     html = shown(federation)
     assert f"The newest 10 rounds; {MANY - 9} older ones are not shown" in section(html, "rounds")
     versions = shown_status["detectors"][1]["version_count"]
-    assert f"The newest 5 versions of the model; {versions - 5} older ones are not shown" in section(html, "rounds")
+    assert (
+        f"The newest 5 versions of the model; {versions - 5} older ones are not shown"
+        in section(html, "rounds")
+    )
     assert len(re.findall("<circle", html)) == 2 * MANY
     assert f"cat, round {MANY}: 75.0%" in section(html, "accuracy")
 
 
-def test_accuracy_of_old_rounds_stays_in_the_chart_when_their_scores_are_let_go_of(federation: Any) -> None:
+def test_accuracy_of_old_rounds_stays_in_the_chart_when_their_scores_are_let_go_of(
+    federation: Any,
+) -> None:
     long_past(federation, 30)
     before = federation.main.store.accuracies(100)["package"]
     federation.main.store.forget("package", 5, 5)
@@ -209,7 +245,9 @@ def test_accuracy_of_old_rounds_stays_in_the_chart_when_their_scores_are_let_go_
     assert list(federation.main.store.accuracies(7)["package"]) == list(range(24, 31))
 
 
-def test_devices_that_need_a_person_come_first_and_those_beyond_a_hundred_are_counted(federation: Any) -> None:
+def test_devices_that_need_a_person_come_first_and_those_beyond_a_hundred_are_counted(
+    federation: Any,
+) -> None:
     main = federation.main
     for number in range(120):
         call(main, f"device-{number:03}", at=main.clock() - (3600 if number == 119 else 0))
@@ -219,7 +257,9 @@ def test_devices_that_need_a_person_come_first_and_those_beyond_a_hundred_are_co
     rows = re.findall(r"<tr><td>(device-\d+)</td>", section(shown(federation), "devices"))
     assert rows[:3] == ["device-118", "device-119", "device-000"] and len(rows) == 100
     assert "And 20 more devices: 20 training." in text_of(section(shown(federation), "devices"))
-    assert "120 devices: 1 failing, 1 offline, 118 training" in text_of(section(shown(federation), "summary"))
+    assert "120 devices: 1 failing, 1 offline, 118 training" in text_of(
+        section(shown(federation), "summary")
+    )
     assert len(status(main)["devices"]) == 120, "/status tells of all of them"
 
 
@@ -269,14 +309,20 @@ def test_what_happens_next_in_a_run(federation: Any) -> None:
     runs.start(main, "package", 2)
     assert clock.sentence() == "Round 1 is about to begin."
     closes = f"the round closes at {clock.at(600)} or when all have."
-    assert clock.next() == f"Waiting for updates of round 1: a, b, c and 2 more have not sent; {closes}"
+    assert (
+        clock.next()
+        == f"Waiting for updates of round 1: a, b, c and 2 more have not sent; {closes}"
+    )
     for device in ("a", "b", "c", "d"):
         call(main, device, sent_round=1)
     assert clock.sentence() == f"Waiting for updates of round 1: e has not sent; {closes}"
     call(main, "e", sent_round=1)
     assert clock.next() == "Round 1 has its 5 updates: the secure aggregator adds them up now."
     runs.stop(main, "package")
-    assert clock.sentence() == "Stopped by the operator. “Resume the run” goes on; what was sent is kept."
+    assert (
+        clock.sentence()
+        == "Stopped by the operator. “Resume the run” goes on; what was sent is kept."
+    )
 
 
 def test_what_happens_next_when_the_deadline_is_over_and_too_few_have_sent(federation: Any) -> None:
@@ -289,7 +335,9 @@ def test_what_happens_next_when_the_deadline_is_over_and_too_few_have_sent(feder
     assert clock.next() == said
 
 
-def test_what_happens_next_when_so_many_updates_are_enough(make_federation: Callable[..., Any], tmp_path: Path) -> None:
+def test_what_happens_next_when_so_many_updates_are_enough(
+    make_federation: Callable[..., Any], tmp_path: Path
+) -> None:
     clock = Clock(make_federation(tmp_path, target_cohort=3))
     for device in ("a", "b", "c", "d"):
         call(clock.main, device)
@@ -301,13 +349,18 @@ def test_what_happens_next_by_hand(make_federation: Callable[..., Any], tmp_path
     federation = make_federation(tmp_path / "secure")
     clock = Clock(federation)
     federation.announce("a")
-    assert clock.sentence().startswith("Round 1 is open and needs 2 updates: train and send on each device, then")
+    assert clock.sentence().startswith(
+        "Round 1 is open and needs 2 updates: train and send on each device, then"
+    )
     version = publish(federation)
-    assert "“Send Aggregated Models to Federated Clients” gives it to the devices" in clock.sentence()
+    assert (
+        "“Send Aggregated Models to Federated Clients” gives it to the devices" in clock.sentence()
+    )
     federation.main.store.release(version.version, NOON)
-    federation.main.store.note_status(Device("a", "http://a", NOON, True), {
-        "package": Status(1, None, version.version, (version.version, 0.5, 4), None)
-    })  # fmt: skip
+    federation.main.store.note_status(
+        Device("a", "http://a", NOON, True),
+        {"package": Status(1, None, version.version, (version.version, 0.5, 4), None)},
+    )
     assert clock.sentence() == (
         "The devices try the model of round 1 on their own pictures: 1 of 2 have answered, and the others are waited "
         f"for until {clock.at(120)}."
@@ -326,7 +379,9 @@ def test_what_happens_next_by_hand(make_federation: Callable[..., Any], tmp_path
     assert "has 2 of the 2 updates it needs: press “Aggregate Local Models”" in there.sentence()
 
 
-def test_time_of_another_day_has_its_day(make_federation: Callable[..., Any], tmp_path: Path) -> None:
+def test_time_of_another_day_has_its_day(
+    make_federation: Callable[..., Any], tmp_path: Path
+) -> None:
     clock = Clock(make_federation(tmp_path, round_deadline_s=86_400.0))
     call(clock.main, "a")
     runs.start(clock.main, "package", 1)

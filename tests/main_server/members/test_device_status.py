@@ -27,7 +27,9 @@ class Porch:
     def call(self, device: str, waiting: bool = True, **said: Any) -> None:
         """Let a device say something of itself."""
         status = replace(Status(None, None, None, None, None), **said)
-        self.main.store.note_status(Device(device, f"http://{device}", self.now, waiting), {"package": status})
+        self.main.store.note_status(
+            Device(device, f"http://{device}", self.now, waiting), {"package": status}
+        )
 
     def ask(self) -> None:
         """Start a run, and let it ask the devices for round 1."""
@@ -47,7 +49,9 @@ def porch(federation: Any) -> Porch:
 
 def test_device_that_waits_for_work_is_online(porch: Porch) -> None:
     porch.call("a")
-    assert attendance(porch.main) == (Attendance("a", "online", "It waits for work.", NOON, "http://a"),)
+    assert attendance(porch.main) == (
+        Attendance("a", "online", "It waits for work.", NOON, "http://a"),
+    )
 
 
 def test_device_that_announces_itself_alone_is_by_hand(porch: Porch) -> None:
@@ -58,10 +62,18 @@ def test_device_that_announces_itself_alone_is_by_hand(porch: Porch) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "ago"),
-    [(76, "76 seconds"), (119, "119 seconds"), (120, "2 minutes"), (7199, "120 minutes"), (7200, "2 hours"),
-     (86400 * 3, "3 days")],
-)  # fmt: skip
-def test_device_that_has_not_called_for_a_while_is_offline(porch: Porch, seconds: float, ago: str) -> None:
+    [
+        (76, "76 seconds"),
+        (119, "119 seconds"),
+        (120, "2 minutes"),
+        (7199, "120 minutes"),
+        (7200, "2 hours"),
+        (86400 * 3, "3 days"),
+    ],
+)
+def test_device_that_has_not_called_for_a_while_is_offline(
+    porch: Porch, seconds: float, ago: str
+) -> None:
     porch.call("a")
     porch.now += seconds
     assert porch.of("a") == ("offline", f"Last heard of {ago} ago.")
@@ -99,14 +111,17 @@ def test_device_that_others_could_do_without_is_late(porch: Porch) -> None:
     assert porch.of("c") == ("late", "package: round 1 has 2 updates, and none of this device.")
     porch.now += 100
     assert porch.of("c") == (
-        "late", "package: round 1 has 2 updates, and none of this device; it was last heard of 100 seconds ago."
-    )  # fmt: skip
+        "late",
+        "package: round 1 has 2 updates, and none of this device; it was last heard of 100 seconds ago.",
+    )
 
 
 def test_device_that_missed_the_deadline_is_late(porch: Porch) -> None:
     porch.call("a")
     porch.ask()
-    porch.main.store.make_due(porch.main.store.newest_round("package").settings, NOON, "The deadline is over.")
+    porch.main.store.make_due(
+        porch.main.store.newest_round("package").settings, NOON, "The deadline is over."
+    )
     assert porch.of("a") == ("late", "package: round 1 has 0 updates, and none of this device.")
 
 
@@ -148,7 +163,9 @@ def test_devices_are_told_by_name(porch: Porch) -> None:
 
 
 @pytest.mark.parametrize("back", [100.0, 3600.0, 1e8])
-def test_clock_that_is_set_back_does_not_show_an_absent_device_as_online_for_long(porch: Porch, back: float) -> None:
+def test_clock_that_is_set_back_does_not_show_an_absent_device_as_online_for_long(
+    porch: Porch, back: float
+) -> None:
     porch.call("a")
     absent = Device("a", "http://a", NOON, True)
     times = [NOON - back + second for second in range(0, int(min(back, 7200)) + 200, 10)]

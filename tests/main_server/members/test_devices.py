@@ -23,7 +23,9 @@ def test_device_is_noted_with_address_and_time(federation: Any) -> None:
 
 def test_device_hears_the_open_round_of_each_of_its_detectors(federation: Any) -> None:
     rounds = announce(
-        federation.main, federation.caller("a"), STATUS | {"detectors": {"package": None, "raccoon": None}}
+        federation.main,
+        federation.caller("a"),
+        STATUS | {"detectors": {"package": None, "raccoon": None}},
     )
     assert {name: (settings.detector, settings.round) for name, settings in rounds.items()} == {
         "package": ("package", 1),
@@ -32,10 +34,14 @@ def test_device_hears_the_open_round_of_each_of_its_detectors(federation: Any) -
     assert rounds["package"].base_version != rounds["raccoon"].base_version
 
 
-def test_repeated_announcement_opens_no_other_round_and_updates_what_is_known(federation: Any) -> None:
+def test_repeated_announcement_opens_no_other_round_and_updates_what_is_known(
+    federation: Any,
+) -> None:
     first = announce(federation.main, federation.caller("a"), STATUS)
     again = announce(
-        federation.main, federation.caller("a"), STATUS | {"address": "http://elsewhere/", "detectors": {"package": 1}}
+        federation.main,
+        federation.caller("a"),
+        STATUS | {"address": "http://elsewhere/", "detectors": {"package": 1}},
     )
     assert again == first
     assert federation.main.store.devices()[0].address == "http://elsewhere"
@@ -48,7 +54,9 @@ def test_every_device_hears_the_same_round(federation: Any) -> None:
 
 def test_device_is_noted_under_the_name_by_which_it_joined_and_no_other(federation: Any) -> None:
     federation.device("b")
-    reply = federation.device("a").post_json("http://main/clientstatus", STATUS | {"device": "b", "name": "b"})
+    reply = federation.device("a").post_json(
+        "http://main/clientstatus", STATUS | {"device": "b", "name": "b"}
+    )
     assert reply.json["name"] == "a"
     assert [device.name for device in federation.main.store.devices()] == ["a"]
 
@@ -59,7 +67,9 @@ def test_device_without_pictures_is_noted_and_hears_of_no_round(federation: Any)
     assert federation.main.store.detectors() == ()
 
 
-def test_round_is_shown_with_its_devices_and_unknown_detectors_are_not_found(federation: Any) -> None:
+def test_round_is_shown_with_its_devices_and_unknown_detectors_are_not_found(
+    federation: Any,
+) -> None:
     settings = federation.announce("b")
     federation.announce("a")
     shown = federation.as_aggregator.get("http://main/round/package").json
@@ -94,7 +104,9 @@ def test_round_is_shown_with_its_devices_and_unknown_detectors_are_not_found(fed
     ],
     ids=str,
 )
-def test_status_that_is_none_is_refused_and_nothing_is_noted(federation: Any, changed: dict[str, object]) -> None:
+def test_status_that_is_none_is_refused_and_nothing_is_noted(
+    federation: Any, changed: dict[str, object]
+) -> None:
     a = federation.device("a")
     before = federation.remembered("main-server")
     with pytest.raises(InvalidMessage):

@@ -50,7 +50,9 @@ def identity(number: int) -> Identity:
     return Identity.from_private(bytes([number]) * 32)
 
 
-def join(server: Any, code: JoinCode, name: str, key: Identity, role: Role = "device") -> Membership:
+def join(
+    server: Any, code: JoinCode, name: str, key: Identity, role: Role = "device"
+) -> Membership:
     asked = JoinRequest.make(code, name, role, key)
     return Membership.accept(code, asked, admit(server, asked.to_json()))
 
@@ -67,11 +69,19 @@ def refused(server: Any, code: JoinCode, name: str, key: Identity, role: Role = 
 
 def everything(server: Any) -> list[str]:
     members = [repr(joined) for joined in server.store.members()]
-    return members + [repr(p) for p in server.store.participations()] + [repr(d) for d in server.store.devices()]
+    return (
+        members
+        + [repr(p) for p in server.store.participations()]
+        + [repr(d) for d in server.store.devices()]
+    )
 
 
 def names(server: Any) -> list[str]:
-    return [joined.name for joined in server.store.members() if joined.role == "device" and joined.revoked is None]
+    return [
+        joined.name
+        for joined in server.store.members()
+        if joined.role == "device" and joined.revoked is None
+    ]
 
 
 def uses_left(server: Any, code: JoinCode) -> int:
@@ -144,7 +154,9 @@ def test_name_is_one_members_at_a_time(federation: Any) -> None:
 def test_key_is_one_members_for_ever(federation: Any) -> None:
     code = invite(federation.main, "device", 5, 1)
     join(federation.main, code, "porch", identity(1))
-    assert "joined before, under another name" in refused(federation.main, code, "gate", identity(1))
+    assert "joined before, under another name" in refused(
+        federation.main, code, "gate", identity(1)
+    )
     revoke(federation.main, "porch", "It was stolen.")
     for name in ("porch", "gate"):
         assert "was revoked" in refused(federation.main, code, name, identity(1))
@@ -166,7 +178,9 @@ def test_there_is_one_aggregator(federation: Any) -> None:
     assert "there is a secure-aggregator already" in words
 
 
-def test_code_of_another_main_server_is_refused(make_federation: Callable[..., Any], tmp_path: Path) -> None:
+def test_code_of_another_main_server_is_refused(
+    make_federation: Callable[..., Any], tmp_path: Path
+) -> None:
     one, other = make_federation(tmp_path / "1"), make_federation(tmp_path / "2")
     code = invite(one.main, "device", 1, 1)
     assert "not one of this main server" in refused(other.main, code, "porch", identity(1))
@@ -188,8 +202,12 @@ def test_request_altered_on_its_way_is_refused(federation: Any) -> None:
     admit(federation.main, message)
 
 
-@pytest.mark.parametrize("name", [None, "", "../a", "A", "a" * 33, "main-server", "secure-aggregator"])
-def test_device_with_a_name_that_is_none_of_a_device_does_not_join(federation: Any, name: Any) -> None:
+@pytest.mark.parametrize(
+    "name", [None, "", "../a", "A", "a" * 33, "main-server", "secure-aggregator"]
+)
+def test_device_with_a_name_that_is_none_of_a_device_does_not_join(
+    federation: Any, name: Any
+) -> None:
     code = invite(federation.main, "device", 1, 1)
     asked = JoinRequest.make(code, "porch", "device", identity(1)).to_json()
     before = everything(federation.main)
@@ -229,7 +247,9 @@ def test_roster_names_everybody_with_key_and_reason(federation: Any) -> None:
 
 
 @pytest.mark.parametrize("role", ["device", "secure-aggregator"])
-def test_local_code_lies_in_a_file_that_its_owner_alone_can_read(federation: Any, role: Role) -> None:
+def test_local_code_lies_in_a_file_that_its_owner_alone_can_read(
+    federation: Any, role: Role
+) -> None:
     path = local_code_path(federation.settings.folder, role)
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
@@ -249,7 +269,10 @@ def test_local_code_stays_over_restarts_and_does_not_run_out(federation: Any) ->
 
 
 def test_local_code_of_one_role_is_not_that_of_the_other(federation: Any) -> None:
-    codes = {role: read_local_code(federation.settings.folder, role) for role in ("device", "secure-aggregator")}
+    codes = {
+        role: read_local_code(federation.settings.folder, role)
+        for role in ("device", "secure-aggregator")
+    }
     assert codes["device"] != codes["secure-aggregator"]
     code = JoinCode.parse(codes["secure-aggregator"] or "")
     assert "not one of this main server" in refused(federation.main, code, "porch", identity(1))
@@ -263,7 +286,10 @@ def test_main_server_with_another_key_leaves_other_codes(federation: Any) -> Non
     text = read_local_code(federation.settings.folder, "device")
     assert text != old
     assert local_code_path(federation.settings.folder, "device").stat().st_mode & 0o777 == 0o600
-    assert join(main, JoinCode.parse(text or ""), "porch", identity(1)).main_public_key == main.identity.public
+    assert (
+        join(main, JoinCode.parse(text or ""), "porch", identity(1)).main_public_key
+        == main.identity.public
+    )
     leave_local_codes(main)
     assert read_local_code(federation.settings.folder, "device") == text
 
@@ -303,13 +329,17 @@ def test_every_message_has_its_senders(federation: Any) -> None:
 
 @pytest.mark.parametrize(("method", "path"), SENDERS, ids=lambda part: part[:12])
 def test_message_is_taken_from_its_senders_alone(federation: Any, method: str, path: str) -> None:
-    stranger = replace(federation.device("a"), http=federation.network.client(identity(9)), identity=identity(9))
+    stranger = replace(
+        federation.device("a"), http=federation.network.client(identity(9)), identity=identity(9)
+    )
     senders = {"device": federation.device("a"), "secure-aggregator": federation.as_aggregator}
     senders |= {"main-server": federation.as_main, "stranger": stranger}
 
     def said_to(sender: Any) -> str:
         try:
-            sender.get(f"http://main{path}") if method == "GET" else sender.post_json(f"http://main{path}", {})
+            sender.get(f"http://main{path}") if method == "GET" else sender.post_json(
+                f"http://main{path}", {}
+            )
         except (Forbidden, InvalidMessage, NotFound) as error:
             return str(error) if isinstance(error, Forbidden) else "taken"
         return "taken"
@@ -331,7 +361,9 @@ def test_message_for_another_service_is_refused(federation: Any) -> None:
     for name in ("secure-aggregator", "a", ""):
         with pytest.raises(Forbidden, match="signed for another service"):
             a.http.post_json("http://main/clientstatus", STATUS, Peer(name, "http://main"))
-    update = masked_update(federation.delta(), 10, federation.announce("a"), "a", federation.rng).to_bytes()
+    update = masked_update(
+        federation.delta(), 10, federation.announce("a"), "a", federation.rng
+    ).to_bytes()
     with pytest.raises(Forbidden, match="signed for another service"):
         a.http.post("http://aggregator/cmodel", update, Peer("main-server", "http://aggregator"))
 
@@ -351,7 +383,8 @@ def test_message_repeated_byte_for_byte_is_refused(federation: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/round/package?a=b%20c&d", "/round/pack%61ge", "/round/package?", "/round/package?%2F"]
+    "path",
+    ["/round/package?a=b%20c&d", "/round/pack%61ge", "/round/package?", "/round/package?%2F"],
 )
 def test_signature_covers_path_and_query_as_they_are_written(federation: Any, path: str) -> None:
     federation.announce("a")
@@ -388,7 +421,9 @@ def masked_round(federation: Any, *devices: str) -> None:
 
 def test_revoked_device_takes_part_no_more_and_its_messages_are_refused(federation: Any) -> None:
     masked_round(federation, "a", "b", "c")
-    update = masked_update(federation.delta(), 10, federation.announce("c"), "c", federation.rng).to_bytes()
+    update = masked_update(
+        federation.delta(), 10, federation.announce("c"), "c", federation.rng
+    ).to_bytes()
     revoke(federation.main, "c", "It was stolen.")
     assert {p.device for p in federation.main.store.participations()} == {"a", "b"}
     c = federation.device("c")
@@ -429,7 +464,9 @@ def test_update_of_a_revoked_device_is_not_its_namesakes(federation: Any) -> Non
     masked_round(federation, "a", "b", "c")
     revoke(federation.main, "c", "It was stolen.")
     join(federation.main, invite(federation.main, "device", 1, 1), "c", identity(1))
-    namesake = replace(federation.device("a"), identity=identity(1), http=federation.network.client(identity(1)))
+    namesake = replace(
+        federation.device("a"), identity=identity(1), http=federation.network.client(identity(1))
+    )
     namesake.post_json("http://main/clientstatus", STATUS)
     done = federation.step("aggregator", "aggregate_models")
     assert (done["devices"], done["left_out"]) == (["a", "b"], ["c"])
@@ -482,7 +519,9 @@ def test_plain_update_of_a_revoked_device_is_not_its_namesakes(
         direct.device(device).post("http://main/cmodel", body)
     revoke(direct.main, "c", "It was stolen.")
     join(direct.main, invite(direct.main, "device", 1, 1), "c", identity(1))
-    namesake = replace(direct.device("a"), identity=identity(1), http=direct.network.client(identity(1)))
+    namesake = replace(
+        direct.device("a"), identity=identity(1), http=direct.network.client(identity(1))
+    )
     namesake.post_json("http://main/clientstatus", STATUS)
     assert direct.step("main", "aggregate_models")["devices"] == ["a", "b"]
 
@@ -501,7 +540,9 @@ def test_name_of_a_revoked_device_is_free_for_a_device_with_another_key(federati
     join(federation.main, invite(federation.main, "device", 1, 1), "a", identity(1))
     with pytest.raises(Forbidden, match="was revoked"):
         federation.announce("a")
-    namesake = replace(federation.device("a"), identity=identity(1), http=federation.network.client(identity(1)))
+    namesake = replace(
+        federation.device("a"), identity=identity(1), http=federation.network.client(identity(1))
+    )
     assert namesake.post_json("http://main/clientstatus", STATUS).json["name"] == "a"
     revoke(federation.main, "a", "It was stolen too.")
     reasons = [joined.revoked for joined in federation.main.store.members() if joined.name == "a"]
@@ -514,7 +555,9 @@ def test_nobody_is_revoked_twice_and_strangers_are_not_found(federation: Any) ->
     for name in ("a", "stranger", "main-server", ""):
         with pytest.raises(NotFound, match="federation devices lists them"):
             revoke(federation.main, name, "Again.")
-    assert [joined.revoked for joined in federation.main.store.members() if joined.name == "a"] == ["It was stolen."]
+    assert [joined.revoked for joined in federation.main.store.members() if joined.name == "a"] == [
+        "It was stolen."
+    ]
 
 
 def test_revoked_aggregator_is_refused(federation: Any) -> None:
@@ -537,7 +580,9 @@ def test_renamed_device_is_known_by_its_new_name_alone(federation: Any) -> None:
     assert [p.device for p in federation.main.store.participations()] == ["b"]
 
 
-def test_update_under_the_old_name_is_refused_and_one_sent_before_is_left_out(federation: Any) -> None:
+def test_update_under_the_old_name_is_refused_and_one_sent_before_is_left_out(
+    federation: Any,
+) -> None:
     masked_round(federation, "a", "b", "c")
     settings = federation.announce("c")
     rename(federation.main, "c", "d")
@@ -549,23 +594,36 @@ def test_update_under_the_old_name_is_refused_and_one_sent_before_is_left_out(fe
     assert federation.step("aggregator", "aggregate_models")["devices"] == ["a", "b"]
 
 
-def test_plain_update_under_the_old_name_is_left_out_too(make_federation: Callable[..., Any], tmp_path: Path) -> None:
+def test_plain_update_under_the_old_name_is_left_out_too(
+    make_federation: Callable[..., Any], tmp_path: Path
+) -> None:
     direct = make_federation(tmp_path, topology="direct")
     for device in ("a", "b", "c"):
         settings = direct.announce(device)
-        direct.device(device).post("http://main/cmodel", plain_update(direct.delta(), 5, settings, device).to_bytes())
+        direct.device(device).post(
+            "http://main/cmodel", plain_update(direct.delta(), 5, settings, device).to_bytes()
+        )
     rename(direct.main, "c", "d")
     direct.device("c").post_json("http://main/clientstatus", STATUS)
-    direct.device("c").post("http://main/cmodel", plain_update(direct.delta(), 5, settings, "d").to_bytes())
+    direct.device("c").post(
+        "http://main/cmodel", plain_update(direct.delta(), 5, settings, "d").to_bytes()
+    )
     assert direct.step("main", "aggregate_models")["devices"] == ["a", "b", "d"]
 
 
 @pytest.mark.parametrize(
     ("old", "new", "refusal"),
-    [("a", "b", NotFound), ("a", "a", NotFound), ("stranger", "c", NotFound), ("a", "Porch", InvalidMessage),
-     ("a", "main-server", InvalidMessage), ("a", "secure-aggregator", InvalidMessage),
-     ("secure-aggregator", "c", NotFound), ("gone", "c", NotFound)],
-)  # fmt: skip
+    [
+        ("a", "b", NotFound),
+        ("a", "a", NotFound),
+        ("stranger", "c", NotFound),
+        ("a", "Porch", InvalidMessage),
+        ("a", "main-server", InvalidMessage),
+        ("a", "secure-aggregator", InvalidMessage),
+        ("secure-aggregator", "c", NotFound),
+        ("gone", "c", NotFound),
+    ],
+)
 def test_renaming_that_cannot_be_is_refused_and_nothing_changes(
     federation: Any, old: str, new: str, refusal: type[DoorbellError]
 ) -> None:
@@ -590,7 +648,10 @@ def test_name_of_a_revoked_device_may_be_given_away(federation: Any) -> None:
 
 
 def new_key(old: Identity, new: Identity, signer: Identity | None = None) -> dict[str, str]:
-    parts = {"public_key": new.public, "signature": (signer or new).sign(new_key_statement(old.public))}
+    parts = {
+        "public_key": new.public,
+        "signature": (signer or new).sign(new_key_statement(old.public)),
+    }
     return {key: base64.b64encode(value).decode() for key, value in parts.items()}
 
 
@@ -603,8 +664,13 @@ def test_new_key_works_and_the_old_one_is_refused(federation: Any) -> None:
     renewed = replace(a, identity=identity(1), http=federation.network.client(identity(1)))
     assert renewed.post_json("http://main/clientstatus", STATUS).json["name"] == "a"
     assert [p.device for p in federation.main.store.participations()] == ["a"]
-    body = masked_update(federation.delta(), 10, federation.main.store.newest_round("package").settings, "a",
-                         federation.rng).to_bytes()  # fmt: skip
+    body = masked_update(
+        federation.delta(),
+        10,
+        federation.main.store.newest_round("package").settings,
+        "a",
+        federation.rng,
+    ).to_bytes()
     assert "is kept" in renewed.post("http://aggregator/cmodel", body).json["said"]
     assert [joined.key_id for joined in federation.main.store.members() if joined.name == "a"] == [
         fingerprint(identity(1).public)
@@ -627,9 +693,22 @@ def test_key_that_is_known_already_is_refused(federation: Any, owner: str) -> No
 def test_key_that_its_sender_does_not_own_is_refused(federation: Any) -> None:
     a, b = federation.device("a"), federation.device("b")
     good = new_key(a.identity, identity(1))
-    wrong: list[object] = [None, [], {}, "key", {"public_key": good["public_key"]}, good | {"public_key": 1}]
-    wrong += [good | {"signature": value} for value in (None, "", "*", "é", base64.b64encode(bytes(64)).decode())]
-    wrong += [good | {"public_key": base64.b64encode(key).decode()} for key in (b"", bytes(31), b.identity.public)]
+    wrong: list[object] = [
+        None,
+        [],
+        {},
+        "key",
+        {"public_key": good["public_key"]},
+        good | {"public_key": 1},
+    ]
+    wrong += [
+        good | {"signature": value}
+        for value in (None, "", "*", "é", base64.b64encode(bytes(64)).decode())
+    ]
+    wrong += [
+        good | {"public_key": base64.b64encode(key).decode()}
+        for key in (b"", bytes(31), b.identity.public)
+    ]
     wrong += [new_key(a.identity, identity(1), signer=a.identity), new_key(b.identity, identity(1))]
     before = everything(federation.main)
     for message in wrong:

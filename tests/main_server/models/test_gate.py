@@ -1,4 +1,6 @@
-"""The gate: a version that devices tell fewer pictures apart with is taken back; and the way back by hand."""
+"""The gate: a version that devices tell fewer pictures apart with is taken back; and the way back
+by hand.
+"""
 
 from __future__ import annotations
 
@@ -41,11 +43,15 @@ class Porch:
         main = MainServer.open(self.federation.settings, self.federation.http)
         return replace(main, clock=lambda: self.now)
 
-    def say(self, device: str, version: str | None = None, accuracy: float = 0.0, pictures: int = 100) -> None:
+    def say(
+        self, device: str, version: str | None = None, accuracy: float = 0.0, pictures: int = 100
+    ) -> None:
         """Let a device wait for work, and say how often it was right with a version."""
         score = None if version is None else (version, accuracy, pictures)
         status = Status(None, None, version, score, None)
-        self.main.store.note_status(Device(device, f"http://{device}", self.now, True), {"package": status})
+        self.main.store.note_status(
+            Device(device, f"http://{device}", self.now, True), {"package": status}
+        )
 
     def publish(self, *devices: str, released: bool = True) -> Any:
         """Finish a round of these devices, and return its version."""
@@ -104,14 +110,18 @@ def test_only_devices_that_reported_both_count() -> None:
     ("parent", "version"),
     [((), ()), ((Score("a", 1, 1),), (Score("b", 1, 1),)), ((), (Score("a", 1, 1),))],
 )
-def test_without_a_device_that_reported_both_there_is_nothing_to_compare(parent: Any, version: Any) -> None:
+def test_without_a_device_that_reported_both_there_is_nothing_to_compare(
+    parent: Any, version: Any
+) -> None:
     assert Comparison.of(parent, version) is None
 
 
 def test_devices_without_validation_pictures_weigh_nothing() -> None:
     assert Comparison.of((Score("a", 0.9, 10),), (Score("a", 0.0, 0),)) is None
     assert Comparison.of((Score("a", 0.0, 0),), (Score("a", 0.9, 10),)) is None
-    both = Comparison.of((Score("a", 0.9, 10), Score("b", 0.0, 0)), (Score("a", 0.8, 10), Score("b", 0.7, 99)))
+    both = Comparison.of(
+        (Score("a", 0.9, 10), Score("b", 0.0, 0)), (Score("a", 0.8, 10), Score("b", 0.7, 99))
+    )
     assert both == Comparison(0.9, 0.8, 1, 10)
 
 
@@ -133,13 +143,16 @@ def test_device_that_has_nothing_to_ask_a_version_is_not_waited_for(porch: Porch
 def test_version_that_is_better_passes(porch: Porch) -> None:
     version = porch.judged(0.8, 0.9)
     assert (version.gate, version.said) == (
-        "passed", "80.0% before, 90.0% after, on 200 validation pictures of 2 devices."
-    )  # fmt: skip
+        "passed",
+        "80.0% before, 90.0% after, on 200 validation pictures of 2 devices.",
+    )
     assert porch.newest.version == version.version
 
 
 @pytest.mark.parametrize(("before", "after"), [(0.4, 0.3), (0.8, 0.7), (1.0, 0.9)])
-def test_fall_by_just_as_much_as_is_allowed_passes(porch: Porch, before: float, after: float) -> None:
+def test_fall_by_just_as_much_as_is_allowed_passes(
+    porch: Porch, before: float, after: float
+) -> None:
     version = porch.publish()
     for device, pictures in (("a", 7), ("b", 13)):
         porch.say(device, version.parent, before, pictures)
@@ -156,15 +169,23 @@ def test_fall_by_more_than_is_allowed_puts_the_parents_params_back_in_force(porc
     assert rejected.gate == "rejected"
     assert "90.0% before, 79.0% after" in rejected.said
     again = porch.newest
-    assert (again.parent, again.gate, again.architecture) == (first.version, "passed", first.architecture)
+    assert (again.parent, again.gate, again.architecture) == (
+        first.version,
+        "passed",
+        first.architecture,
+    )
     assert again.round > rejected.round
     np.testing.assert_array_equal(
-        porch.params(again.version).view(np.uint32), porch.params(first.version).view(np.uint32), "bit for bit"
+        porch.params(again.version).view(np.uint32),
+        porch.params(first.version).view(np.uint32),
+        "bit for bit",
     )
     assert not np.array_equal(porch.params(rejected.version), porch.params(first.version))
 
 
-def test_rejection_gives_up_the_open_round_and_offers_the_devices_the_version_in_force(porch: Porch) -> None:
+def test_rejection_gives_up_the_open_round_and_offers_the_devices_the_version_in_force(
+    porch: Porch,
+) -> None:
     porch.judged(0.8, 0.9)
     version = porch.publish()
     opened = porch.federation.announce("a")
@@ -172,7 +193,11 @@ def test_rejection_gives_up_the_open_round_and_offers_the_devices_the_version_in
         porch.say(device, version.parent, 0.9)
         porch.say(device, version.version, 0.1)
     assert gate.judge(porch.main, version)
-    assert [each.state for each in porch.main.store.rounds("package", 9)] == [ABANDONED, PUBLISHED, PUBLISHED]
+    assert [each.state for each in porch.main.store.rounds("package", 9)] == [
+        ABANDONED,
+        PUBLISHED,
+        PUBLISHED,
+    ]
     status = vars(Status(None, None, version.version, None, None))
     said = {"address": "http://a", "wait_s": 0, "detectors": {"package": status}}
     tasks = for_device(porch.main, News(porch.main), porch.federation.caller("a"), said)["tasks"]
@@ -257,7 +282,10 @@ def test_version_that_a_newer_one_follows_stays_unchecked(porch: Porch, released
     newer = porch.publish(released=released)
     runs.advance(porch.main)
     judged = porch.main.store.version(version.version)
-    assert (judged.gate, judged.said) == ("unchecked", "The version of round 2 came before the devices had answered.")
+    assert (judged.gate, judged.said) == (
+        "unchecked",
+        "The version of round 2 came before the devices had answered.",
+    )
     assert porch.newest.version == newer.version
 
 
@@ -298,9 +326,14 @@ def test_roll_back_puts_old_params_in_force_under_a_higher_number(porch: Porch) 
     done = gate.roll_back(porch.main, first.version[:6])
     assert done.said == "The package model of round 1 is in force again, as that of round 3."
     assert done.figures == {"version": porch.newest.version, "round": 3}
-    assert (porch.newest.parent, porch.newest.gate, porch.newest.released_at) == (first.version, "passed", porch.now)
+    assert (porch.newest.parent, porch.newest.gate, porch.newest.released_at) == (
+        first.version,
+        "passed",
+        porch.now,
+    )
     np.testing.assert_array_equal(
-        porch.params(porch.newest.version).view(np.uint32), porch.params(first.version).view(np.uint32)
+        porch.params(porch.newest.version).view(np.uint32),
+        porch.params(first.version).view(np.uint32),
     )
     assert porch.main.store.round("package", opened.round).state == ABANDONED
     assert porch.federation.announce("a").base_version == porch.newest.version
@@ -324,7 +357,9 @@ def test_unknown_version_is_not_found(porch: Porch) -> None:
 def test_beginning_that_two_versions_share_is_not_found(porch: Porch) -> None:
     version = porch.publish()
     for number in (7, 8):
-        porch.main.store.add_version(replace(version, version=f"abcdef{number}" + "0" * 57, round=number))
+        porch.main.store.add_version(
+            replace(version, version=f"abcdef{number}" + "0" * 57, round=number)
+        )
     with pytest.raises(NotFound, match="More than one version begins with abcdef"):
         gate.roll_back(porch.main, "abcdef")
     assert porch.newest.round == 8
@@ -332,7 +367,18 @@ def test_beginning_that_two_versions_share_is_not_found(porch: Porch) -> None:
 
 def test_text_that_is_no_beginning_of_a_version_is_refused(porch: Porch) -> None:
     porch.publish()
-    for text in ("", "abcde", "ABCDEF", "%%%%%%", "______", "abcdef\0", "abcdef\n", "g" * 8, "0" * 65, "é" * 6):
+    for text in (
+        "",
+        "abcde",
+        "ABCDEF",
+        "%%%%%%",
+        "______",
+        "abcdef\0",
+        "abcdef\n",
+        "g" * 8,
+        "0" * 65,
+        "é" * 6,
+    ):
         for verb in (gate.roll_back, gate.pin):
             with pytest.raises(InvalidMessage, match="hexadecimal digits, at least 6"):
                 verb(porch.main, text)
@@ -347,7 +393,9 @@ def test_version_whose_parameters_are_gone_is_not_rolled_back_to(porch: Porch) -
     assert porch.main.store.version(first.version).forgotten
     before = porch.newest
     for verb in (gate.roll_back, gate.pin):
-        with pytest.raises(NotFound, match=f"The parameters of {first.version[:12]} are not kept any more"):
+        with pytest.raises(
+            NotFound, match=f"The parameters of {first.version[:12]} are not kept any more"
+        ):
             verb(porch.main, first.version)
     assert porch.newest == before
     assert porch.main.store.pins() == {}
@@ -362,12 +410,18 @@ def test_pinned_detector_takes_no_sum_and_keeps_what_was_sent(porch: Porch) -> N
     for device in ("a", "b"):
         porch.federation.upload(device, porch.federation.delta())
     said = gate.pin(porch.main, version.version[:8]).said
-    assert said == "package is pinned to the model of round 0: no round changes it until it is unpinned."
+    assert (
+        said
+        == "package is pinned to the model of round 0: no round changes it until it is unpinned."
+    )
     porch.federation.step("aggregator", "aggregate_models")
     with pytest.raises(OutOfOrder, match="package is pinned to a version"):
         porch.federation.step("aggregator", "send_model_secagg")
     assert porch.newest.version == version.version
-    assert gate.unpin(porch.main, "package").said == "package is not pinned any more: rounds change its model again."
+    assert (
+        gate.unpin(porch.main, "package").said
+        == "package is not pinned any more: rounds change its model again."
+    )
     porch.federation.step("aggregator", "send_model_secagg")
     assert porch.newest.round == 1
 
@@ -375,7 +429,11 @@ def test_pinned_detector_takes_no_sum_and_keeps_what_was_sent(porch: Porch) -> N
 def test_pin_to_an_earlier_version_goes_back_to_it_and_a_second_pin_moves_it(porch: Porch) -> None:
     first, second = porch.judged(0.8, 0.9), porch.judged(0.9, 0.9)
     done = gate.pin(porch.main, first.version)
-    assert porch.main.store.pins() == {"package": porch.newest.version} == {"package": done.figures["version"]}
+    assert (
+        porch.main.store.pins()
+        == {"package": porch.newest.version}
+        == {"package": done.figures["version"]}
+    )
     assert porch.newest.parent == first.version
     gate.pin(porch.main, second.version)
     assert porch.newest.parent == second.version

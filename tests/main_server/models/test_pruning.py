@@ -96,7 +96,9 @@ def test_base_of_the_open_round_is_kept(small: Any) -> None:
     assert opened.base_version == base
     version = small.main.store.version(base)
     for number in (2, 3, 4):
-        small.main.store.add_version(replace(version, version=str(number) * 64, round=number, parent=None))
+        small.main.store.add_version(
+            replace(version, version=str(number) * 64, round=number, parent=None)
+        )
     prune(small.main, 0)
     assert not small.main.store.version(base).forgotten
     assert small.device("a").get(f"http://main/model/{base}").body
@@ -127,7 +129,9 @@ def test_scores_go_with_the_version_and_stay_for_those_that_are_kept(small: Any)
     assert [len(small.main.store.scores(version)) for version in versions] == [0, 0, 1, 1]
 
 
-def test_contributions_of_old_rounds_go(make_federation: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_contributions_of_old_rounds_go(
+    make_federation: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("main_server.models.pruning.KEPT_ROUNDS", 5)
     federation = make_federation(tmp_path, topology="direct")
     settings, store = federation.announce("a"), federation.main.store
@@ -140,7 +144,9 @@ def test_contributions_of_old_rounds_go(make_federation: Make, tmp_path: Path, m
     prune(federation.main, 0)
     left = [number for number in digests if store.sent(replace(settings, round=number))]
     assert left == [4, 5, 6, 7, 8]
-    assert [number for number in digests if federation.main.blobs.path(digests[number]).exists()] == left
+    assert [
+        number for number in digests if federation.main.blobs.path(digests[number]).exists()
+    ] == left
 
 
 def test_events_are_bounded(federation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +158,9 @@ def test_events_are_bounded(federation: Any, monkeypatch: pytest.MonkeyPatch) ->
     prune(federation.main)
     events = federation.main.store.events(99)
     assert [event.at for event in events] == [19.0, 18.0, 17.0, 16.0, 15.0]
-    assert federation.main.store.newest_event() == newest, "whoever waits for news sees none in that"
+    assert federation.main.store.newest_event() == newest, (
+        "whoever waits for news sees none in that"
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -51,7 +51,9 @@ def test_version_0_is_the_same_from_the_same_seed(
     make_federation: Callable[..., Any], tmp_path: Path, name: str
 ) -> None:
     versions = [
-        make_federation(tmp_path / str(number), architecture=name, seed=seed).announce("a").base_version
+        make_federation(tmp_path / str(number), architecture=name, seed=seed)
+        .announce("a")
+        .base_version
         for number, seed in enumerate([5, 5, 6])
     ]
     assert versions[0] == versions[1] != versions[2]
@@ -63,7 +65,9 @@ def test_version_0_differs_between_detectors(federation: Any) -> None:
     assert not np.array_equal(federation.params("package"), federation.params("raccoon"))
 
 
-def test_workers_that_start_at_the_same_time_make_one_version_0_and_one_round(federation: Any) -> None:
+def test_workers_that_start_at_the_same_time_make_one_version_0_and_one_round(
+    federation: Any,
+) -> None:
     from main_server.members.devices import announce  # noqa: PLC0415
 
     start, heard = threading.Barrier(5), []
@@ -125,7 +129,9 @@ def test_delivery_before_a_round_is_finished_is_refused(federation: Any) -> None
         federation.step("main", "send_model_clients")
 
 
-def test_delivery_reaches_those_that_answer_and_names_those_that_fetch_it_later(federation: Any) -> None:
+def test_delivery_reaches_those_that_answer_and_names_those_that_fetch_it_later(
+    federation: Any,
+) -> None:
     store = add_device(federation, 1, "package")
     finish_a_round(federation)
     done = federation.step("main", "send_model_clients")

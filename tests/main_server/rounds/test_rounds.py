@@ -1,4 +1,6 @@
-"""The main server's half of a round: what it refuses, what fails a round, and how rounds follow one another."""
+"""The main server's half of a round: what it refuses, what fails a round, and how rounds follow one
+another.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from shared.round.plan import MAX_VALUE_RANGE, RoundSettings, parse_round_settin
 SUM = "http://main/secagg_model"
 
 
-def parts(federation: Any, *devices: str, announced: bool = True) -> tuple[RoundSettings, dict[str, Any]]:
+def parts(
+    federation: Any, *devices: str, announced: bool = True
+) -> tuple[RoundSettings, dict[str, Any]]:
     """Return the open round and a masked update for each of these devices."""
     settings = federation.announce(devices[0])
     if announced:
@@ -38,7 +42,11 @@ def summed(settings: RoundSettings, updates: Mapping[str, Any], **changed: Any) 
     for update in updates.values():
         total += update.masked
     seeds = {device: update.sealed_seed for device, update in updates.items()}
-    members = {"detector": "package", "round": settings.round, "base_version": settings.base_version}
+    members = {
+        "detector": "package",
+        "round": settings.round,
+        "base_version": settings.base_version,
+    }
     return Aggregate(**(members | {"sealed_seeds": seeds, "sum": total} | changed)).to_bytes()
 
 
@@ -72,7 +80,9 @@ def test_sum_over_one_device_is_refused(federation: Any) -> None:
     assert state(federation) == before
 
 
-def test_sum_over_more_devices_than_the_cap_is_refused(make_federation: Callable[..., Any], tmp_path: Path) -> None:
+def test_sum_over_more_devices_than_the_cap_is_refused(
+    make_federation: Callable[..., Any], tmp_path: Path
+) -> None:
     federation = make_federation(tmp_path, cohort_cap=2)
     settings, updates = parts(federation, "a", "b", "c")
     before = state(federation)
@@ -126,7 +136,9 @@ def test_list_that_names_a_device_twice_is_refused(federation: Any) -> None:
     ],
     ids=["version", "short", "long", "later round", "round 0", "detector"],
 )
-def test_sum_of_another_version_length_or_round_is_refused(federation: Any, changed: Any, words: str) -> None:
+def test_sum_of_another_version_length_or_round_is_refused(
+    federation: Any, changed: Any, words: str
+) -> None:
     settings, updates = parts(federation, "a", "b")
     before = state(federation)
     with pytest.raises(InvalidMessage, match=words):
@@ -171,7 +183,10 @@ def test_first_sum_of_a_round_is_the_only_one(federation: Any) -> None:
 
 def test_sum_that_makes_no_sense_fails_the_round_and_keeps_the_model(federation: Any) -> None:
     settings, updates = parts(federation, "a", "b")
-    base, bad = federation.params(), summed(settings, updates, sum=np.full(settings.size + 2, 2**31, np.uint32))
+    base, bad = (
+        federation.params(),
+        summed(settings, updates, sum=np.full(settings.size + 2, 2**31, np.uint32)),
+    )
     with pytest.raises(InvalidMessage, match="makes no sense"):
         federation.as_aggregator.post(SUM, bad)
     np.testing.assert_array_equal(federation.params(), base)
@@ -201,7 +216,9 @@ def _opened(federation: Any, update: Any, settings: RoundSettings) -> tuple[byte
 def test_seeds_are_checked_one_by_one(federation: Any) -> None:
 
     settings, updates = parts(federation, "a", "b")
-    seeds: dict[str, Any] = {d: base64.b64encode(u.sealed_seed).decode() for d, u in updates.items()}
+    seeds: dict[str, Any] = {
+        d: base64.b64encode(u.sealed_seed).decode() for d, u in updates.items()
+    }
     seeds |= {"b": seeds["a"], "c": seeds["a"], "d": "not base64", "e": "é", "f": 5, "g": ""}
     for device in "defg":
         federation.announce(device)
@@ -232,7 +249,9 @@ def test_seeds_are_checked_one_by_one(federation: Any) -> None:
     ],
     ids=str,
 )
-def test_message_that_is_no_list_of_seeds_is_refused(federation: Any, changed: dict[str, object]) -> None:
+def test_message_that_is_no_list_of_seeds_is_refused(
+    federation: Any, changed: dict[str, object]
+) -> None:
     federation.announce("a")
     message = {"detector": "package", "round": 1, "sealed_seeds": {}}
     with pytest.raises(InvalidMessage):
@@ -281,7 +300,9 @@ def test_value_range_stops_widening_where_round_settings_end(
     assert federation.announce("a").round == 2
 
 
-@pytest.mark.parametrize("changed", [{"architecture": "porch-cnn"}, {"topology": "direct"}, {"clipping_norm": 1.0}])
+@pytest.mark.parametrize(
+    "changed", [{"architecture": "porch-cnn"}, {"topology": "direct"}, {"clipping_norm": 1.0}]
+)
 def test_changed_settings_abandon_the_open_round_and_numbers_never_repeat(
     make_federation: Callable[..., Any], tmp_path: Path, changed: dict[str, object]
 ) -> None:
@@ -398,12 +419,16 @@ def test_direct_aggregation_of_too_few_says_who_is_missing(direct: Any) -> None:
     ],
     ids=["version", "length", "nan", "weight", "round"],
 )
-def test_direct_update_that_does_not_fit_is_refused(direct: Any, changed: dict[str, Any], words: str) -> None:
+def test_direct_update_that_does_not_fit_is_refused(
+    direct: Any, changed: dict[str, Any], words: str
+) -> None:
     settings = direct.announce("a")
     update = plain_update(direct.delta(), 5, settings, "a")
     before = direct.remembered("main-server")
     with pytest.raises(InvalidMessage, match=words):
-        direct.device("a").post("http://main/cmodel", type(update)(**(vars(update) | changed)).to_bytes())
+        direct.device("a").post(
+            "http://main/cmodel", type(update)(**(vars(update) | changed)).to_bytes()
+        )
     assert direct.remembered("main-server") == before
 
 
@@ -411,7 +436,9 @@ def test_direct_update_of_a_device_that_has_not_announced_itself_is_refused(dire
     settings, stranger = direct.announce("a"), direct.device("stranger")
     before = direct.remembered("main-server")
     with pytest.raises(InvalidMessage, match="stranger has not announced itself"):
-        stranger.post("http://main/cmodel", plain_update(direct.delta(), 5, settings, "stranger").to_bytes())
+        stranger.post(
+            "http://main/cmodel", plain_update(direct.delta(), 5, settings, "stranger").to_bytes()
+        )
     assert direct.remembered("main-server") == before
 
 
@@ -420,11 +447,15 @@ def test_direct_update_in_the_name_of_another_device_is_refused(direct: Any) -> 
     direct.announce("b")
     before = direct.remembered("main-server")
     with pytest.raises(Forbidden, match="a cannot speak for b"):
-        direct.device("a").post("http://main/cmodel", plain_update(direct.delta(), 5, settings, "b").to_bytes())
+        direct.device("a").post(
+            "http://main/cmodel", plain_update(direct.delta(), 5, settings, "b").to_bytes()
+        )
     assert direct.remembered("main-server") == before
 
 
-def test_plain_updates_and_plain_aggregation_are_refused_in_the_secure_topology(federation: Any) -> None:
+def test_plain_updates_and_plain_aggregation_are_refused_in_the_secure_topology(
+    federation: Any,
+) -> None:
     settings = federation.announce("a")
     body = plain_update(federation.delta(), 5, settings, "a").to_bytes()
     before = state(federation)
@@ -445,7 +476,9 @@ def test_sums_are_refused_in_the_direct_topology(direct: Any) -> None:
         total += mask(encode(direct.delta(), 5, settings, direct.rng), seed, context)
     before = state(direct)
     with pytest.raises(OutOfOrder, match="sums are not taken"):
-        direct.as_aggregator.post(SUM, Aggregate("package", 1, settings.base_version, seeds, total).to_bytes())
+        direct.as_aggregator.post(
+            SUM, Aggregate("package", 1, settings.base_version, seeds, total).to_bytes()
+        )
     assert state(direct) == before
 
 

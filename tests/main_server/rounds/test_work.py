@@ -1,4 +1,6 @@
-"""Waiting for work: what is taken, what is answered, how long one waits, and what wakes whoever does."""
+"""Waiting for work: what is taken, what is answered, how long one waits, and what wakes whoever
+does.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,13 @@ from main_server.context import MainServer
 from main_server.members.devices import MAX_DETECTORS
 from main_server.members.members import revoke
 from main_server.rounds.work import News, for_aggregator, for_device
-from main_server.rounds.work_messages import MAX_SAID_CHARS, MAX_WAIT_S, members, status_of, wait_s_of
+from main_server.rounds.work_messages import (
+    MAX_SAID_CHARS,
+    MAX_WAIT_S,
+    members,
+    status_of,
+    wait_s_of,
+)
 from main_server.runs import runs
 from main_server.store.records import Status
 from shared.errors import Forbidden, InvalidMessage
@@ -74,15 +82,33 @@ def test_what_a_device_says_is_noted(federation: Any) -> None:
     main = replace(federation.main, clock=lambda: 1234.5)
     version = federation.announce("a").base_version
     said = {
-        "trained_round": 3, "sent_round": None, "held": version, "refused": None,
-        "score": {"version": version, "accuracy": 0.25, "pictures": 80}, "setback": {"round": 2, "said": "It\nfell."},
-    }  # fmt: skip
-    for_device(main, News(main), federation.caller("a"), asking(**said) | {"address": "http://elsewhere/"})
+        "trained_round": 3,
+        "sent_round": None,
+        "held": version,
+        "refused": None,
+        "score": {"version": version, "accuracy": 0.25, "pictures": 80},
+        "setback": {"round": 2, "said": "It\nfell."},
+    }
+    for_device(
+        main, News(main), federation.caller("a"), asking(**said) | {"address": "http://elsewhere/"}
+    )
     (device,) = main.store.devices()
-    assert (device.name, device.address, device.last_seen, device.waiting) == ("a", "http://elsewhere", 1234.5, True)
+    assert (device.name, device.address, device.last_seen, device.waiting) == (
+        "a",
+        "http://elsewhere",
+        1234.5,
+        True,
+    )
     (part,) = main.store.participations()
-    assert (part.trained_round, part.delivered, part.setback_round, part.setback) == (3, version, 2, "It fell.")
-    assert [vars(score) for score in main.store.scores(version)] == [{"device": "a", "accuracy": 0.25, "pictures": 80}]
+    assert (part.trained_round, part.delivered, part.setback_round, part.setback) == (
+        3,
+        version,
+        2,
+        "It fell.",
+    )
+    assert [vars(score) for score in main.store.scores(version)] == [
+        {"device": "a", "accuracy": 0.25, "pictures": 80}
+    ]
 
 
 def test_score_of_another_detectors_version_is_not_noted(federation: Any) -> None:
@@ -111,28 +137,61 @@ def test_update_that_was_sent_for_no_open_round_is_not_noted(federation: Any) ->
 
 
 GARBAGE: list[Any] = [
-    None, [], "work", 1, {}, {"wait_s": 0},
+    None,
+    [],
+    "work",
+    1,
+    {},
+    {"wait_s": 0},
     ASKING | {"more": 1},
     {key: value for key, value in ASKING.items() if key != "address"},
-    *(ASKING | {"wait_s": each} for each in (-1, MAX_WAIT_S + 0.1, "1", None, True, float("nan"), float("inf"), [])),
-    *(ASKING | {"address": each} for each in (None, "a:1", "ftp://a", "http://169.254.169.254", 5, "http://a/?b")),
-    *(ASKING | {"detectors": each} for each in (None, [], "package", {"No Name": NOTHING}, {"package": None})),
+    *(
+        ASKING | {"wait_s": each}
+        for each in (-1, MAX_WAIT_S + 0.1, "1", None, True, float("nan"), float("inf"), [])
+    ),
+    *(
+        ASKING | {"address": each}
+        for each in (None, "a:1", "ftp://a", "http://169.254.169.254", 5, "http://a/?b")
+    ),
+    *(
+        ASKING | {"detectors": each}
+        for each in (None, [], "package", {"No Name": NOTHING}, {"package": None})
+    ),
     ASKING | {"detectors": {f"d{number}": NOTHING for number in range(MAX_DETECTORS + 1)}},
-    asking(more=1), ASKING | {"detectors": {"package": {"held": None}}},
-    *(asking(**{name: each}) for name in ("trained_round", "sent_round") for each in (0, -1, 2**31, True, "1", [])),
-    *(asking(**{name: each}) for name in ("held", "refused") for each in ("", "0" * 63, "F" * 64, 0, "0" * 64 + "\n")),
+    asking(more=1),
+    ASKING | {"detectors": {"package": {"held": None}}},
+    *(
+        asking(**{name: each})
+        for name in ("trained_round", "sent_round")
+        for each in (0, -1, 2**31, True, "1", [])
+    ),
+    *(
+        asking(**{name: each})
+        for name in ("held", "refused")
+        for each in ("", "0" * 63, "F" * 64, 0, "0" * 64 + "\n")
+    ),
     *(asking(score=each) for each in ([], 1, {}, {"version": VERSION, "accuracy": 0.5})),
-    *(asking(score={"version": VERSION, "accuracy": each, "pictures": 1}) for each in
-      (-0.1, 1.1, float("nan"), "1", None, True)),
-    *(asking(score={"version": VERSION, "accuracy": 1, "pictures": each}) for each in (0, -1, 1.0, 2**31, None, True)),
+    *(
+        asking(score={"version": VERSION, "accuracy": each, "pictures": 1})
+        for each in (-0.1, 1.1, float("nan"), "1", None, True)
+    ),
+    *(
+        asking(score={"version": VERSION, "accuracy": 1, "pictures": each})
+        for each in (0, -1, 1.0, 2**31, None, True)
+    ),
     asking(score={"version": "x", "accuracy": 1, "pictures": 1}),
     *(asking(setback=each) for each in ([], "it fell", {}, {"round": 1})),
     *(asking(setback={"round": each, "said": ""}) for each in (-1, 2**31, True, 1.0, None)),
-    *(asking(setback={"round": 1, "said": each}) for each in (None, 1, "x" * (MAX_SAID_CHARS + 1), [])),
-]  # fmt: skip
+    *(
+        asking(setback={"round": 1, "said": each})
+        for each in (None, 1, "x" * (MAX_SAID_CHARS + 1), [])
+    ),
+]
 
 
-def test_message_that_does_not_ask_for_work_is_refused_and_nothing_is_noted(federation: Any) -> None:
+def test_message_that_does_not_ask_for_work_is_refused_and_nothing_is_noted(
+    federation: Any,
+) -> None:
     caller, before = federation.caller("a"), federation.remembered("main-server")
     for message in GARBAGE:
         with pytest.raises(InvalidMessage):
@@ -140,15 +199,24 @@ def test_message_that_does_not_ask_for_work_is_refused_and_nothing_is_noted(fede
     assert federation.remembered("main-server") == before
 
 
-@pytest.mark.parametrize("message", [None, [], {}, ASKING, {"wait_s": None}, {"wait_s": 56}, {"wait_s": 0, "more": 1}])
+@pytest.mark.parametrize(
+    "message", [None, [], {}, ASKING, {"wait_s": None}, {"wait_s": 56}, {"wait_s": 0, "more": 1}]
+)
 def test_aggregator_that_does_not_ask_for_work_is_refused(federation: Any, message: object) -> None:
     with pytest.raises(InvalidMessage):
         for_aggregator(federation.main, News(federation.main), message)
 
 
 ANYTHING = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=70) | st.just(VERSION),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=70)
+    | st.just(VERSION),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
     max_leaves=6,
 )
 PARTS: dict[str, dict[str, Any]] = {
@@ -159,7 +227,9 @@ PARTS: dict[str, dict[str, Any]] = {
 
 @st.composite
 def mangled(draw: st.DrawFn) -> dict[str, Any]:
-    """Draw what a device says of a detector, with one member, or a member's member, replaced by anything."""
+    """Draw what a device says of a detector, with one member, or a member's member, replaced by
+    anything.
+    """
     name, value = draw(st.sampled_from(sorted(NOTHING))), draw(ANYTHING)
     if name in PARTS and draw(st.booleans()):
         value = PARTS[name] | {draw(st.sampled_from(sorted(PARTS[name]))): value}
@@ -177,9 +247,15 @@ def test_garbage_is_refused_and_nothing_else_goes_wrong(value: object) -> None:
         assert parsed == value or isinstance(parsed, Status | float)
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(value=ANYTHING | st.builds(lambda each: asking() | {"detectors": {"package": each}}, mangled()))
-def test_garbage_over_the_wire_is_taken_or_refused_with_a_sentence(federation: Any, value: object) -> None:
+@settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    value=ANYTHING | st.builds(lambda each: asking() | {"detectors": {"package": each}}, mangled())
+)
+def test_garbage_over_the_wire_is_taken_or_refused_with_a_sentence(
+    federation: Any, value: object
+) -> None:
     text = json.dumps(value).encode()
     a = federation.device("a")
     if json.loads(text) is not None:
@@ -219,7 +295,10 @@ def test_device_speaks_for_itself_alone_and_hears_its_name(federation: Any) -> N
 
 
 def test_each_role_asks_in_its_own_way(federation: Any) -> None:
-    assert federation.as_aggregator.post_json("http://main/work", {"wait_s": 0}).json == {"tasks": [], "again_s": 25.0}
+    assert federation.as_aggregator.post_json("http://main/work", {"wait_s": 0}).json == {
+        "tasks": [],
+        "again_s": 25.0,
+    }
     with pytest.raises(InvalidMessage):
         federation.as_aggregator.post_json("http://main/work", ASKING)
     with pytest.raises(InvalidMessage):
@@ -248,7 +327,9 @@ def test_released_version_that_is_not_held_is_to_be_installed(federation: Any) -
     assert tasks(federation) == [], "it is not released yet"
     federation.main.store.release(version, 1.0)
     install = [{"do": "install", "detector": "package", "version": version}]
-    assert tasks(federation) == tasks(federation) == install, "nothing is remembered between two calls"
+    assert tasks(federation) == tasks(federation) == install, (
+        "nothing is remembered between two calls"
+    )
     assert tasks(federation, held="f" * 64) == install
     assert tasks(federation, held=version) == []
     assert tasks(federation, refused=version) == [], "it did not answer there"
@@ -290,7 +371,9 @@ def test_nobody_is_asked_to_train_for_a_round_that_has_enough_and_is_due(federat
     held = settings.base_version
     tasks(federation, "a", held=held, sent_round=1)
     federation.main.store.make_due(settings, 1.0, "The deadline is over.")
-    assert [task["do"] for task in tasks(federation, "c", held=held)] == ["train"], "one update is too few"
+    assert [task["do"] for task in tasks(federation, "c", held=held)] == ["train"], (
+        "one update is too few"
+    )
     tasks(federation, "b", held=held, sent_round=1)
     assert tasks(federation, "c", held=held) == []
 
@@ -323,7 +406,9 @@ def test_whoever_finds_work_does_not_wait(federation: Any, watched: Callable[...
     assert time.monotonic() - begun < PATIENCE_S / 2
 
 
-def test_whoever_waits_in_vain_is_answered_in_time(federation: Any, watched: Callable[..., News]) -> None:
+def test_whoever_waits_in_vain_is_answered_in_time(
+    federation: Any, watched: Callable[..., News]
+) -> None:
     news, begun = watched(), time.monotonic()
     assert news.wait_for(list, 0.6) == ([], 0.0)
     assert 0.6 <= time.monotonic() - begun < PATIENCE_S / 2
@@ -354,11 +439,15 @@ def test_change_by_another_process_wakes_whoever_waits_within_a_second(
     assert woken - changed < 2.0, "a busy machine may take a little longer than the second"
 
 
-def test_run_advances_by_itself_and_the_aggregator_hears_of_it(federation: Any, watched: Callable[..., News]) -> None:
+def test_run_advances_by_itself_and_the_aggregator_hears_of_it(
+    federation: Any, watched: Callable[..., News]
+) -> None:
     settings = begin(federation)
     news, found = watched(), []
     waiting = threading.Thread(
-        target=lambda: found.append(for_aggregator(federation.main, news, {"wait_s": PATIENCE_S})["tasks"])
+        target=lambda: found.append(
+            for_aggregator(federation.main, news, {"wait_s": PATIENCE_S})["tasks"]
+        )
     )
     waiting.start()
     for device in ("a", "b"):
@@ -381,7 +470,8 @@ def test_some_threads_stay_free_for_other_requests(
         return ["work"] if release.is_set() else []
 
     waiting = [
-        threading.Thread(target=news.wait_for, args=(look, PATIENCE_S), name=f"waits {each}") for each in range(slots)
+        threading.Thread(target=news.wait_for, args=(look, PATIENCE_S), name=f"waits {each}")
+        for each in range(slots)
     ]
     for thread in waiting:
         thread.start()
@@ -433,7 +523,9 @@ def test_no_wake_up_is_lost_however_close_it_comes(federation: Any) -> None:
 
         writer = threading.Thread(target=change)
 
-        def look(work: list[Any] = work, writer: threading.Thread = writer, odd: int = number % 2) -> list[Any]:
+        def look(
+            work: list[Any] = work, writer: threading.Thread = writer, odd: int = number % 2
+        ) -> list[Any]:
             found = list(work)
             if not writer.ident:
                 writer.start()
@@ -463,7 +555,9 @@ def test_database_that_is_away_for_a_while_does_not_end_the_watch(
     monkeypatch.setattr(work, "advance", advance)
     news, answers = watched(), []
     waiting = threading.Thread(
-        target=lambda: answers.append(news.wait_for(lambda: ["work"] if not away.is_set() else [], PATIENCE_S))  # type: ignore[list-item]
+        target=lambda: answers.append(
+            news.wait_for(lambda: ["work"] if not away.is_set() else [], PATIENCE_S)
+        )  # type: ignore[list-item]
     )
     waiting.start()
     federation.main.store.pin("package", None, 1.0)

@@ -34,19 +34,27 @@ def states(federation: Any) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_run_is_started_stopped_and_resumed_by_query(federation: Any, client: Any, method: str) -> None:
+def test_run_is_started_stopped_and_resumed_by_query(
+    federation: Any, client: Any, method: str
+) -> None:
     def step(path: str) -> str:
         answer = client.open(path, method=method)
         assert (answer.status_code, answer.mimetype) == (200, "text/plain")
         return str(answer.text)
 
-    assert step("/run?detector=package&rounds=3") == "package: A run of 3 rounds has begun with round 1.\n"
+    assert (
+        step("/run?detector=package&rounds=3")
+        == "package: A run of 3 rounds has begun with round 1.\n"
+    )
     assert states(federation) == {"package": "running"}
     assert step("/stop_run?detector=package") == (
         "package: The run is stopped: 0 of 3 rounds are done. What was sent is kept; resume goes on from here.\n"
     )
     assert states(federation) == {"package": "stopped"}
-    assert step("/resume_run?detector=package") == "package: The run goes on: 0 of 3 rounds are done.\n"
+    assert (
+        step("/resume_run?detector=package")
+        == "package: The run goes on: 0 of 3 rounds are done.\n"
+    )
     assert states(federation) == {"package": "running"}
 
 
@@ -65,9 +73,14 @@ def test_steps_take_a_posted_form(federation: Any, client: Any) -> None:
     assert federation.main.store.pins() == {}
 
 
-def test_run_without_a_number_has_one_round_and_without_a_detector_runs_all(federation: Any, client: Any) -> None:
+def test_run_without_a_number_has_one_round_and_without_a_detector_runs_all(
+    federation: Any, client: Any
+) -> None:
     assert client.post("/run").status_code == 200
-    assert {(run.detector, run.rounds) for run in federation.main.store.runs()} == {("package", 1), ("raccoon", 1)}
+    assert {(run.detector, run.rounds) for run in federation.main.store.runs()} == {
+        ("package", 1),
+        ("raccoon", 1),
+    }
     assert client.post("/stop_run").status_code == 200
     assert set(states(federation).values()) == {"stopped"}
     assert client.post("/resume_run?detector=raccoon").status_code == 200
@@ -78,8 +91,11 @@ def test_run_without_a_number_has_one_round_and_without_a_detector_runs_all(fede
 def test_answers_come_as_json(federation: Any, client: Any) -> None:
     answer = client.post("/run?detector=package&rounds=2", headers=JSON)
     assert answer.json["detectors"]["package"] == {
-        "status": 200, "said": "A run of 2 rounds has begun with round 1.", "rounds": 2, "first_round": 1
-    }  # fmt: skip
+        "status": 200,
+        "said": "A run of 2 rounds has begun with round 1.",
+        "rounds": 2,
+        "first_round": 1,
+    }
     version = federation.main.store.newest_version("package")
     answer = client.post("/pin", data={"version": version.version}, headers=JSON)
     assert (answer.json["version"], answer.json["round"]) == (version.version, 0)
@@ -89,11 +105,18 @@ def test_answers_come_as_json(federation: Any, client: Any) -> None:
     assert "package is pinned" in answer.json["detail"]
 
 
-@pytest.mark.parametrize("rounds", ["0", "-1", "1.5", "many", "1000000", "1e3", " 1", "²", "٣", "100001"])
-def test_number_of_rounds_that_is_none_is_answered_with_a_sentence(federation: Any, client: Any, rounds: str) -> None:
+@pytest.mark.parametrize(
+    "rounds", ["0", "-1", "1.5", "many", "1000000", "1e3", " 1", "²", "٣", "100001"]
+)
+def test_number_of_rounds_that_is_none_is_answered_with_a_sentence(
+    federation: Any, client: Any, rounds: str
+) -> None:
     answer = client.get("/run", query_string={"detector": "package", "rounds": rounds})
     assert answer.status_code == 400
-    assert "number of rounds is a whole number" in answer.text or "A run has from 1 to 100000 rounds" in answer.text
+    assert (
+        "number of rounds is a whole number" in answer.text
+        or "A run has from 1 to 100000 rounds" in answer.text
+    )
     assert federation.main.store.runs() == ()
 
 
@@ -118,7 +141,9 @@ def test_version_that_is_none_is_answered_with_a_sentence(
 
 
 @pytest.mark.parametrize("path", ["/run", "/stop_run", "/resume_run", "/unpin"])
-def test_detector_that_is_none_is_answered_with_a_sentence(federation: Any, client: Any, path: str) -> None:
+def test_detector_that_is_none_is_answered_with_a_sentence(
+    federation: Any, client: Any, path: str
+) -> None:
     answer = client.get(path, query_string={"detector": "No Name"})
     assert (answer.status_code, "That is not the name of a detector" in answer.text) == (400, True)
     unknown = client.get(path, query_string={"detector": "pakcage"})
@@ -129,9 +154,12 @@ def test_detector_that_is_none_is_answered_with_a_sentence(federation: Any, clie
 
 @pytest.mark.parametrize(
     ("path", "words"),
-    [("/stop_run", "No run of package is going on"), ("/resume_run", "No run of package was stopped"),
-     ("/unpin", "package is not pinned")],
-)  # fmt: skip
+    [
+        ("/stop_run", "No run of package is going on"),
+        ("/resume_run", "No run of package was stopped"),
+        ("/unpin", "package is not pinned"),
+    ],
+)
 def test_step_out_of_order_is_answered_with_a_sentence(client: Any, path: str, words: str) -> None:
     answer = client.post(path)
     assert answer.status_code == 409
@@ -154,7 +182,9 @@ def test_nobody_but_the_operator_is_answered(federation: Any, client: Any, path:
         elsewhere = client.open(path, method=method, environ_base={"REMOTE_ADDR": "192.0.2.7"})
         assert elsewhere.status_code == 403
     if path != "/status":
-        assert client.head(path).status_code == 405, "who asks for headers alone does not mean to do it"
+        assert client.head(path).status_code == 405, (
+            "who asks for headers alone does not mean to do it"
+        )
     assert federation.remembered("main-server") == before
 
 
@@ -169,18 +199,31 @@ def test_status_tells_how_things_stand(federation: Any, client: Any) -> None:
     assert (answer.status_code, answer.mimetype) == (200, "application/json")
     shown = answer.json
     assert (shown["federation"], shown["topology"]) == ("doorbell", "secure")
-    assert [(each["device"], each["state"]) for each in shown["devices"]] == [("a", "online"), ("b", "by hand")]
+    assert [(each["device"], each["state"]) for each in shown["devices"]] == [
+        ("a", "online"),
+        ("b", "by hand"),
+    ]
     package, raccoon = shown["detectors"]
     assert (package["detector"], raccoon["detector"]) == ("package", "raccoon")
-    assert (package["round"]["round"], package["round"]["state"], package["round"]["sent"]) == (2, "open", {})
-    assert (package["run"]["state"], package["run"]["rounds"], package["run"]["done"]) == ("running", 2, 0)
+    assert (package["round"]["round"], package["round"]["state"], package["round"]["sent"]) == (
+        2,
+        "open",
+        {},
+    )
+    assert (package["run"]["state"], package["run"]["rounds"], package["run"]["done"]) == (
+        "running",
+        2,
+        0,
+    )
     assert [each["round"] for each in package["versions"]] == [1, 0]
     assert package["versions"][0]["score"] == {"accuracy": 0.75, "devices": 1, "pictures": 80}
     assert package["versions"][1]["score"] is None
     assert (package["pinned"], raccoon["pinned"]) == (None, raccoon["versions"][0]["version"])
     assert raccoon["run"] is None
     assert shown["events"][0]["kind"] == "pinned"
-    assert {"published", "scored", "run-started", "joined"} <= {event["kind"] for event in shown["events"]}
+    assert {"published", "scored", "run-started", "joined"} <= {
+        event["kind"] for event in shown["events"]
+    }
 
 
 def test_status_of_a_federation_without_devices(federation: Any) -> None:
@@ -196,7 +239,9 @@ def test_controls_are_described(federation: Any) -> None:
             assert said["summary"]
             assert {"400", "403", "409"} <= set(said["responses"])
             assert ("404" in said["responses"]) is (path in ("/run", "/rollback", "/pin"))
-        form = paths[path]["post"]["requestBody"]["content"]["application/x-www-form-urlencoded"]["schema"]
+        form = paths[path]["post"]["requestBody"]["content"]["application/x-www-form-urlencoded"][
+            "schema"
+        ]
         names = {each["name"] for each in paths[path]["get"]["parameters"]}
         assert set(form["properties"]) == names
     assert set(paths["/status"]) == {"get"}

@@ -1,4 +1,6 @@
-"""Rounds that run by themselves: two devices and an aggregator ask for work, and whoever likes to advances the run."""
+"""Rounds that run by themselves: two devices and an aggregator ask for work, and whoever likes to
+advances the run.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,14 @@ from shared.round.payloads import Aggregate
 from shared.storage.database import Database
 
 NOON, DEADLINE = 1_900_000_000.0, 600.0
-SAID = {"trained_round": None, "sent_round": None, "held": None, "score": None, "setback": None, "refused": None}
+SAID = {
+    "trained_round": None,
+    "sent_round": None,
+    "held": None,
+    "score": None,
+    "setback": None,
+    "refused": None,
+}
 
 
 @dataclass
@@ -62,7 +71,9 @@ class Street:
         if name not in self.houses:
             self.houses[name] = House(name, {detector: dict(SAID) for detector in self.detectors})
         said = {"address": f"http://{name}", "wait_s": 0, "detectors": self.houses[name].said}
-        tasks: Any = for_device(self.main, News(self.main), self.federation.caller(name), said)["tasks"]
+        tasks: Any = for_device(self.main, News(self.main), self.federation.caller(name), said)[
+            "tasks"
+        ]
         return list(tasks)
 
     def ask_for_sums(self) -> list[dict[str, Any]]:
@@ -77,7 +88,9 @@ class Street:
             body = plain_update(self.federation.delta(scale), 10, settings, name).to_bytes()
             self.federation.device(name).post("http://main/cmodel", body)
         else:
-            update = masked_update(self.federation.delta(scale), 10, settings, name, self.federation.rng)
+            update = masked_update(
+                self.federation.delta(scale), 10, settings, name, self.federation.rng
+            )
             self.uploads.setdefault((detector, settings.round), {})[name] = update
         return int(settings.round)
 
@@ -146,7 +159,11 @@ class Street:
 
     def kinds(self, *kinds: str) -> list[tuple[str, int | None]]:
         """Return what happened, of these kinds, oldest first, each with its round."""
-        return [(each.kind, each.round) for each in reversed(self.main.store.events(999)) if each.kind in kinds]
+        return [
+            (each.kind, each.round)
+            for each in reversed(self.main.store.events(999))
+            if each.kind in kinds
+        ]
 
 
 class Signed(Street):
@@ -165,8 +182,13 @@ class Signed(Street):
         return int(self.main.store.newest_round(detector).settings.round)
 
     def add_up(self) -> None:
-        for task in self.federation.as_aggregator.post_json("http://main/work", {"wait_s": 0}).json["tasks"]:
-            assert self.federation.step("aggregator", "aggregate_models", task["detector"])["round"] == task["round"]
+        for task in self.federation.as_aggregator.post_json("http://main/work", {"wait_s": 0}).json[
+            "tasks"
+        ]:
+            assert (
+                self.federation.step("aggregator", "aggregate_models", task["detector"])["round"]
+                == task["round"]
+            )
             self.federation.step("aggregator", "send_model_secagg", task["detector"])
 
 
@@ -202,11 +224,16 @@ def test_run_of_three_rounds_ends_finished_with_three_published_rounds(federatio
     assert [each.cohort for each in street.main.store.rounds("package", 9)] == [("a", "b")] * 3
     versions = street.main.store.versions("package", 9)
     assert [(each.round, each.gate) for each in versions] == [
-        (3, "passed"), (2, "passed"), (1, "passed"), (0, "unchecked")
-    ]  # fmt: skip
+        (3, "passed"),
+        (2, "passed"),
+        (1, "passed"),
+        (0, "unchecked"),
+    ]
     assert [each.parent for each in versions] == [*(each.version for each in versions[1:]), None]
     assert (street.run.state, street.run.said) == (FINISHED, "All 3 rounds are done.")
-    assert {house.said["package"]["held"] for house in street.houses.values()} == {versions[0].version}
+    assert {house.said["package"]["held"] for house in street.houses.values()} == {
+        versions[0].version
+    }
     street.turn("a", "b")
     assert street.states() == [PUBLISHED] * 3, "nothing goes on after a run"
 
@@ -216,10 +243,15 @@ def test_every_step_of_a_run_is_written_down_once(street: Street) -> None:
     until_finished(street)
     for kind in ("opened", "asked", "due", "published", "passed"):
         assert street.kinds(kind) == [(kind, 1), (kind, 2)]
-    assert [kind for kind, _ in street.kinds("run-started", "run-finished")] == ["run-started", "run-finished"]
+    assert [kind for kind, _ in street.kinds("run-started", "run-finished")] == [
+        "run-started",
+        "run-finished",
+    ]
 
 
-def test_run_opens_no_round_before_the_devices_said_what_they_make_of_the_last(street: Street) -> None:
+def test_run_opens_no_round_before_the_devices_said_what_they_make_of_the_last(
+    street: Street,
+) -> None:
     street.begin()
     street.turn("a", "b")
     street.advance(3)
@@ -257,13 +289,17 @@ def test_direct_run_with_one_update_waits_without_adding_up_and_takes_the_second
     assert direct.states() == [PUBLISHED]
 
 
-def test_all_detectors_run_beside_one_another_and_one_that_is_not_ready_holds_nothing_up(federation: Any) -> None:
+def test_all_detectors_run_beside_one_another_and_one_that_is_not_ready_holds_nothing_up(
+    federation: Any,
+) -> None:
     street = Street(federation, detectors=("package", "raccoon", "van"))
     street.visit("a", "b")
     for detector in street.detectors:
         runs.start(street.main, detector, 2)
     street.advance()
-    street.main.store.pin("raccoon", street.main.store.newest_version("raccoon").version, street.now)
+    street.main.store.pin(
+        "raccoon", street.main.store.newest_version("raccoon").version, street.now
+    )
     for _ in range(12):
         street.visit("a", "b")
         street.advance()
@@ -271,13 +307,17 @@ def test_all_detectors_run_beside_one_another_and_one_that_is_not_ready_holds_no
             with suppress(OutOfOrder):
                 accept_aggregate(street.main, street.sum_of(task["detector"], task["round"]))
     assert {run.detector: run.state for run in street.main.store.runs()} == {
-        "package": FINISHED, "raccoon": RUNNING, "van": FINISHED
-    }  # fmt: skip
+        "package": FINISHED,
+        "raccoon": RUNNING,
+        "van": FINISHED,
+    }
     assert street.states("package") == street.states("van") == [PUBLISHED] * 2
     assert street.states("raccoon") == [OPEN]
 
 
-def test_detector_whose_gate_fails_holds_up_no_other(street: Street, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_detector_whose_gate_fails_holds_up_no_other(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
     street.detectors = ("cat", "package")
     street.begin(2)
     judged = runs.judge
@@ -291,7 +331,10 @@ def test_detector_whose_gate_fails_holds_up_no_other(street: Street, monkeypatch
     runs.start(street.main, "cat", 2)
     for _ in range(10):
         street.turn("a", "b")
-    assert {run.detector: run.state for run in street.main.store.runs()} == {"cat": RUNNING, "package": FINISHED}
+    assert {run.detector: run.state for run in street.main.store.runs()} == {
+        "cat": RUNNING,
+        "package": FINISHED,
+    }
 
 
 # --- whoever advances it, and however often
@@ -299,7 +342,9 @@ def test_detector_whose_gate_fails_holds_up_no_other(street: Street, monkeypatch
 
 def test_many_that_advance_a_run_at_once_do_nothing_twice(street: Street) -> None:
     street.begin(2)
-    servers = [MainServer.open(street.federation.settings, street.federation.http) for _ in range(3)]
+    servers = [
+        MainServer.open(street.federation.settings, street.federation.http) for _ in range(3)
+    ]
     servers = [replace(server, clock=lambda: street.now) for server in servers]
     failures: list[BaseException] = []
 
@@ -313,7 +358,9 @@ def test_many_that_advance_a_run_at_once_do_nothing_twice(street: Street) -> Non
     for _ in range(14):
         street.visit("a", "b")
         start = threading.Barrier(6)
-        threads = [threading.Thread(target=work, args=(servers[each % 3], start)) for each in range(6)]
+        threads = [
+            threading.Thread(target=work, args=(servers[each % 3], start)) for each in range(6)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -337,14 +384,21 @@ def test_server_that_decides_late_does_not_undo_what_another_decided(street: Str
     street.advance()
     due = street.round
     assert due.due_at == street.now
-    street.main.store.ask(asked.settings, street.now + 5, None)  # of one that read the round before it was asked for
+    street.main.store.ask(
+        asked.settings, street.now + 5, None
+    )  # of one that read the round before it was asked for
     assert street.round == due
 
 
 def test_restart_between_any_two_steps_goes_on(street: Street) -> None:
     street.begin(2)
     for _ in range(8):
-        for step in (lambda: street.visit("a"), lambda: street.visit("b"), street.advance, street.add_up):
+        for step in (
+            lambda: street.visit("a"),
+            lambda: street.visit("b"),
+            street.advance,
+            street.add_up,
+        ):
             street.open()
             step()
     assert (street.run.state, street.states()) == (FINISHED, [PUBLISHED] * 2)
@@ -376,7 +430,12 @@ def test_kill_before_or_after_any_transaction_loses_and_doubles_nothing(
     monkeypatch.setattr(Database, "write", write)
     killed = 0
     for _ in range(60):
-        for step in (lambda: street.visit("a"), lambda: street.visit("b"), street.advance, street.add_up):
+        for step in (
+            lambda: street.visit("a"),
+            lambda: street.visit("b"),
+            street.advance,
+            street.add_up,
+        ):
             try:
                 step()
             except Killed:
@@ -395,7 +454,9 @@ def test_kill_before_or_after_any_transaction_loses_and_doubles_nothing(
 # --- who is waited for, and how long
 
 
-def test_round_with_fewer_updates_than_needed_waits_and_still_asks_whoever_comes(street: Street) -> None:
+def test_round_with_fewer_updates_than_needed_waits_and_still_asks_whoever_comes(
+    street: Street,
+) -> None:
     street.begin()
     street.visit("a")
     street.now += DEADLINE - 1
@@ -422,7 +483,9 @@ def test_deadline_with_enough_updates_sums_without_the_rest(street: Street) -> N
         for name in "abc":
             street.ask(name)
         street.advance()
-    assert [each["do"] for each in street.ask("c")] == ["install"], "c is not asked to train any more"
+    assert [each["do"] for each in street.ask("c")] == ["install"], (
+        "c is not asked to train any more"
+    )
     street.add_up()
     assert street.round.cohort == ("a", "b")
     street.ask("c")
@@ -433,7 +496,9 @@ def test_deadline_with_enough_updates_sums_without_the_rest(street: Street) -> N
     assert street.houses["c"].said["package"]["sent_round"] == 2
 
 
-def test_device_that_vanished_after_its_upload_and_before_it_said_so_is_in_the_sum(street: Street) -> None:
+def test_device_that_vanished_after_its_upload_and_before_it_said_so_is_in_the_sum(
+    street: Street,
+) -> None:
     street.begin()
     street.visit("a")
     street.send("b")
@@ -485,14 +550,18 @@ def test_target_cohort_that_does_not_come_is_waited_for_until_the_deadline(
     assert street.states() == [PUBLISHED]
 
 
-def test_straggler_for_a_closed_round_is_refused_and_gets_the_next_ones_task(federation: Any) -> None:
+def test_straggler_for_a_closed_round_is_refused_and_gets_the_next_ones_task(
+    federation: Any,
+) -> None:
     street = Signed(federation)
     street.main = federation.main
     street.visit("a", "b")
     runs.start(street.main, "package", 3)
     street.advance()
     (late,) = [task for task in street.ask("c") if task["do"] == "train"]
-    body = masked_update(federation.delta(), 10, street.round.settings, "c", federation.rng).to_bytes()
+    body = masked_update(
+        federation.delta(), 10, street.round.settings, "c", federation.rng
+    ).to_bytes()
     street.main.store.make_due(street.round.settings, 1.0, "The deadline is over.")
     for name in ("a", "b"):
         street.send(name)
@@ -557,11 +626,16 @@ def test_setback_is_not_asked_for_again_in_this_round_and_is_in_the_next(street:
     assert {"do": "train", "detector": "package", "round": 2} in street.ask("c")
 
 
-def test_round_that_lacks_devices_that_failed_is_given_up_so_that_they_are_asked_again(street: Street) -> None:
+def test_round_that_lacks_devices_that_failed_is_given_up_so_that_they_are_asked_again(
+    street: Street,
+) -> None:
     street.begin(1)
     street.visit("a")
     street.ask("b")
-    street.houses["b"].said["package"]["setback"] = {"round": 1, "said": "No answer from the aggregator."}
+    street.houses["b"].said["package"]["setback"] = {
+        "round": 1,
+        "said": "No answer from the aggregator.",
+    }
     street.now += DEADLINE
     street.visit("a", "b")
     street.advance()
@@ -578,7 +652,9 @@ def test_round_that_lacks_devices_that_failed_is_given_up_so_that_they_are_asked
     assert street.states() == [ABANDONED, PUBLISHED]
 
 
-def test_three_sums_in_a_row_that_make_no_sense_stop_the_run_and_it_can_be_resumed(street: Street) -> None:
+def test_three_sums_in_a_row_that_make_no_sense_stop_the_run_and_it_can_be_resumed(
+    street: Street,
+) -> None:
     street.begin(3)
     for number in (1, 2, 3):
         street.visit("a", "b")
@@ -587,7 +663,10 @@ def test_three_sums_in_a_row_that_make_no_sense_stop_the_run_and_it_can_be_resum
             bad = np.full(82_051, 2**31, np.uint32)
             accept_aggregate(street.main, street.sum_of("package", number, sum=bad))
         street.advance(2)
-    assert (street.run.state, street.run.said) == (STOPPED, "The sums of 3 rounds in a row made no sense.")
+    assert (street.run.state, street.run.said) == (
+        STOPPED,
+        "The sums of 3 rounds in a row made no sense.",
+    )
     assert street.states() == [FAILED] * 3
     runs.resume(street.main, "package")
     street.advance(2)
@@ -614,7 +693,9 @@ def test_direct_sum_that_makes_no_sense_fails_the_round(direct: Street) -> None:
         huge = np.full(settings.size, 3e38, np.float32)
         body = plain_update(huge, 4096, settings, name).to_bytes()
         direct.federation.device(name).post("http://main/cmodel", body)
-    direct.main = replace(direct.main, settings=replace(direct.main.settings, server_learning_rate=10.0))
+    direct.main = replace(
+        direct.main, settings=replace(direct.main.settings, server_learning_rate=10.0)
+    )
     with np.errstate(over="ignore"):
         direct.advance(2)
     assert direct.states()[0] == FAILED
@@ -710,7 +791,10 @@ def test_pinned_detector_is_not_run(street: Street) -> None:
     version = street.main.store.newest_version("package").version
     gate.pin(street.main, version)
     assert (street.run.state, street.run.said) == (STOPPED, "package is pinned.")
-    for verb in (lambda: runs.start(street.main, "package", 1), lambda: runs.resume(street.main, "package")):
+    for verb in (
+        lambda: runs.start(street.main, "package", 1),
+        lambda: runs.resume(street.main, "package"),
+    ):
         with pytest.raises(OutOfOrder, match="package is pinned to a version"):
             verb()
     assert street.run.state == STOPPED

@@ -21,7 +21,11 @@ def message() -> dict[str, Any]:
     of = {name: {"value": 0.75, "low": 0.5, "high": 1} for name in METRICS}
     between = {name: {"value": -0.25, "low": -1, "high": 0.0} for name in METRICS}
     said = {"detector": "package", "trained_round": 3, "version": "0" * 64, "pictures": 40}
-    said |= {"local": of, "global": of | {"roc_auc": dict.fromkeys(("value", "low", "high"))}, "difference": between}
+    said |= {
+        "local": of,
+        "global": of | {"roc_auc": dict.fromkeys(("value", "low", "high"))},
+        "difference": between,
+    }
     return dict(json.loads(json.dumps(said)))
 
 
@@ -44,21 +48,43 @@ NUMBERS = ["0.5", True, [], {}, float("nan"), float("inf"), -0.1, 1.1, 10**400]
 WRONG: list[tuple[str, object]] = [
     *(("local/accuracy/value", value) for value in NUMBERS),
     *(("global/f1/high", value) for value in NUMBERS),
-    ("difference/recall/low", -1.5), ("difference/recall/value", float("-inf")),
-    ("detector", "Package"), ("detector", "../x"), ("detector", None), ("version", "0" * 63), ("version", 0),
-    ("pictures", 0), ("pictures", -1), ("pictures", 1.5), ("pictures", True), ("pictures", 2**31), ("pictures", "4"),
-    ("trained_round", 0), ("trained_round", None), ("more", 1), ("local/more", {}), ("local/accuracy/more", 1),
-    ("local", None), ("local/accuracy", 0.5), ("local/accuracy", []), ("difference", []), ("global", "good"),
-]  # fmt: skip
+    ("difference/recall/low", -1.5),
+    ("difference/recall/value", float("-inf")),
+    ("detector", "Package"),
+    ("detector", "../x"),
+    ("detector", None),
+    ("version", "0" * 63),
+    ("version", 0),
+    ("pictures", 0),
+    ("pictures", -1),
+    ("pictures", 1.5),
+    ("pictures", True),
+    ("pictures", 2**31),
+    ("pictures", "4"),
+    ("trained_round", 0),
+    ("trained_round", None),
+    ("more", 1),
+    ("local/more", {}),
+    ("local/accuracy/more", 1),
+    ("local", None),
+    ("local/accuracy", 0.5),
+    ("local/accuracy", []),
+    ("difference", []),
+    ("global", "good"),
+]
 
 
-@pytest.mark.parametrize(("path", "value"), WRONG, ids=[f"{n}-{path}" for n, (path, _) in enumerate(WRONG)])
+@pytest.mark.parametrize(
+    ("path", "value"), WRONG, ids=[f"{n}-{path}" for n, (path, _) in enumerate(WRONG)]
+)
 def test_anything_else_is_refused(path: str, value: object) -> None:
     said = message()
     change(said, path, value)
     with pytest.raises(InvalidMessage):
         parse_performance(said)
-    if not isinstance(value, float) or math.isfinite(value):  # JSON has no other; Python's reader does
+    if not isinstance(value, float) or math.isfinite(
+        value
+    ):  # JSON has no other; Python's reader does
         assert not SCHEMA.is_valid(said)
 
 
@@ -76,7 +102,9 @@ def test_nothing_may_be_missing(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "estimate", [(0.5, 0.6, 0.4), (0.5, None, 0.6), (0.5, 0.4, None), (None, 0.4, 0.6), (None, None, 0.6)], ids=str
+    "estimate",
+    [(0.5, 0.6, 0.4), (0.5, None, 0.6), (0.5, 0.4, None), (None, 0.4, 0.6), (None, None, 0.6)],
+    ids=str,
 )
 def test_interval_has_both_ends_in_order_and_a_value(estimate: Any) -> None:
     said = message()
@@ -97,7 +125,10 @@ def test_what_is_no_measurement_at_all_is_refused(said: object) -> None:
         (lambda: shown("accuracy", Estimate(0.925, 0.8, 1.0)), "92.5 % (80.0 to 100.0)"),
         (lambda: shown("roc_auc", Estimate(0.925, None, None)), "0.925"),
         (lambda: shown("f1", Estimate(0.05, -0.1, 0.2), signed=True), "+0.050 (-0.100 to +0.200)"),
-        (lambda: shown("recall", Estimate(-0.05, -0.1, 0.0), signed=True), "-5.0 points (-10.0 to +0.0)"),
+        (
+            lambda: shown("recall", Estimate(-0.05, -0.1, 0.0), signed=True),
+            "-5.0 points (-10.0 to +0.0)",
+        ),
         (lambda: shown("precision", Estimate(None, None, None)), "–"),
     ],
     ids=["share", "without interval", "difference", "points", "unknown"],

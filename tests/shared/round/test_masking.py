@@ -1,4 +1,6 @@
-"""Masks and sealed seeds, checked against HKDF and AES-CTR put together here from HMAC and single AES blocks."""
+"""Masks and sealed seeds, checked against HKDF and AES-CTR put together here from HMAC and single
+AES blocks.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,9 @@ def some_vector(length: int) -> NDArray[np.uint32]:
 @pytest.mark.parametrize("case", PUBLISHED["hkdf_sha256"], ids=lambda case: case["source"])
 def test_the_oracles_hkdf_gives_the_published_bytes(case: dict[str, str]) -> None:
     okm = bytes.fromhex(case["okm"])
-    derived = hkdf_sha256(*(bytes.fromhex(case[name]) for name in ("ikm", "salt", "info")), len(okm))
+    derived = hkdf_sha256(
+        *(bytes.fromhex(case[name]) for name in ("ikm", "salt", "info")), len(okm)
+    )
     assert derived == okm
 
 
@@ -90,7 +94,9 @@ def test_the_oracles_counter_mode_gives_the_published_bytes(case: dict[str, str]
 @pytest.mark.parametrize("length", LENGTHS)
 def test_mask_is_the_aes_ctr_key_stream_added_modulo_2_32(length: int) -> None:
     encoded = some_vector(length)
-    np.testing.assert_array_equal(mask(encoded, SEED, CONTEXT), encoded + mask_words(SEED, CONTEXT, length))
+    np.testing.assert_array_equal(
+        mask(encoded, SEED, CONTEXT), encoded + mask_words(SEED, CONTEXT, length)
+    )
 
 
 def test_mask_is_the_pinned_one() -> None:
@@ -126,7 +132,11 @@ def test_mask_leaves_the_encoded_vector_as_it_was() -> None:
     np.testing.assert_array_equal(encoded, some_vector(100))
 
 
-@given(st.integers(1, 6).flatmap(lambda n: st.tuples(st.permutations(range(n)), st.permutations(range(n)))))
+@given(
+    st.integers(1, 6).flatmap(
+        lambda n: st.tuples(st.permutations(range(n)), st.permutations(range(n)))
+    )
+)
 def test_masks_cancel_in_any_order_of_devices(orders: tuple[list[int], list[int]]) -> None:
     adding, removing = orders
     seeds = {i: bytes([i]) * 32 for i in adding}
@@ -139,7 +149,9 @@ def test_masks_cancel_in_any_order_of_devices(orders: tuple[list[int], list[int]
     np.testing.assert_array_equal(total, np.add.reduce(list(encoded.values()), dtype=np.uint32))
 
 
-def test_masked_cohort_decodes_to_numpys_weighted_mean(round_settings: RoundSettingsFactory, key: SealingKey) -> None:
+def test_masked_cohort_decodes_to_numpys_weighted_mean(
+    round_settings: RoundSettingsFactory, key: SealingKey
+) -> None:
     chosen, rng = round_settings(size=1000), np.random.default_rng(5)
     deltas, weights = rng.uniform(-1, 1, (4, 1000)).astype(np.float32), [3, 1, 100, 40]
     total, sealed = np.zeros(1002, np.uint32), {}
@@ -162,7 +174,9 @@ def test_sum_with_one_mask_left_on_is_refused(round_settings: RoundSettingsFacto
 
 
 def uniformity(vector: NDArray[np.uint32], place: int | None = None) -> float:
-    """p-value of Pearson's chi-square over the bytes, or over the bytes at one place of each integer."""
+    """p-value of Pearson's chi-square over the bytes, or over the bytes at one place of each
+    integer.
+    """
     by_place = vector.astype("<u4").view(np.uint8).reshape(-1, 4)
     chosen = by_place if place is None else by_place[:, place]
     return float(scipy.stats.chisquare(np.bincount(chosen.ravel(), minlength=256)).pvalue)
@@ -174,9 +188,13 @@ def test_masked_vector_cannot_be_told_from_uniform(
     round_settings: RoundSettingsFactory, plain: str, place: int | None
 ) -> None:
     chosen = round_settings(size=200_000)
-    delta = np.zeros(200_000, np.float32) if plain == "zeros" else np.full(200_000, 0.01, np.float32)
+    delta = (
+        np.zeros(200_000, np.float32) if plain == "zeros" else np.full(200_000, 0.01, np.float32)
+    )
     encoded = encode(delta, 20, chosen, np.random.default_rng(0))
-    assert uniformity(encoded, place) < SIGNIFICANCE, "a plain vector is told from uniform, so the test has power"
+    assert uniformity(encoded, place) < SIGNIFICANCE, (
+        "a plain vector is told from uniform, so the test has power"
+    )
     assert uniformity(mask(encoded, SEED, chosen.context("device-1")), place) > SIGNIFICANCE
 
 
@@ -205,10 +223,15 @@ def test_seed_is_32_fresh_bytes() -> None:
 
 @pytest.mark.parametrize(
     ("change", "device"),
-    [({"federation": "b"}, "device-1"), ({"detector": "b"}, "device-1"), ({"round": 4}, "device-1"),
-     ({"base_version": "f" * 64}, "device-1"), ({}, "device-2")],
+    [
+        ({"federation": "b"}, "device-1"),
+        ({"detector": "b"}, "device-1"),
+        ({"round": 4}, "device-1"),
+        ({"base_version": "f" * 64}, "device-1"),
+        ({}, "device-2"),
+    ],
     ids=["federation", "detector", "round", "version", "device"],
-)  # fmt: skip
+)
 def test_other_context_gives_another_mask(
     round_settings: RoundSettingsFactory, change: dict[str, object], device: str
 ) -> None:
@@ -244,7 +267,9 @@ def test_sealed_seed_does_not_open_in_another_context(key: SealingKey, context: 
 
 @given(place=st.integers(0, SEALED_BYTES - 1), flip=st.integers(1, 255))
 @settings(max_examples=50)
-def test_sealed_seed_with_one_byte_changed_does_not_open(key: SealingKey, place: int, flip: int) -> None:
+def test_sealed_seed_with_one_byte_changed_does_not_open(
+    key: SealingKey, place: int, flip: int
+) -> None:
     sealed = bytearray(seal(SEED, key.public, CONTEXT))
     sealed[place] ^= flip
     with pytest.raises(InvalidMessage):
@@ -305,4 +330,6 @@ def test_private_key_is_in_no_text_and_no_pickle() -> None:
 def test_sealed_seed_and_keys_have_the_pinned_form() -> None:
     pair = SealingKey.from_private(bytes.fromhex(OWN["private_key"]))
     assert hashlib.sha256(pair.public).hexdigest() == OWN["public_key_sha256"]
-    assert pair.open_sealed(bytes.fromhex(OWN["sealed"]), OWN["context"].encode()).hex() == OWN["seed"]
+    assert (
+        pair.open_sealed(bytes.fromhex(OWN["sealed"]), OWN["context"].encode()).hex() == OWN["seed"]
+    )

@@ -1,4 +1,6 @@
-"""Containers: equal payloads are equal bytes, safetensors' own library reads them, and nothing else gets in."""
+"""Containers: equal payloads are equal bytes, safetensors' own library reads them, and nothing else
+gets in.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ Payload = MaskedUpdate | PlainUpdate | Aggregate | Model
 Parse = Callable[[bytes], Payload]
 Header = dict[str, Any]
 
-VECTORS: dict[str, dict[str, str]] = json.loads((Path(__file__).parents[2] / "vectors" / "containers.json").read_text())
+VECTORS: dict[str, dict[str, str]] = json.loads(
+    (Path(__file__).parents[2] / "vectors" / "containers.json").read_text()
+)
 VERSION = "0123456789abcdef" * 4
 SEALED = bytes(i * 7 % 251 for i in range(1168))
 EACH_ARCHITECTURE = pytest.mark.parametrize("arch", ARCHITECTURES.values(), ids=ARCHITECTURES)
@@ -62,10 +66,16 @@ def params(name: str = "efficientnet-lite0-head") -> dict[str, NDArray[np.float3
 
 
 PAYLOADS: dict[str, Payload] = {
-    "masked": MaskedUpdate("person", 3, VERSION, "device-1", SEALED, np.array([1, 2**32 - 1, 258, 4], np.uint32)),
+    "masked": MaskedUpdate(
+        "person", 3, VERSION, "device-1", SEALED, np.array([1, 2**32 - 1, 258, 4], np.uint32)
+    ),
     "plain": PlainUpdate("person", 3, VERSION, "device-1", 40, np.array([0.5, -1, 2], np.float32)),
     "aggregate": Aggregate(
-        "person", 3, VERSION, {"device-1": SEALED, "device-2": SEALED[::-1]}, np.array([5, 6, 7, 2**31], np.uint32)
+        "person",
+        3,
+        VERSION,
+        {"device-1": SEALED, "device-2": SEALED[::-1]},
+        np.array([5, 6, 7, 2**31], np.uint32),
     ),
     "model": Model("person", 3, VERSION, "efficientnet-lite0-head", params()),
 }
@@ -84,7 +94,10 @@ def put_together(header: object, body: bytes) -> bytes:
 
 
 def changed(
-    kind: str, metadata: Header | None = None, tensor: Header | None = None, body: bytes | None = None
+    kind: str,
+    metadata: Header | None = None,
+    tensor: Header | None = None,
+    body: bytes | None = None,
 ) -> bytes:
     """Return a valid container but for these members; None as a value takes the member away."""
     header, whole = taken_apart(VALID[kind])
@@ -128,7 +141,9 @@ NAMES = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,31}", fullmatch=True)
 VERSIONS = st.binary(min_size=32, max_size=32).map(bytes.hex)
 ROUNDS = st.integers(0, 2**31)
 SEALED_SEEDS = st.binary(min_size=8, max_size=8).map(lambda part: part * 146)
-WORDS = st.lists(st.integers(0, 2**32 - 1), min_size=3, max_size=40).map(lambda words: np.array(words, np.uint32))
+WORDS = st.lists(st.integers(0, 2**32 - 1), min_size=3, max_size=40).map(
+    lambda words: np.array(words, np.uint32)
+)
 VALUES = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=40).map(
     lambda values: np.array(values, np.float32)
 )
@@ -147,7 +162,11 @@ def test_every_plain_update_comes_back(update: PlainUpdate) -> None:
 
 
 @settings(max_examples=50)
-@given(st.builds(Aggregate, NAMES, ROUNDS, VERSIONS, st.dictionaries(NAMES, SEALED_SEEDS, max_size=5), WORDS))
+@given(
+    st.builds(
+        Aggregate, NAMES, ROUNDS, VERSIONS, st.dictionaries(NAMES, SEALED_SEEDS, max_size=5), WORDS
+    )
+)
 def test_every_aggregate_comes_back(aggregate: Aggregate) -> None:
     assert_same_payload(parse_aggregate(aggregate.to_bytes()), aggregate)
 
@@ -165,7 +184,9 @@ def test_every_architectures_model_comes_back(arch: Architecture, parent: str | 
 def test_arrays_are_views_that_cannot_be_written(kind: str) -> None:
     payload = PARSERS[kind](VALID[kind])
     for value in (
-        v for field in vars(payload).values() for v in (field.values() if isinstance(field, dict) else [field])
+        v
+        for field in vars(payload).values()
+        for v in (field.values() if isinstance(field, dict) else [field])
     ):
         if isinstance(value, np.ndarray):
             assert not value.flags.writeable
@@ -231,7 +252,9 @@ def test_version_is_the_sha256_of_the_bytes() -> None:
 @EACH_ARCHITECTURE
 def test_upload_is_the_integers_and_at_most_4_kb(arch: Architecture) -> None:
     longest = "x" * 32
-    masked = MaskedUpdate(longest, 2**31, VERSION, longest, SEALED, np.zeros(arch.size + 2, np.uint32))
+    masked = MaskedUpdate(
+        longest, 2**31, VERSION, longest, SEALED, np.zeros(arch.size + 2, np.uint32)
+    )
     assert len(masked.to_bytes()) <= 4 * (arch.size + 2) + 4096
     plain = PlainUpdate(longest, 2**31, VERSION, longest, 2**20, np.zeros(arch.size, np.float32))
     assert len(plain.to_bytes()) <= 4 * (arch.size + 2) + 4096
@@ -283,18 +306,24 @@ def test_header_above_4_mib_is_refused_though_it_is_whole() -> None:
 
 
 @EACH
-@pytest.mark.parametrize("nested", [b"[" * 100_000, b'{"a":' * 100_000, b'{"a":' * 5000 + b"1" + b"}" * 5000])
+@pytest.mark.parametrize(
+    "nested", [b"[" * 100_000, b'{"a":' * 100_000, b'{"a":' * 5000 + b"1" + b"}" * 5000]
+)
 def test_deeply_nested_header_is_refused(kind: str, nested: bytes) -> None:
     refused(kind, put_together(nested, b""))
 
 
-@pytest.mark.parametrize("nested", ["[" * 100_000, "[" * 5000 + "]" * 5000, '{"a":' * 100_000], ids=lambda n: n[:3])
+@pytest.mark.parametrize(
+    "nested", ["[" * 100_000, "[" * 5000 + "]" * 5000, '{"a":' * 100_000], ids=lambda n: n[:3]
+)
 def test_deeply_nested_list_of_devices_is_refused(nested: str) -> None:
     refused("aggregate", changed("aggregate", {"sealed_seeds": nested}))
 
 
 @EACH
-@pytest.mark.parametrize("header", [b"null", b"[]", b"{}", b'"x"', b"12", b"{x}", b"\xff\xfe", b'{"__metadata__":{}}'])
+@pytest.mark.parametrize(
+    "header", [b"null", b"[]", b"{}", b'"x"', b"12", b"{x}", b"\xff\xfe", b'{"__metadata__":{}}']
+)
 def test_header_that_is_no_header_is_refused(kind: str, header: bytes) -> None:
     refused(kind, put_together(header, b""))
 
@@ -310,7 +339,9 @@ def test_header_in_another_encoding_is_refused(kind: str, encoding: str) -> None
 def test_member_given_twice_is_refused(kind: str) -> None:
     header, body = taken_apart(VALID[kind])
     name = f'"{TENSOR[kind]}":'
-    text = json.dumps(header, separators=(",", ":")).replace(name, f'{name}{{"dtype":"F32"}},{name}')
+    text = json.dumps(header, separators=(",", ":")).replace(
+        name, f'{name}{{"dtype":"F32"}},{name}'
+    )
     refused(kind, put_together(text.encode(), body))
 
 
@@ -365,7 +396,9 @@ def test_unknown_format_is_refused(kind: str, text: str) -> None:
 
 
 @EACH
-@pytest.mark.parametrize("text", ["", "-1", "+1", "1.0", " 1", "1_0", "0x1", "٣", "²", "1" * 11, "nan"])
+@pytest.mark.parametrize(
+    "text", ["", "-1", "+1", "1.0", " 1", "1_0", "0x1", "٣", "²", "1" * 11, "nan"]
+)
 def test_round_that_is_no_whole_number_is_refused(kind: str, text: str) -> None:
     refused(kind, changed(kind, {"round": text}))
 
@@ -415,17 +448,38 @@ def test_sealed_seed_that_is_not_1168_bytes_in_base64_is_refused(text: str) -> N
 def test_aggregate_that_names_a_device_twice_is_refused() -> None:
     pair = ["device-1", base64_of(1168)]
     parse_aggregate(changed("aggregate", {"sealed_seeds": json.dumps([pair])}))
-    refused("aggregate", changed("aggregate", {"sealed_seeds": json.dumps([pair, pair])}), match="twice")
+    refused(
+        "aggregate", changed("aggregate", {"sealed_seeds": json.dumps([pair, pair])}), match="twice"
+    )
     other = ["device-1", base64.b64encode(SEALED).decode()]
-    refused("aggregate", changed("aggregate", {"sealed_seeds": json.dumps([pair, other])}), match="twice")
+    refused(
+        "aggregate",
+        changed("aggregate", {"sealed_seeds": json.dumps([pair, other])}),
+        match="twice",
+    )
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "x", "null", "1", "NaN", '"ab"', '["ab"]', "[1]", "[[]]", '[["device-1"]]', '[["device-1",1]]',
-     "[[null,null]]",
-     '{"device-1":1}', '[["device-1","a","b"]]', f'[["Device 1","{base64_of(1168)}"]]', '[{"a":1,"b":2}]'],
-)  # fmt: skip
+    [
+        "",
+        "x",
+        "null",
+        "1",
+        "NaN",
+        '"ab"',
+        '["ab"]',
+        "[1]",
+        "[[]]",
+        '[["device-1"]]',
+        '[["device-1",1]]',
+        "[[null,null]]",
+        '{"device-1":1}',
+        '[["device-1","a","b"]]',
+        f'[["Device 1","{base64_of(1168)}"]]',
+        '[{"a":1,"b":2}]',
+    ],
+)
 def test_list_of_devices_that_is_no_list_of_pairs_is_refused(text: str) -> None:
     refused("aggregate", changed("aggregate", {"sealed_seeds": text}))
 
@@ -463,7 +517,9 @@ def test_unknown_dtype_is_refused(kind: str, dtype: object) -> None:
 
 @EACH
 def test_dtype_of_another_kind_is_refused(kind: str) -> None:
-    refused(kind, changed(kind, tensor={"dtype": "F32" if kind in ("masked", "aggregate") else "U32"}))
+    refused(
+        kind, changed(kind, tensor={"dtype": "F32" if kind in ("masked", "aggregate") else "U32"})
+    )
 
 
 @VECTOR_KINDS
@@ -479,7 +535,12 @@ def test_vector_of_another_rank_is_refused(kind: str, rank: int) -> None:
 @pytest.mark.parametrize("kind", ["masked", "aggregate"])
 @pytest.mark.parametrize("size", [0, 1, 2])
 def test_masked_vector_without_room_for_a_parameter_is_refused(kind: str, size: int) -> None:
-    refused(kind, changed(kind, tensor={"shape": [size], "data_offsets": [0, 4 * size]}, body=bytes(4 * size)))
+    refused(
+        kind,
+        changed(
+            kind, tensor={"shape": [size], "data_offsets": [0, 4 * size]}, body=bytes(4 * size)
+        ),
+    )
 
 
 SHAPES = [
@@ -511,9 +572,29 @@ def test_shape_that_does_not_describe_the_bytes_is_refused(kind: str, shape: obj
 
 
 OFFSETS = [
-    None, 0, "ab", {}, {"a": 0, "b": 16}, [], [0], [0, 16, 16], [4, 16], [0, 15], [0, 17], [0, 20], [16, 0], [-16, 0],
-    [0, -1], [0.0, 16.0], [False, 16], ["0", "16"], [None, None], [0, 2**64], [2**63, 2**63 + 16], [math.nan, 16],
-]  # fmt: skip
+    None,
+    0,
+    "ab",
+    {},
+    {"a": 0, "b": 16},
+    [],
+    [0],
+    [0, 16, 16],
+    [4, 16],
+    [0, 15],
+    [0, 17],
+    [0, 20],
+    [16, 0],
+    [-16, 0],
+    [0, -1],
+    [0.0, 16.0],
+    [False, 16],
+    ["0", "16"],
+    [None, None],
+    [0, 2**64],
+    [2**63, 2**63 + 16],
+    [math.nan, 16],
+]
 
 
 @pytest.mark.parametrize("offsets", OFFSETS, ids=repr)
@@ -534,11 +615,26 @@ def two_tensors(first: list[int], second: list[int], size: int) -> bytes:
 
 @pytest.mark.parametrize(
     ("first", "second", "size"),
-    [([0, 4], [0, 256], 260), ([0, 4], [0, 256], 256), ([252, 256], [0, 256], 256), ([0, 4], [8, 264], 264),
-     ([4, 8], [8, 264], 264), ([0, 4], [4, 260], 264)],
-    ids=["overlap", "overlap, tight", "one inside another", "gap", "gap at the start", "gap at the end"],
-)  # fmt: skip
-def test_tensors_that_overlap_or_leave_gaps_are_refused(first: list[int], second: list[int], size: int) -> None:
+    [
+        ([0, 4], [0, 256], 260),
+        ([0, 4], [0, 256], 256),
+        ([252, 256], [0, 256], 256),
+        ([0, 4], [8, 264], 264),
+        ([4, 8], [8, 264], 264),
+        ([0, 4], [4, 260], 264),
+    ],
+    ids=[
+        "overlap",
+        "overlap, tight",
+        "one inside another",
+        "gap",
+        "gap at the start",
+        "gap at the end",
+    ],
+)
+def test_tensors_that_overlap_or_leave_gaps_are_refused(
+    first: list[int], second: list[int], size: int
+) -> None:
     assert_same_payload(parse_model(two_tensors([0, 4], [4, 260], 260)), PAYLOADS["model"])
     refused("model", two_tensors(first, second, size))
 
@@ -555,7 +651,11 @@ def test_tensor_entry_that_is_no_object_of_members_is_refused(kind: str, entry: 
 def test_value_that_is_not_finite_is_refused_in_updates_and_models(bad: float, place: int) -> None:
     delta = np.zeros(3, np.float32)
     delta[place] = bad
-    refused("plain", PlainUpdate("person", 1, VERSION, "device-1", 1, delta).to_bytes(), match="not finite")
+    refused(
+        "plain",
+        PlainUpdate("person", 1, VERSION, "device-1", 1, delta).to_bytes(),
+        match="not finite",
+    )
     values = {name: value.copy() for name, value in params().items()}
     values["hidden/kernel"].flat[place] = bad
     model = Model("person", 1, None, "efficientnet-lite0-head", values)
@@ -567,7 +667,11 @@ def test_model_with_a_wrong_shape_is_refused(arch: Architecture) -> None:
     name = arch.specs[0].name
     values = params(arch.name)
     for wrong in (values[name].ravel(), values[name][..., :-1], values[name].T, values[name][None]):
-        refused("model", Model("a", 1, None, arch.name, values | {name: wrong}).to_bytes(), match="does not have")
+        refused(
+            "model",
+            Model("a", 1, None, arch.name, values | {name: wrong}).to_bytes(),
+            match="does not have",
+        )
 
 
 @EACH_ARCHITECTURE
@@ -583,14 +687,21 @@ def test_model_of_an_unknown_architecture_is_refused() -> None:
 
 
 def test_model_under_another_architectures_name_is_refused() -> None:
-    refused("model", changed("model", {"architecture": "porch-cnn"}), match="does not have the parameters of porch-cnn")
+    refused(
+        "model",
+        changed("model", {"architecture": "porch-cnn"}),
+        match="does not have the parameters of porch-cnn",
+    )
 
 
 # Whatever bytes come
 
 
 @EACH
-@given(data=st.binary(max_size=200) | st.builds(put_together, st.binary(max_size=100), st.binary(max_size=50)))
+@given(
+    data=st.binary(max_size=200)
+    | st.builds(put_together, st.binary(max_size=100), st.binary(max_size=50))
+)
 @settings(max_examples=200)
 def test_random_bytes_are_refused_politely(kind: str, data: bytes) -> None:
     with pytest.raises(DoorbellError):
@@ -598,7 +709,12 @@ def test_random_bytes_are_refused_politely(kind: str, data: bytes) -> None:
 
 
 @EACH
-@given(place=st.floats(0, 1), width=st.integers(0, 9), inserted=st.binary(max_size=9), in_header=st.booleans())
+@given(
+    place=st.floats(0, 1),
+    width=st.integers(0, 9),
+    inserted=st.binary(max_size=9),
+    in_header=st.booleans(),
+)
 @settings(max_examples=200)
 def test_mutated_container_is_read_or_refused_politely(
     kind: str, place: float, width: int, inserted: bytes, in_header: bool
@@ -615,17 +731,29 @@ def test_mutated_container_is_read_or_refused_politely(
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=9)
     | st.sampled_from([2**40, 2**63, 2**64, 10**400, -1])
     | st.sampled_from(["U32", "F32", "doorbell-update/1", "9" * 5000, "\ud800", "[["]),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=3)
+    ),
     max_leaves=8,
-)  # fmt: skip
+)
 
 
 def places(node: object, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Return the path of every node of a JSON document."""
-    inner = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    inner = (
+        node.items()
+        if isinstance(node, dict)
+        else enumerate(node)
+        if isinstance(node, list)
+        else ()
+    )
     return [path, *(deeper for key, value in inner for deeper in places(value, (*path, key)))]
 
 
@@ -640,7 +768,9 @@ def replaced(node: Any, path: tuple[Any, ...], value: object) -> Any:
 @EACH
 @given(data=st.data())
 @settings(max_examples=200)
-def test_header_with_any_member_replaced_is_read_or_refused_politely(kind: str, data: st.DataObject) -> None:
+def test_header_with_any_member_replaced_is_read_or_refused_politely(
+    kind: str, data: st.DataObject
+) -> None:
     header, body = taken_apart(VALID[kind])
     path = data.draw(st.sampled_from(places(header)))
     changed = replaced(header, path, data.draw(JSON))
@@ -648,7 +778,9 @@ def test_header_with_any_member_replaced_is_read_or_refused_politely(kind: str, 
         PARSERS[kind](put_together(changed, body))
     except DoorbellError:
         return
-    assert changed == header or path[:1] == ("__metadata__",), "only metadata may differ in a container that is read"
+    assert changed == header or path[:1] == ("__metadata__",), (
+        "only metadata may differ in a container that is read"
+    )
 
 
 @given(JSON)

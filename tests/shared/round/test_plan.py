@@ -62,9 +62,14 @@ def test_round_settings_come_back_as_they_were_sent(
     key: bytes,
 ) -> None:
     sent = round_settings(
-        federation=federation, detector=detector, round=number, learning_rate=rate, clipping_norm=norm,
-        topology="direct", sealing_key=base64.b64encode(key).decode(),
-    )  # fmt: skip
+        federation=federation,
+        detector=detector,
+        round=number,
+        learning_rate=rate,
+        clipping_norm=norm,
+        topology="direct",
+        sealing_key=base64.b64encode(key).decode(),
+    )
     assert parse_round_settings(travelled(sent)) == sent
     assert sent.sealing_key_bytes == key
 
@@ -74,7 +79,10 @@ def test_form_that_travels_is_the_pinned_one() -> None:
 
 
 def test_context_is_the_pinned_bytes() -> None:
-    assert parse_round_settings(VECTOR["round_settings"]).context(VECTOR["device"]) == VECTOR["context"].encode()
+    assert (
+        parse_round_settings(VECTOR["round_settings"]).context(VECTOR["device"])
+        == VECTOR["context"].encode()
+    )
 
 
 @pytest.mark.parametrize(
@@ -89,7 +97,11 @@ def test_context_names_federation_detector_round_and_version(
 
 
 @settings(max_examples=50)
-@given(st.lists(st.tuples(NAMES, NAMES, NAMES, st.integers(1, 999)), min_size=2, max_size=2, unique=True))
+@given(
+    st.lists(
+        st.tuples(NAMES, NAMES, NAMES, st.integers(1, 999)), min_size=2, max_size=2, unique=True
+    )
+)
 def test_no_two_uploads_share_a_context(
     round_settings: RoundSettingsFactory, uploads: list[tuple[str, str, str, int]]
 ) -> None:
@@ -116,23 +128,33 @@ def small_round(name: str, value: object) -> dict[str, object]:
 
 @pytest.mark.parametrize("name", RANGES)
 @pytest.mark.parametrize("end", [0, 1])
-def test_both_ends_of_each_range_are_accepted(round_settings: RoundSettingsFactory, name: str, end: int) -> None:
+def test_both_ends_of_each_range_are_accepted(
+    round_settings: RoundSettingsFactory, name: str, end: int
+) -> None:
     value = RANGES[name][end]
     message = travelled(round_settings(**small_round(name, value)))
     assert getattr(parse_round_settings(message), name) == value
 
 
 @pytest.mark.parametrize("name", RANGES)
-def test_value_outside_its_range_is_refused_by_name(round_settings: RoundSettingsFactory, name: str) -> None:
+def test_value_outside_its_range_is_refused_by_name(
+    round_settings: RoundSettingsFactory, name: str
+) -> None:
     low, high = RANGES[name]
-    for value in (math.nextafter(low, 0), math.nextafter(high, math.inf)) if name in FRACTIONS else (low - 1, high + 1):
+    for value in (
+        (math.nextafter(low, 0), math.nextafter(high, math.inf))
+        if name in FRACTIONS
+        else (low - 1, high + 1)
+    ):
         with pytest.raises(InvalidMessage, match=f"no usable {name}"):
             parse_round_settings(travelled(round_settings()) | small_round(name, value))
 
 
 @pytest.mark.parametrize("name", RANGES)
 @pytest.mark.parametrize(
-    "value", ["1", True, [], math.nan, math.inf, -math.inf, 10**400, -(10**400), None], ids=lambda v: str(v)[:6]
+    "value",
+    ["1", True, [], math.nan, math.inf, -math.inf, 10**400, -(10**400), None],
+    ids=lambda v: str(v)[:6],
 )
 def test_member_that_is_no_usable_number_is_refused(
     round_settings: RoundSettingsFactory, name: str, value: object
@@ -144,7 +166,9 @@ def test_member_that_is_no_usable_number_is_refused(
 
 
 @pytest.mark.parametrize("name", sorted(RANGES.keys() - FRACTIONS))
-def test_whole_number_written_as_a_fraction_is_refused(round_settings: RoundSettingsFactory, name: str) -> None:
+def test_whole_number_written_as_a_fraction_is_refused(
+    round_settings: RoundSettingsFactory, name: str
+) -> None:
     with pytest.raises(InvalidMessage, match=name):
         parse_round_settings(travelled(round_settings()) | {name: 2.0})
 
@@ -152,12 +176,22 @@ def test_whole_number_written_as_a_fraction_is_refused(round_settings: RoundSett
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("federation", "No"), ("detector", "../x"), ("detector", None), ("architecture", ""),
+        ("federation", "No"),
+        ("detector", "../x"),
+        ("detector", None),
+        ("architecture", ""),
         ("base_version", "0" * 63),
-        ("base_version", None), ("topology", "both"), ("topology", None), ("topology", []), ("sealing_key", None),
-        ("sealing_key", "not base64"), ("sealing_key", "YQ"), ("sealing_key", "é"), ("sealing_key", "A" * 4100),
+        ("base_version", None),
+        ("topology", "both"),
+        ("topology", None),
+        ("topology", []),
+        ("sealing_key", None),
+        ("sealing_key", "not base64"),
+        ("sealing_key", "YQ"),
+        ("sealing_key", "é"),
+        ("sealing_key", "A" * 4100),
     ],
-)  # fmt: skip
+)
 def test_text_member_that_is_not_what_it_should_be_is_refused(
     round_settings: RoundSettingsFactory, name: str, value: object
 ) -> None:
@@ -187,7 +221,10 @@ def test_message_that_is_no_object_of_settings_is_refused(message: object) -> No
 @pytest.mark.parametrize(
     ("fits", "wraps"),
     [
-        ({"weight_cap": 2**20, "cohort_cap": 2**11 - 1}, {"weight_cap": 2**20, "cohort_cap": 2**11}),
+        (
+            {"weight_cap": 2**20, "cohort_cap": 2**11 - 1},
+            {"weight_cap": 2**20, "cohort_cap": 2**11},
+        ),
         ({"size": 2**28, "cohort_cap": 2**4 - 1}, {"size": 2**28, "cohort_cap": 2**4}),
     ],
     ids=["values", "clamp count"],

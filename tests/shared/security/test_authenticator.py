@@ -16,7 +16,14 @@ import requests
 from flask import Flask, jsonify, request
 
 from main_server.members.members import invite, rename
-from shared.errors import BadSignature, DoorbellError, Forbidden, InvalidMessage, NotSigned, PeerUnreachable
+from shared.errors import (
+    BadSignature,
+    DoorbellError,
+    Forbidden,
+    InvalidMessage,
+    NotSigned,
+    PeerUnreachable,
+)
 from shared.security.authenticator import AnyRole, Caller, Gate, Member, Standing
 from shared.security.identity import Identity
 from shared.security.joining import JoinCode, JoinRequest, Membership, admission
@@ -25,8 +32,14 @@ from shared.security.signing import sign_request, verify_response
 from shared.transport.http_client import Peer
 
 NOW = 1_800_000_000.0
-GATE, PORCH, SUMMER, GONE, STRANGER, MAIN = (Identity.from_private(bytes([number]) * 32) for number in range(1, 7))
-TARGET, BODY, TYPE = "/cmodel?secret=1", b"masked update", {"Content-Type": "application/octet-stream"}
+GATE, PORCH, SUMMER, GONE, STRANGER, MAIN = (
+    Identity.from_private(bytes([number]) * 32) for number in range(1, 7)
+)
+TARGET, BODY, TYPE = (
+    "/cmodel?secret=1",
+    b"masked update",
+    {"Content-Type": "application/octet-stream"},
+)
 THREADS = 8
 DEVICE: tuple[AnyRole, ...] = ("device",)
 
@@ -62,7 +75,9 @@ class Sent:
 
 
 def sent(identity: Identity = PORCH, audience: str = "gate", now: float = NOW) -> Sent:
-    return Sent(TYPE | sign_request("POST", f"http://any{TARGET}", TYPE, BODY, identity, audience, now))
+    return Sent(
+        TYPE | sign_request("POST", f"http://any{TARGET}", TYPE, BODY, identity, audience, now)
+    )
 
 
 # --- the gate
@@ -70,12 +85,21 @@ def sent(identity: Identity = PORCH, audience: str = "gate", now: float = NOW) -
 
 @pytest.mark.parametrize(
     ("identity", "role", "name"),
-    [(PORCH, "device", "porch"), (SUMMER, "secure-aggregator", "secure-aggregator"),
-     (MAIN, "main-server", "main-server")],
-)  # fmt: skip
-def test_member_with_the_role_is_let_in_under_its_name(gate: Gate, identity: Identity, role: Any, name: str) -> None:
+    [
+        (PORCH, "device", "porch"),
+        (SUMMER, "secure-aggregator", "secure-aggregator"),
+        (MAIN, "main-server", "main-server"),
+    ],
+)
+def test_member_with_the_role_is_let_in_under_its_name(
+    gate: Gate, identity: Identity, role: Any, name: str
+) -> None:
     caller = sent(identity).to(gate, (role,))
-    assert (caller.name, caller.member.role, caller.verified.key_id) == (name, role, identity.key_id)
+    assert (caller.name, caller.member.role, caller.verified.key_id) == (
+        name,
+        role,
+        identity.key_id,
+    )
     assert caller.verified.body == BODY
     assert sent(identity).to(gate, ("device", "secure-aggregator", "main-server")).name == name
 
@@ -136,7 +160,9 @@ def test_message_refused_for_its_senders_role_does_not_count_later_either(gate: 
         message.to(gate)
 
 
-@pytest.mark.parametrize(("age", "slug"), [(-301, "signature-from-the-future"), (601, "signature-expired")])
+@pytest.mark.parametrize(
+    ("age", "slug"), [(-301, "signature-from-the-future"), (601, "signature-expired")]
+)
 def test_gate_looks_at_its_clock(gate: Gate, age: float, slug: str) -> None:
     with pytest.raises(BadSignature) as refused:
         sent(now=NOW - age).to(gate)
@@ -151,11 +177,17 @@ def test_message_without_signature_is_refused(gate: Gate) -> None:
 
 @pytest.mark.parametrize(
     ("changed", "slug"),
-    [({"method": "PUT"}, "signature-invalid"), ({"target": "/cmodel?secret=2"}, "signature-invalid"),
-     ({"target": "/cmodel"}, "signature-invalid"), ({"target": "/other?secret=1"}, "signature-invalid"),
-     ({"body": b"another update"}, "digest-mismatch")],
-)  # fmt: skip
-def test_message_that_was_changed_is_refused(gate: Gate, changed: dict[str, Any], slug: str) -> None:
+    [
+        ({"method": "PUT"}, "signature-invalid"),
+        ({"target": "/cmodel?secret=2"}, "signature-invalid"),
+        ({"target": "/cmodel"}, "signature-invalid"),
+        ({"target": "/other?secret=1"}, "signature-invalid"),
+        ({"body": b"another update"}, "digest-mismatch"),
+    ],
+)
+def test_message_that_was_changed_is_refused(
+    gate: Gate, changed: dict[str, Any], slug: str
+) -> None:
     with pytest.raises(BadSignature) as refused:
         replace(sent(), **changed).to(gate)
     assert refused.value.slug == slug
@@ -189,7 +221,10 @@ def test_each_refusal_is_logged_once_without_the_query(
     with pytest.raises(DoorbellError):
         make().to(gate)
     (record,) = caplog.records
-    assert (record.levelno, record.getMessage()) == (logging.WARNING, f"refused POST /cmodel: {slug}")
+    assert (record.levelno, record.getMessage()) == (
+        logging.WARNING,
+        f"refused POST /cmodel: {slug}",
+    )
 
 
 def test_message_that_is_let_in_is_not_logged(gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
@@ -203,9 +238,11 @@ def test_answer_is_signed_for_its_question(gate: Gate) -> None:
     answer = TYPE | gate.sign_answer(200, TYPE, b"said", first.to(gate))
     verify_response(200, answer, b"said", first.headers, GATE.public)
     for status, body, asked, key in (
-        (409, b"said", first, GATE), (200, b"told", first, GATE), (200, b"said", second, GATE),
+        (409, b"said", first, GATE),
+        (200, b"told", first, GATE),
+        (200, b"said", second, GATE),
         (200, b"said", first, PORCH),
-    ):  # fmt: skip
+    ):
         with pytest.raises(BadSignature):
             verify_response(status, answer, body, asked.headers, key.public)
 
@@ -234,10 +271,16 @@ def code_of(federation: Any, uses: int = 1, role: Any = "device") -> str:
 
 
 def listed(federation: Any) -> dict[str, str]:
-    return {joined.name: joined.key_id for joined in federation.main.store.members() if joined.role == "device"}
+    return {
+        joined.name: joined.key_id
+        for joined in federation.main.store.members()
+        if joined.role == "device"
+    }
 
 
-def test_service_joins_when_it_first_needs_the_main_server_and_then_never_again(federation: Any) -> None:
+def test_service_joins_when_it_first_needs_the_main_server_and_then_never_again(
+    federation: Any,
+) -> None:
     standing, before = a_standing(federation), joins(federation)
     assert (standing.name, joins(federation)) == ("porch", before)
     expected = Peer("main-server", "http://main", federation.main.identity.public)
@@ -314,13 +357,19 @@ def test_joining_is_tried_again_after_the_main_server_did_not_answer(federation:
 
 
 @pytest.mark.parametrize("knows_the_secret", [True, False])
-def test_impostor_at_the_main_servers_address_is_not_joined(federation: Any, knows_the_secret: bool) -> None:
+def test_impostor_at_the_main_servers_address_is_not_joined(
+    federation: Any, knows_the_secret: bool
+) -> None:
     impostor, text = Flask("impostor"), code_of(federation)
 
     @impostor.post("/join")
     def join() -> Any:
         asked = JoinRequest.parse(request.get_json())
-        code = JoinCode.parse(text) if knows_the_secret else JoinCode.make(federation.main.identity.key_id)
+        code = (
+            JoinCode.parse(text)
+            if knows_the_secret
+            else JoinCode.make(federation.main.identity.key_id)
+        )
         return jsonify(admission(code, asked, STRANGER))
 
     genuine, federation.network.apps["main"] = federation.network.apps["main"], impostor
@@ -375,7 +424,10 @@ def test_device_hears_of_its_new_name_when_it_announces_itself(federation: Any) 
     federation.announce("porch")
     rename(federation.main, "porch", "gate")
     message = {"address": "http://porch", "detectors": {"package": None}}
-    assert federation.device("porch").post_json("http://main/clientstatus", message).json["name"] == "gate"
+    assert (
+        federation.device("porch").post_json("http://main/clientstatus", message).json["name"]
+        == "gate"
+    )
     assert [device.name for device in federation.main.store.devices()] == ["gate"]
 
 
@@ -392,7 +444,10 @@ def test_new_key_is_in_force_at_the_main_server_and_in_the_file(federation: Any)
     path = standing.folder / "identity.key"
     assert Identity.open(path) == fresh
     assert path.stat().st_mode & 0o777 == 0o600
-    assert sorted(file.name for file in standing.folder.iterdir()) == ["identity.key", "membership.json"]
+    assert sorted(file.name for file in standing.folder.iterdir()) == [
+        "identity.key",
+        "membership.json",
+    ]
     assert federation.announce("porch").round == 1
     with pytest.raises(Forbidden, match="not on the list"):
         changed_key(standing)
@@ -416,7 +471,9 @@ def test_key_stays_where_the_main_server_does_not_answer(federation: Any) -> Non
     assert listed(federation) == {"porch": fresh.key_id}
 
 
-def test_new_key_whose_answer_was_lost_is_not_thrown_away(federation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_key_whose_answer_was_lost_is_not_thrown_away(
+    federation: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     standing = a_standing(federation)
     standing.main()
     deliver = federation.network.send

@@ -16,16 +16,24 @@ from hypothesis import strategies as st
 from shared.errors import SettingsError
 from shared.security.identity import Identity, fingerprint, private_bytes, secret_file, verify
 
-PUBLISHED = json.loads((Path(__file__).parents[2] / "vectors" / "signing.json").read_text())["ed25519_request"]
+PUBLISHED = json.loads((Path(__file__).parents[2] / "vectors" / "signing.json").read_text())[
+    "ed25519_request"
+]
 KEY = Identity.from_private(bytes(range(32)))
 
 
 def test_key_pair_is_the_one_of_the_published_key() -> None:
-    assert Identity.from_private(bytes.fromhex(PUBLISHED["private"])).public.hex() == PUBLISHED["public"]
+    assert (
+        Identity.from_private(bytes.fromhex(PUBLISHED["private"])).public.hex()
+        == PUBLISHED["public"]
+    )
 
 
 def test_key_stays_the_same_over_restarts(tmp_path: Path) -> None:
-    first, second = Identity.open(tmp_path / "a" / "b" / "key"), Identity.open(tmp_path / "a" / "b" / "key")
+    first, second = (
+        Identity.open(tmp_path / "a" / "b" / "key"),
+        Identity.open(tmp_path / "a" / "b" / "key"),
+    )
     assert first == second
     assert len(first.public) == 32
     assert verify(first.public, second.sign(b"data"), b"data")
@@ -50,7 +58,9 @@ def test_key_file_is_private_whatever_the_umask(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o610, 0o601, 0o620, 0o602, 0o644, 0o666])
-def test_key_that_others_may_touch_is_refused_with_the_command_that_mends_it(tmp_path: Path, mode: int) -> None:
+def test_key_that_others_may_touch_is_refused_with_the_command_that_mends_it(
+    tmp_path: Path, mode: int
+) -> None:
     Identity.open(tmp_path / "key")
     (tmp_path / "key").chmod(mode)
     with pytest.raises(SettingsError, match=f"chmod 600 '{tmp_path}/key'"):
@@ -110,8 +120,15 @@ def test_private_half_is_not_shown() -> None:
     assert bytes(range(32)).hex() not in shown
 
 
-@given(data=st.binary(max_size=100), other=st.binary(max_size=100), at=st.integers(0, 63), bit=st.integers(0, 7))
-def test_signature_holds_for_its_data_and_nothing_else(data: bytes, other: bytes, at: int, bit: int) -> None:
+@given(
+    data=st.binary(max_size=100),
+    other=st.binary(max_size=100),
+    at=st.integers(0, 63),
+    bit=st.integers(0, 7),
+)
+def test_signature_holds_for_its_data_and_nothing_else(
+    data: bytes, other: bytes, at: int, bit: int
+) -> None:
     signature = KEY.sign(data)
     assert verify(KEY.public, signature, data)
     assert verify(KEY.public, signature, other) is (data == other)
@@ -130,10 +147,16 @@ def test_verify_of_garbage_is_false_and_no_error(public: bytes, signature: bytes
 SECRET = "a secret of forty letters, kept by nobody"
 
 
-def test_keys_derived_from_a_secret_need_no_disk_and_differ_by_service_and_use(tmp_path: Path) -> None:
+def test_keys_derived_from_a_secret_need_no_disk_and_differ_by_service_and_use(
+    tmp_path: Path,
+) -> None:
     kept = {
         name: private_bytes(tmp_path / name, 32, SECRET)
-        for name in ("main-server/identity.key", "main-server/sealing.key", "secure-aggregator/identity.key")
+        for name in (
+            "main-server/identity.key",
+            "main-server/sealing.key",
+            "secure-aggregator/identity.key",
+        )
     }
     assert len(set(kept.values())) == 3
     assert list(tmp_path.iterdir()) == []
@@ -141,7 +164,9 @@ def test_keys_derived_from_a_secret_need_no_disk_and_differ_by_service_and_use(t
         private_bytes(tmp_path / "elsewhere" / "main-server/identity.key", 32, SECRET)
         == kept["main-server/identity.key"]
     )
-    assert private_bytes(tmp_path / "main-server/identity.key", 32, SECRET + "!") not in kept.values()
+    assert (
+        private_bytes(tmp_path / "main-server/identity.key", 32, SECRET + "!") not in kept.values()
+    )
     assert len(private_bytes(tmp_path / "main-server/sealing.key", 96, SECRET)) == 96
 
 

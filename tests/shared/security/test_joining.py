@@ -80,20 +80,47 @@ def test_no_two_codes_share_secret_or_invitation() -> None:
 def test_invitation_is_all_of_the_code_that_others_may_see() -> None:
     assert len(CODE.invitation) == 32
     assert int(CODE.invitation, 16)
-    assert not [form for form in forms(CODE.secret) if form in CODE.invitation or CODE.invitation in form]
+    assert not [
+        form for form in forms(CODE.secret) if form in CODE.invitation or CODE.invitation in form
+    ]
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "doorbell", "doorbell--", SECRET, f"doorbell-{SECRET}", f"doorbell-{SECRET}-", f"{SECRET}-{KEY}",
-     f"-{SECRET}-{KEY}", f"Doorbell-{SECRET}-{KEY}", f"doorbell_{SECRET}_{KEY}", CODE.text.upper(),
-     f"doorbell-{SECRET.upper()}-{KEY}", f"doorbell-{SECRET}-{KEY.upper()}", f"doorbell-{SECRET[1:]}-{KEY}",
-     f"doorbell-{SECRET}a-{KEY}", f"doorbell-{SECRET}-{KEY[1:]}", f"doorbell-{SECRET}-{KEY}0",
-     f"doorbell-{SECRET[:-1]}1-{KEY}", f"doorbell-{SECRET[:-1]}8-{KEY}", f"doorbell-{SECRET[:-1]}=-{KEY}",
-     f"doorbell-{SECRET[:-1]}٣-{KEY}", f"doorbell-{SECRET}-{KEY[:-1]}g", f"doorbell-{SECRET}-{KEY[:-1]}٣",
-     f"doorbell- {SECRET}-{KEY}", f"doorbell-{SECRET}\n-{KEY}", f"{CODE.text} {CODE.text}",
-     f"{CODE.text}\n{CODE.text}", f"{CODE.text}-x", f"x{CODE.text}", f"'{CODE.text}'", f"doorbell-{KEY}-{SECRET}"],
-)  # fmt: skip
+    [
+        "",
+        "doorbell",
+        "doorbell--",
+        SECRET,
+        f"doorbell-{SECRET}",
+        f"doorbell-{SECRET}-",
+        f"{SECRET}-{KEY}",
+        f"-{SECRET}-{KEY}",
+        f"Doorbell-{SECRET}-{KEY}",
+        f"doorbell_{SECRET}_{KEY}",
+        CODE.text.upper(),
+        f"doorbell-{SECRET.upper()}-{KEY}",
+        f"doorbell-{SECRET}-{KEY.upper()}",
+        f"doorbell-{SECRET[1:]}-{KEY}",
+        f"doorbell-{SECRET}a-{KEY}",
+        f"doorbell-{SECRET}-{KEY[1:]}",
+        f"doorbell-{SECRET}-{KEY}0",
+        f"doorbell-{SECRET[:-1]}1-{KEY}",
+        f"doorbell-{SECRET[:-1]}8-{KEY}",
+        f"doorbell-{SECRET[:-1]}=-{KEY}",
+        f"doorbell-{SECRET[:-1]}٣-{KEY}",
+        f"doorbell-{SECRET}-{KEY[:-1]}g",
+        f"doorbell-{SECRET}-{KEY[:-1]}٣",
+        f"doorbell- {SECRET}-{KEY}",
+        f"doorbell-{SECRET}\n-{KEY}",
+        f"{CODE.text} {CODE.text}",
+        f"{CODE.text}\n{CODE.text}",
+        f"{CODE.text}-x",
+        f"x{CODE.text}",
+        f"'{CODE.text}'",
+        f"doorbell-{KEY}-{SECRET}",
+    ],
+)
 def test_text_that_is_no_code_is_refused_and_not_shown(text: str) -> None:
     with pytest.raises(SettingsError, match="not a join code") as refused:
         JoinCode.parse(text)
@@ -103,7 +130,9 @@ def test_text_that_is_no_code_is_refused_and_not_shown(text: str) -> None:
 # --- asking to join
 
 
-@pytest.mark.parametrize(("name", "role"), [("porch", "device"), ("secure-aggregator", "secure-aggregator")])
+@pytest.mark.parametrize(
+    ("name", "role"), [("porch", "device"), ("secure-aggregator", "secure-aggregator")]
+)
 def test_request_that_travelled_proves_invitation_and_key(name: str, role: Role) -> None:
     request = JoinRequest.make(CODE, name, role, DEVICE)
     arrived = JoinRequest.parse(json.loads(json.dumps(request.to_json())))
@@ -113,7 +142,9 @@ def test_request_that_travelled_proves_invitation_and_key(name: str, role: Role)
 
 @pytest.mark.parametrize("member", MEMBERS)
 def test_request_with_another_member_proves_nothing(member: str) -> None:
-    other = JoinRequest.make(JoinCode.make(MAIN.key_id), "secure-aggregator", "secure-aggregator", OTHER)
+    other = JoinRequest.make(
+        JoinCode.make(MAIN.key_id), "secure-aggregator", "secure-aggregator", OTHER
+    )
     assert not replace(REQUEST, **{member: getattr(other, member)}).proves(CODE)
 
 
@@ -133,26 +164,38 @@ def test_request_proves_nothing_to_another_main_server_that_knows_the_secret() -
 
 def test_who_knows_the_invitation_alone_proves_nothing() -> None:
     guessed = replace(JoinCode.make(MAIN.key_id), main_key_id=MAIN.key_id)
-    request = replace(JoinRequest.make(guessed, "porch", "device", OTHER), invitation=CODE.invitation)
+    request = replace(
+        JoinRequest.make(guessed, "porch", "device", OTHER), invitation=CODE.invitation
+    )
     own = OTHER.sign(request.transcript(MAIN.key_id))
     assert not replace(request, signature=own).proves(CODE)
 
 
 def test_who_was_invited_but_does_not_own_the_key_proves_nothing() -> None:
     stolen = JoinRequest.make(CODE, "porch", "device", OTHER)
-    proof_for_the_stolen_key = JoinRequest.make(CODE, "porch", "device", Identity(DEVICE.public, OTHER._private))
+    proof_for_the_stolen_key = JoinRequest.make(
+        CODE, "porch", "device", Identity(DEVICE.public, OTHER._private)
+    )
     assert stolen.proves(CODE)
     assert proof_for_the_stolen_key.public_key == DEVICE.public
     assert not proof_for_the_stolen_key.proves(CODE)
 
 
 WRONG: list[dict[str, object]] = [
-    {"invitation": value} for value in (None, 1, "", "0" * 31, "0" * 33, "G" * 32, "A" * 32, "0" * 32 + "\n")
+    {"invitation": value}
+    for value in (None, 1, "", "0" * 31, "0" * 33, "G" * 32, "A" * 32, "0" * 32 + "\n")
 ]
-WRONG += [{"name": value} for value in (None, 1, "", "A", "../a", "a" * 33, "a\n", "main-server", "secure-aggregator")]
-WRONG += [{"role": value} for value in (None, "", "main-server", "Device", [], {}, "secure-aggregator")]
+WRONG += [
+    {"name": value}
+    for value in (None, 1, "", "A", "../a", "a" * 33, "a\n", "main-server", "secure-aggregator")
+]
+WRONG += [
+    {"role": value} for value in (None, "", "main-server", "Device", [], {}, "secure-aggregator")
+]
 for _key, _size in (("public_key", 32), ("proof", 32), ("signature", 64)):
-    WRONG += [{_key: value} for value in (None, 1, [], "", "é", "*" * 44, encoded(bytes(_size))[:-4])]
+    WRONG += [
+        {_key: value} for value in (None, 1, [], "", "é", "*" * 44, encoded(bytes(_size))[:-4])
+    ]
     WRONG += [{_key: encoded(bytes(size))} for size in (_size - 1, _size + 1, 0, 10_000)]
     WRONG += [{_key: f"{encoded(bytes(_size))}\n"}, {_key: f" {encoded(bytes(_size))}"}]
 
@@ -163,7 +206,9 @@ def test_request_with_a_member_of_the_wrong_form_is_refused(changed: dict[str, o
         JoinRequest.parse(REQUEST.to_json() | changed)
 
 
-@pytest.mark.parametrize("message", [None, [], "join", 1, {}, [REQUEST.to_json()], REQUEST.to_json() | {"more": ""}])
+@pytest.mark.parametrize(
+    "message", [None, [], "join", 1, {}, [REQUEST.to_json()], REQUEST.to_json() | {"more": ""}]
+)
 def test_message_that_is_no_request_is_refused(message: object) -> None:
     with pytest.raises(InvalidMessage, match="not a request to join"):
         JoinRequest.parse(message)
@@ -198,7 +243,10 @@ def test_admission_with_one_bit_changed_is_refused(member: str) -> None:
 @pytest.mark.parametrize("member", sorted(ANSWER))
 def test_admission_with_a_member_of_the_wrong_form_is_refused(member: str) -> None:
     values = (None, 1, "", "é", encoded(bytes(31)), encoded(bytes(65)), f" {ANSWER[member]}")
-    for answer in [*(ANSWER | {member: value} for value in values), {k: ANSWER[k] for k in ANSWER if k != member}]:
+    for answer in [
+        *(ANSWER | {member: value} for value in values),
+        {k: ANSWER[k] for k in ANSWER if k != member},
+    ]:
         with pytest.raises(InvalidMessage):
             accept(answer)
 
@@ -214,8 +262,12 @@ REQUESTS += [("porch", "device", DEVICE, JoinCode(bytes(20), MAIN.key_id))]
 REQUESTS += [("secure-aggregator", "secure-aggregator", DEVICE, CODE)]
 
 
-@pytest.mark.parametrize(("name", "role", "identity", "code"), REQUESTS, ids=["key", "name", "code", "role"])
-def test_admission_of_another_request_is_refused(name: str, role: Role, identity: Identity, code: JoinCode) -> None:
+@pytest.mark.parametrize(
+    ("name", "role", "identity", "code"), REQUESTS, ids=["key", "name", "code", "role"]
+)
+def test_admission_of_another_request_is_refused(
+    name: str, role: Role, identity: Identity, code: JoinCode
+) -> None:
     with pytest.raises(InvalidMessage, match="Nothing was joined"):
         accept(admission(code, JoinRequest.make(code, name, role, identity), MAIN))
 
@@ -243,7 +295,9 @@ def test_own_proof_sent_back_is_no_admission() -> None:
     reflected = {"public_key": mine.public_key, "proof": mine.proof, "signature": mine.signature}
     with pytest.raises(InvalidMessage):
         Membership.accept(
-            replace(CODE, main_key_id=DEVICE.key_id), mine, {key: encoded(value) for key, value in reflected.items()}
+            replace(CODE, main_key_id=DEVICE.key_id),
+            mine,
+            {key: encoded(value) for key, value in reflected.items()},
         )
 
 
@@ -260,7 +314,9 @@ def test_secret_is_in_nothing_that_travels() -> None:
 def test_secret_is_in_no_repr(tmp_path: Path) -> None:
     environ = {"DOORBELL_JOIN_CODE": CODE.text}
     device, aggregator = DeviceSettings.read(1, environ), AggregatorSettings.read(environ)
-    standing = Standing(DEVICE, "device", "porch", tmp_path, "http://main", HttpClient(), CODE.text, tmp_path)
+    standing = Standing(
+        DEVICE, "device", "porch", tmp_path, "http://main", HttpClient(), CODE.text, tmp_path
+    )
     assert device.join_code == aggregator.join_code == standing.join_code == CODE.text
     shown = repr([CODE, REQUEST, Membership(MAIN.public, "porch"), device, aggregator, standing])
     assert not [form for form in forms(CODE.secret) if form in shown]
@@ -272,9 +328,17 @@ def test_secret_is_in_no_repr(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "role"),
-    [("main-server", "device"), ("secure-aggregator", "device"), ("main-server", "secure-aggregator"),
-     ("porch", "secure-aggregator"), ("Porch", "device"), ("", "device"), (None, "device"), ("a" * 33, "device")],
-)  # fmt: skip
+    [
+        ("main-server", "device"),
+        ("secure-aggregator", "device"),
+        ("main-server", "secure-aggregator"),
+        ("porch", "secure-aggregator"),
+        ("Porch", "device"),
+        ("", "device"),
+        (None, "device"),
+        ("a" * 33, "device"),
+    ],
+)
 def test_name_that_another_service_has_or_that_is_none_is_refused(name: Any, role: Role) -> None:
     with pytest.raises(InvalidMessage):
         checked_member_name(name, role)

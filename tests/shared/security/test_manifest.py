@@ -32,7 +32,9 @@ MANIFEST = Manifest.of("doorbell", MODEL, DATA, NOW)
 HEADER = MANIFEST.signed(MAIN)
 
 
-def refused(header: str | None, model: Model = MODEL, data: bytes = DATA, key: bytes = MAIN.public) -> None:
+def refused(
+    header: str | None, model: Model = MODEL, data: bytes = DATA, key: bytes = MAIN.public
+) -> None:
     with pytest.raises(Forbidden, match="not the main server's word") as caught:
         check_manifest(header, key, model, data)
     assert (caught.value.slug, caught.value.status) == ("manifest-invalid", 403)
@@ -57,7 +59,9 @@ def with_members(**changed: object) -> str:
     )
 
 
-@pytest.mark.parametrize("changed", [{}, {"parent": None, "round": 0}, {"detector": "raccoon", "round": 2**31 - 1}])
+@pytest.mark.parametrize(
+    "changed", [{}, {"parent": None, "round": 0}, {"detector": "raccoon", "round": 2**31 - 1}]
+)
 def test_model_passes_with_its_own_manifest(changed: Mapping[str, Any]) -> None:
     model = a_model(**changed)
     data = model.to_bytes()
@@ -83,16 +87,26 @@ def test_manifest_says_what_the_model_is() -> None:
 
 
 OTHERS = {
-    "detector": "raccoon", "version": "0" * 64, "parent": "b" * 64, "architecture": "porch-cnn", "round": 4,
-}  # fmt: skip
+    "detector": "raccoon",
+    "version": "0" * 64,
+    "parent": "b" * 64,
+    "architecture": "porch-cnn",
+    "round": 4,
+}
 
 
-@pytest.mark.parametrize(("member", "value"), [*OTHERS.items(), ("parent", None), ("round", 0), ("round", "3")])
-def test_manifest_of_something_else_is_refused_though_the_main_server_signed_it(member: str, value: object) -> None:
+@pytest.mark.parametrize(
+    ("member", "value"), [*OTHERS.items(), ("parent", None), ("round", 0), ("round", "3")]
+)
+def test_manifest_of_something_else_is_refused_though_the_main_server_signed_it(
+    member: str, value: object
+) -> None:
     refused(signed(asdict(MANIFEST) | {member: value}))
 
 
-@pytest.mark.parametrize(("member", "value"), [*OTHERS.items(), ("time", NOW + 1), ("federation", "street")])
+@pytest.mark.parametrize(
+    ("member", "value"), [*OTHERS.items(), ("time", NOW + 1), ("federation", "street")]
+)
 def test_member_changed_after_signing_is_refused(member: str, value: object) -> None:
     refused(with_members(**{member: value}))
 
@@ -131,22 +145,59 @@ DATA_PART, SIGNATURE_PART = HEADER.split(".")
 
 @pytest.mark.parametrize(
     "header",
-    [None, "", ".", "..", "x", "x.y", "é.é", "null", DATA_PART, f"{DATA_PART}.", f".{SIGNATURE_PART}", f"{HEADER}.",
-     f"{HEADER}.{SIGNATURE_PART}", f"{SIGNATURE_PART}.{DATA_PART}", HEADER[:-1], HEADER[1:], f" {HEADER}",
-     f"{HEADER}\n", f"{HEADER}, {HEADER}", HEADER.replace(".", " "), HEADER * 10, f"{HEADER}{'A' * 4000}",
-     "A" * 100_000, "." * 100_000, f"{'A' * 2048}.{SIGNATURE_PART}"],
+    [
+        None,
+        "",
+        ".",
+        "..",
+        "x",
+        "x.y",
+        "é.é",
+        "null",
+        DATA_PART,
+        f"{DATA_PART}.",
+        f".{SIGNATURE_PART}",
+        f"{HEADER}.",
+        f"{HEADER}.{SIGNATURE_PART}",
+        f"{SIGNATURE_PART}.{DATA_PART}",
+        HEADER[:-1],
+        HEADER[1:],
+        f" {HEADER}",
+        f"{HEADER}\n",
+        f"{HEADER}, {HEADER}",
+        HEADER.replace(".", " "),
+        HEADER * 10,
+        f"{HEADER}{'A' * 4000}",
+        "A" * 100_000,
+        "." * 100_000,
+        f"{'A' * 2048}.{SIGNATURE_PART}",
+    ],
     ids=lambda header: repr(header)[:20],
-)  # fmt: skip
+)
 def test_header_that_is_no_manifest_is_refused(header: str | None) -> None:
     refused(header)
 
 
 @pytest.mark.parametrize(
     "members",
-    [b"", b"{", b"\xff", b"NaN", None, [], "manifest", 1, {}, {"version": "0" * 64}, asdict(MANIFEST) | {"more": 1},
-     {k: v for k, v in asdict(MANIFEST).items() if k != "time"}, [asdict(MANIFEST)],
-     asdict(MANIFEST) | {"federation": "d" * 3000}, asdict(MANIFEST) | {"detector": []}],
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b"NaN",
+        None,
+        [],
+        "manifest",
+        1,
+        {},
+        {"version": "0" * 64},
+        asdict(MANIFEST) | {"more": 1},
+        {k: v for k, v in asdict(MANIFEST).items() if k != "time"},
+        [asdict(MANIFEST)],
+        asdict(MANIFEST) | {"federation": "d" * 3000},
+        asdict(MANIFEST) | {"detector": []},
+    ],
     ids=lambda members: repr(members)[:20],
-)  # fmt: skip
+)
 def test_signed_words_that_are_no_manifest_are_refused(members: object) -> None:
     refused(signed(members))

@@ -1,4 +1,6 @@
-"""A nonce is spent once, whoever else tries at the same moment, and is forgotten when it no longer matters."""
+"""A nonce is spent once, whoever else tries at the same moment, and is forgotten when it no longer
+matters.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,11 @@ def test_of_many_threads_and_processes_exactly_one_spends_each_nonce(tmp_path: P
     command = [sys.executable, "-c", RACER, str(tmp_path), str(THREADS), str(NONCES)]
     racers = [
         subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3]
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[3],
         )
         for _ in range(PROCESSES)
     ]
@@ -106,7 +112,10 @@ def test_killed_process_forgets_nothing(tmp_path: Path) -> None:
         f"Nonces(Path(sys.argv[1])).spend('key', 'nonce', {LATER}, {NOW}); os.kill(os.getpid(), 9)"
     )
     killed = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], check=False, cwd=Path(__file__).parents[3], timeout=60
+        [sys.executable, "-c", code, str(tmp_path)],
+        check=False,
+        cwd=Path(__file__).parents[3],
+        timeout=60,
     )
     assert killed.returncode == -9
     assert not Nonces(tmp_path).spend("key", "nonce", LATER, NOW)
@@ -118,7 +127,9 @@ def test_forked_worker_opens_its_own_connection(tmp_path: Path) -> None:
     worker = os.fork()
     if worker == 0:
         inherited = nonces._connection
-        good = not nonces.spend("key", "parent", LATER, NOW) and nonces.spend("key", "child", LATER, NOW)
+        good = not nonces.spend("key", "parent", LATER, NOW) and nonces.spend(
+            "key", "child", LATER, NOW
+        )
         good &= nonces._connection is not inherited
         os._exit(0 if good else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == 0
@@ -127,7 +138,9 @@ def test_forked_worker_opens_its_own_connection(tmp_path: Path) -> None:
 
 def test_nonce_is_remembered_until_its_request_is_refused_for_its_age(tmp_path: Path) -> None:
     Nonces(tmp_path).spend("key", "nonce", LATER, NOW)
-    assert not Nonces(tmp_path).spend("key", "nonce", LATER, float(LATER))  # a new one sweeps before it spends
+    assert not Nonces(tmp_path).spend(
+        "key", "nonce", LATER, float(LATER)
+    )  # a new one sweeps before it spends
     assert Nonces(tmp_path).spend("key", "nonce", LATER, LATER + 0.001)
 
 
@@ -177,7 +190,9 @@ ON_POSTGRESQL = pytest.mark.parametrize("backend", ["postgresql"], indirect=True
 
 
 @ON_POSTGRESQL
-def test_shared_nonce_is_spent_once_per_key_and_until_it_expires(shared_nonces: SharedNonces) -> None:
+def test_shared_nonce_is_spent_once_per_key_and_until_it_expires(
+    shared_nonces: SharedNonces,
+) -> None:
     assert [shared_nonces.spend("a", "nonce", LATER, NOW) for _ in range(3)] == [True, False, False]
     assert shared_nonces.spend("b", "nonce", LATER, NOW)
     shared_nonces._calls = 0  # as after a restart: a new one sweeps before it spends

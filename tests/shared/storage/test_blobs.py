@@ -112,7 +112,12 @@ def test_process_killed_while_writing_leaves_no_half_blob(store: BlobStore, fold
         "import os, pathlib, sys; from shared.storage.blobs import BlobStore; os.fsync = lambda _: os._exit(9);"
         "BlobStore(pathlib.Path(sys.argv[1])).put(b'some bytes')"
     )
-    assert subprocess.run([sys.executable, "-c", program, str(folder)], cwd=ROOT, check=False).returncode == 9
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", program, str(folder)], cwd=ROOT, check=False
+        ).returncode
+        == 9
+    )
     assert not store.path(hashlib.sha256(b"some bytes").hexdigest()).exists()
     assert store.get(store.put(b"some bytes")) == b"some bytes"
 
@@ -136,7 +141,9 @@ def test_file_is_synced_before_it_has_its_name_and_the_folder_after(
     assert named_when_synced[2:] == [(True, True)]
 
 
-def test_interrupted_rewrite_keeps_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_rewrite_keeps_the_old_file_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def stop(*_: object) -> None:
         raise DiskFullError
 
@@ -174,7 +181,9 @@ def left_over(folder: Path, age_s: float) -> Path:
     return aged(path, age_s)
 
 
-def test_prune_takes_away_what_killed_writers_left_but_not_from_under_a_writer(store: BlobStore, folder: Path) -> None:
+def test_prune_takes_away_what_killed_writers_left_but_not_from_under_a_writer(
+    store: BlobStore, folder: Path
+) -> None:
     left_over(folder, age_s=3500)
     assert store.prune((), grace_s=0) == 0
     assert len(names(folder)) == 1
@@ -217,7 +226,9 @@ def test_removal_waits_for_a_put_of_the_same_bytes_and_then_lets_them_be(
     assert store.get(digest) == b"some bytes"
 
 
-def test_look_at_a_blob_is_the_last_one_that_counts(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_look_at_a_blob_is_the_last_one_that_counts(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The put comes between the first look at a blob and the last."""
     digest = store.put(b"some bytes")
     path = aged(store.path(digest), 100)
@@ -236,7 +247,9 @@ def test_look_at_a_blob_is_the_last_one_that_counts(store: BlobStore, monkeypatc
     assert store.get(digest) == b"some bytes"
 
 
-def test_what_is_put_again_and_again_is_there_whoever_prunes(store: BlobStore, folder: Path) -> None:
+def test_what_is_put_again_and_again_is_there_whoever_prunes(
+    store: BlobStore, folder: Path
+) -> None:
     blobs, stop = [bytes([number]) * 100 for number in range(4)], threading.Event()
 
     def prune() -> int:
@@ -263,7 +276,9 @@ def test_what_is_put_again_and_again_is_there_whoever_prunes(store: BlobStore, f
     assert sum(one.result() for one in freed) > 0
 
 
-def test_blob_that_another_pruned_meanwhile_frees_nothing(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blob_that_another_pruned_meanwhile_frees_nothing(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     aged(store.path(store.put(b"some bytes")), 100)
     listed = store._files()
     assert store.prune((), grace_s=50) == 10
@@ -290,9 +305,13 @@ folder = pathlib.Path(sys.argv[1])
 
 
 def on_disk(program: str, folder: Path, *before: str) -> list[str]:
-    """Run a program that begins like `DISK` in a process of its own, and return the lines that it prints."""
+    """Run a program that begins like `DISK` in a process of its own, and return the lines that it
+    prints.
+    """
     command = [*before, sys.executable, "-c", DISK + program, str(folder)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
 
 
 def test_file_beyond_what_the_system_grants_is_refused_and_leaves_nothing(folder: Path) -> None:
@@ -340,7 +359,9 @@ def test_folder_that_belongs_to_another_is_refused(tmp_path: Path) -> None:
         "print(store.get(sys.argv[2]))\n"
         "attempt(lambda: store.put(b'other bytes'))\n"
         "attempt(lambda: store.delete(sys.argv[2]))\n"
-        "attempt(lambda: BlobStore(pathlib.Path('blobs/deeper')))\n".replace("sys.argv[2]", repr(digest)),
+        "attempt(lambda: BlobStore(pathlib.Path('blobs/deeper')))\n".replace(
+            "sys.argv[2]", repr(digest)
+        ),
         tmp_path,
     )
     (tmp_path / "blobs").chmod(0o755)
@@ -356,7 +377,8 @@ def test_folder_that_belongs_to_another_is_refused(tmp_path: Path) -> None:
 def may_mount() -> bool:
     tried = ["unshare", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"]
     return (
-        shutil.which("unshare") is not None and subprocess.run(tried, capture_output=True, check=False).returncode == 0
+        shutil.which("unshare") is not None
+        and subprocess.run(tried, capture_output=True, check=False).returncode == 0
     )
 
 
@@ -375,8 +397,11 @@ def test_small_disk_that_is_full_is_usable_again_when_there_is_room(tmp_path: Pa
         "attempt(lambda: store.put(b'z'))\n"
         "attempt(lambda: store.delete(second))\n"
         "print(os.listdir(folder / 'blobs') == [second], len(store.get(second)))\n",
-        tmp_path, "unshare", "--map-root-user", "--mount",
-    )  # fmt: skip
+        tmp_path,
+        "unshare",
+        "--map-root-user",
+        "--mount",
+    )
     assert said[0].startswith("507 The disk is full: the folder ")
     assert [line.partition(":")[0] for line in said[2:5]] == [
         f"507 The folder {tmp_path.name}/blobs cannot be written"
@@ -387,7 +412,10 @@ def test_small_disk_that_is_full_is_usable_again_when_there_is_room(tmp_path: Pa
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_full_disk_is_told_as_the_system_tells_it() -> None:
-    with pytest.raises(StorageFailed, match="The disk is full: the log cannot be written"), storage_errors("The log"):
+    with (
+        pytest.raises(StorageFailed, match="The disk is full: the log cannot be written"),
+        storage_errors("The log"),
+    ):
         Path("/dev/full").write_bytes(b"x")
 
 
@@ -397,9 +425,18 @@ def test_full_disk_is_told_as_the_system_tells_it() -> None:
         (errno.ENOSPC, "The disk is full: the folder a/b cannot be written."),
         (errno.EDQUOT, "The disk is full: the folder a/b cannot be written."),
         (errno.EFBIG, "The disk is full: the folder a/b cannot be written."),
-        (errno.EROFS, "The folder a/b cannot be written: this service is not allowed to, or the disk is read-only."),
-        (errno.EACCES, "The folder a/b cannot be written: this service is not allowed to, or the disk is read-only."),
-        (errno.EPERM, "The folder a/b cannot be written: this service is not allowed to, or the disk is read-only."),
+        (
+            errno.EROFS,
+            "The folder a/b cannot be written: this service is not allowed to, or the disk is read-only.",
+        ),
+        (
+            errno.EACCES,
+            "The folder a/b cannot be written: this service is not allowed to, or the disk is read-only.",
+        ),
+        (
+            errno.EPERM,
+            "The folder a/b cannot be written: this service is not allowed to, or the disk is read-only.",
+        ),
         (errno.EIO, "The disk reports an error: the folder a/b cannot be written."),
     ],
 )
@@ -424,7 +461,10 @@ def test_storage_that_does_not_answer_passes_in_time() -> None:
     assert isinstance(error, StorageFailed)
     assert error.problem()["type"] == "urn:doorbell:problem:storage-unavailable"
     assert error.problem()["status"] == 503
-    assert str(error) == "The database does not answer. What was stored before is kept. Try again in a minute."
+    assert (
+        str(error)
+        == "The database does not answer. What was stored before is kept. Try again in a minute."
+    )
 
 
 @pytest.mark.parametrize("where", ["os.fsync", "pathlib.Path.replace"])
@@ -442,14 +482,22 @@ def test_broken_disk_leaves_nothing_half_written(
 
 
 @pytest.mark.parametrize("call", ["get", "list", "lock"])
-def test_disk_that_cannot_be_read_says_so(store: BlobStore, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+def test_disk_that_cannot_be_read_says_so(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
     def fail(*_: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
     digest = store.put(b"some bytes")
-    monkeypatch.setattr(*{"get": (Path, "read_bytes"), "list": (Path, "iterdir"), "lock": (os, "open")}[call], fail)
+    monkeypatch.setattr(
+        *{"get": (Path, "read_bytes"), "list": (Path, "iterdir"), "lock": (os, "open")}[call], fail
+    )
     with pytest.raises(StorageFailed, match="blobs cannot be read"):
-        {"get": lambda: store.get(digest), "list": store.size, "lock": lambda: store.put(b"some bytes")}[call]()
+        {
+            "get": lambda: store.get(digest),
+            "list": store.size,
+            "lock": lambda: store.put(b"some bytes"),
+        }[call]()
 
 
 # --- where blobs are kept
@@ -471,12 +519,41 @@ def test_place_of_a_bucket_is_read(text: str, place: BlobPlace) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "s3://", "s3:///", "s3:bucket", "bucket", "/var/blobs", "S3://bucket", "gs://bucket", "https://bucket", "s3://ab",
-     f"s3://{'a' * 64}", "s3://Bucket", "s3://buck_et", "s3://-bucket", "s3://bucket-", "s3://bu..cket", "s3://bucket//",
-     "s3://bucket//a", "s3://bucket/a//b", "s3://bucket/a//", "s3://bucket/..", "s3://bucket/a/../b", "s3://bucket/.a",
-     "s3://bucket/a b", "s3://bucket/é", "s3://bucket?a=b", "s3://bucket/a?b", "s3://key:secret@bucket", "s3://bucket:9000",
-     "s3://bucket\n", "s3://bucket/a\n", f"s3://bucket/{'a' * 600}"],
-)  # fmt: skip
+    [
+        "",
+        "s3://",
+        "s3:///",
+        "s3:bucket",
+        "bucket",
+        "/var/blobs",
+        "S3://bucket",
+        "gs://bucket",
+        "https://bucket",
+        "s3://ab",
+        f"s3://{'a' * 64}",
+        "s3://Bucket",
+        "s3://buck_et",
+        "s3://-bucket",
+        "s3://bucket-",
+        "s3://bu..cket",
+        "s3://bucket//",
+        "s3://bucket//a",
+        "s3://bucket/a//b",
+        "s3://bucket/a//",
+        "s3://bucket/..",
+        "s3://bucket/a/../b",
+        "s3://bucket/.a",
+        "s3://bucket/a b",
+        "s3://bucket/é",
+        "s3://bucket?a=b",
+        "s3://bucket/a?b",
+        "s3://key:secret@bucket",
+        "s3://bucket:9000",
+        "s3://bucket\n",
+        "s3://bucket/a\n",
+        f"s3://bucket/{'a' * 600}",
+    ],
+)
 def test_place_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="s3://bucket/prefix") as refused:
         parse_blob_place(text)
@@ -497,5 +574,11 @@ def test_service_without_a_bucket_does_not_carry_boto3(folder: Path) -> None:
         "shared.storage.blobs.open_blobs(pathlib.Path(sys.argv[1]), None, 'main-server').put(b'x')\n"
         "print({'boto3', 'botocore', 's3transfer'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", program, folder], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, folder],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout == "set()\n"

@@ -1,4 +1,6 @@
-"""A service's database, SQLite or PostgreSQL: opening, upgrading, writing, reading, and what it says if it cannot."""
+"""A service's database, SQLite or PostgreSQL: opening, upgrading, writing, reading, and what it
+says if it cannot.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,16 @@ SERVICES: dict[str, tuple[Path, MetaData, Any]] = {
         main_server.store.tables.METADATA,
         main_server.store.store.Store,
     ),
-    "sec_agg": (sec_agg.store.tables.MIGRATIONS, sec_agg.store.tables.METADATA, sec_agg.store.store.Store),
-    "device": (device.store.tables.MIGRATIONS, device.store.tables.METADATA, device.store.store.Store),
+    "sec_agg": (
+        sec_agg.store.tables.MIGRATIONS,
+        sec_agg.store.tables.METADATA,
+        sec_agg.store.store.Store,
+    ),
+    "device": (
+        device.store.tables.MIGRATIONS,
+        device.store.tables.METADATA,
+        device.store.store.Store,
+    ),
 }
 BOTH = pytest.mark.parametrize("backend", ["sqlite", "postgresql"], indirect=True)
 EACH = pytest.mark.parametrize("service", list(SERVICES))
@@ -50,7 +60,13 @@ def reopen(database: Database, url: str | None) -> Database:
 
 def row_of(table: Table, number: int) -> dict[str, Any]:
     """Return a row with something in every column."""
-    values = {str: f"it is {number}", int: number, float: number + 0.125, bytes: bytes([0, number, 255]), bool: True}
+    values = {
+        str: f"it is {number}",
+        int: number,
+        float: number + 0.125,
+        bytes: bytes([0, number, 255]),
+        bool: True,
+    }
     row = {column.name: values[column.type.python_type] for column in table.columns}
     return row | {name: "[]" for name in ("vouched", "cohort") if name in row}
 
@@ -110,12 +126,16 @@ def test_newer_revision_is_refused(connect: Opened, database_url: str | None) ->
     with database.write() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     for step in (lambda: reopen(database, database_url), database.upgrade):
-        with pytest.raises(SettingsError, match=r"newer version \(revision 9999; this one knows 0\d+\)"):
+        with pytest.raises(
+            SettingsError, match=r"newer version \(revision 9999; this one knows 0\d+\)"
+        ):
             step()
 
 
 @BOTH
-def test_failed_upgrade_changes_nothing(connect: Opened, tmp_path: Path, database_url: str | None) -> None:
+def test_failed_upgrade_changes_nothing(
+    connect: Opened, tmp_path: Path, database_url: str | None
+) -> None:
     package = tmp_path / "package" / "sec_agg" / "migrations"
     package.mkdir(parents=True)
     for source in SERVICES["sec_agg"][0].glob("0*.py"):
@@ -134,7 +154,9 @@ def test_failed_upgrade_changes_nothing(connect: Opened, tmp_path: Path, databas
 
 
 @BOTH
-def test_reading_waits_for_no_write_and_sees_one_state(connect: Opened, database_url: str | None) -> None:
+def test_reading_waits_for_no_write_and_sees_one_state(
+    connect: Opened, database_url: str | None
+) -> None:
     database = reopen(connect("sec_agg"), database_url)
     with database.read() as connection:
         rounds = database.tables(connection)["rounds"]
@@ -175,23 +197,33 @@ def test_reading_cannot_write(connect: Opened, backend: str, database_url: str |
 
 
 @BOTH
-def test_numbers_go_on_after_rows_that_were_filled_in(connect: Opened, database_url: str | None) -> None:
+def test_numbers_go_on_after_rows_that_were_filled_in(
+    connect: Opened, database_url: str | None
+) -> None:
     store = main_server.store.store.Store(connect("main_server").folder, database_url)
     with store.database.write() as connection:
         tables = store.database.tables(connection)
         store.database.fill(connection, tables["runs"], [])
-        store.database.fill(connection, tables["events"], [row_of(tables["events"], number) for number in (7, 9)])
+        store.database.fill(
+            connection, tables["events"], [row_of(tables["events"], number) for number in (7, 9)]
+        )
     assert store.start_run("person", 3, 1, 0.0).id == 1
     assert store.newest_event() == 10
 
 
 @BOTH
-def test_two_services_share_a_database_and_not_their_tables(connect: Opened, backend: str, tmp_path: Path) -> None:
+def test_two_services_share_a_database_and_not_their_tables(
+    connect: Opened, backend: str, tmp_path: Path
+) -> None:
     databases = [connect(service) for service in SERVICES]
     if backend == "postgresql":
         assert [database.revision() for database in databases] == [None] * 3
         databases[1].upgrade()
-        assert [database.revision() for database in databases] == [None, databases[1].newest_revision, None]
+        assert [database.revision() for database in databases] == [
+            None,
+            databases[1].newest_revision,
+            None,
+        ]
 
 
 @pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
@@ -200,10 +232,14 @@ def test_who_may_not_make_a_schema_can_be_given_one(
 ) -> None:
     name = database_url.partition("?")[0].rpartition("/")[2]
     user = f"user_{name}"
-    postgresql.execute(f"CREATE ROLE {user} LOGIN PASSWORD 'hunter2'", f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
+    postgresql.execute(
+        f"CREATE ROLE {user} LOGIN PASSWORD 'hunter2'", f"REVOKE ALL ON DATABASE {name} FROM PUBLIC"
+    )
     postgresql.execute(f"GRANT CONNECT ON DATABASE {name} TO {user}")
     url = database_url.replace("postgres@", f"{user}:hunter2@")
-    with pytest.raises(StorageFailed, match=f"The database {name} on PostgreSQL cannot be written") as refused:
+    with pytest.raises(
+        StorageFailed, match=f"The database {name} on PostgreSQL cannot be written"
+    ) as refused:
         Database.open(tmp_path, SERVICES["sec_agg"][0], url)
     assert "hunter2" not in str(refused.value)
     postgresql.execute(f"CREATE SCHEMA sec_agg AUTHORIZATION {user}", database=name)
@@ -216,7 +252,9 @@ def test_who_may_not_make_a_schema_can_be_given_one(
 
 
 @pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
-def test_connection_that_was_cut_is_replaced(connect: Opened, postgresql: Any, database_url: str) -> None:
+def test_connection_that_was_cut_is_replaced(
+    connect: Opened, postgresql: Any, database_url: str
+) -> None:
     database = reopen(connect("sec_agg"), database_url)
     name = database_url.partition("?")[0].rpartition("/")[2]
     cut = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
@@ -228,7 +266,9 @@ def test_connection_that_was_cut_is_replaced(connect: Opened, postgresql: Any, d
     assert database.revision() == database.newest_revision
 
 
-@pytest.mark.parametrize("url", ["postgresql://u:hunter2@127.0.0.1:9/name", "postgresql://u:hunter2@/n?host=/none"])
+@pytest.mark.parametrize(
+    "url", ["postgresql://u:hunter2@127.0.0.1:9/name", "postgresql://u:hunter2@/n?host=/none"]
+)
 def test_postgresql_that_is_not_there_is_unavailable(tmp_path: Path, url: str) -> None:
     with pytest.raises(StorageUnavailable, match="on PostgreSQL does not answer") as failed:
         Database.open(tmp_path, SERVICES["sec_agg"][0], url)
@@ -241,7 +281,9 @@ def test_full_database_says_so_and_keeps_what_it_has(tmp_path: Path) -> None:
         pages = connection.execute(text("PRAGMA page_count")).scalar()
         rounds = database.tables(connection)["rounds"]
         database.fill(connection, rounds, [row_of(rounds, 1)])
-    with pytest.raises(StorageFailed, match=r"is full, or its disk is\. What was stored before is kept"):  # noqa: SIM117
+    with pytest.raises(
+        StorageFailed, match=r"is full, or its disk is\. What was stored before is kept"
+    ):  # noqa: SIM117
         with database.write() as connection:
             connection.execute(text(f"PRAGMA max_page_count = {pages}"))
             database.fill(connection, rounds, [row_of(rounds, 2) | {"detector": "x" * 1_000_000}])
@@ -255,7 +297,10 @@ def test_write_that_waits_too_long_says_busy(tmp_path: Path) -> None:
         with database.read() as connection:
             connection.execute(text("PRAGMA busy_timeout = 50"))
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StorageUnavailable, match=r"is busy\..*Try again in a moment"), database.write():
+        with (
+            pytest.raises(StorageUnavailable, match=r"is busy\..*Try again in a moment"),
+            database.write(),
+        ):
             pass
 
 
@@ -308,7 +353,9 @@ def add_and_delete(database: Database, secure: str = "ON") -> None:
         connection.execute(text("PRAGMA secure_delete = ON"))
 
 
-def test_deleted_rows_are_zeroed_however_sqlite_was_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deleted_rows_are_zeroed_however_sqlite_was_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def connect_as_built_elsewhere(*arguments: Any, **options: Any) -> sqlite3.Connection:
         connection = sqlite3.connect(*arguments, **options)
         connection.execute("PRAGMA secure_delete = OFF")
@@ -325,7 +372,9 @@ def test_nothing_deleted_is_left_in_the_files_once_the_traces_are_cleared(tmp_pa
     add_and_delete(database)
     assert held_in(tmp_path, b"it is 7")
     assert database.clear_traces()
-    assert held_in(tmp_path, b"it is 7") == [] and (tmp_path / "state.sqlite3-wal").stat().st_size == 0
+    assert (
+        held_in(tmp_path, b"it is 7") == [] and (tmp_path / "state.sqlite3-wal").stat().st_size == 0
+    )
 
 
 def test_copy_that_sqlite_left_in_a_page_goes_when_the_file_is_rewritten(tmp_path: Path) -> None:
@@ -337,7 +386,9 @@ def test_copy_that_sqlite_left_in_a_page_goes_when_the_file_is_rewritten(tmp_pat
 
 @pytest.mark.parametrize("rewrite", [False, True])
 @pytest.mark.parametrize("other", ["read", "write"])
-def test_traces_that_somebody_still_needs_are_cleared_later(tmp_path: Path, other: str, rewrite: bool) -> None:
+def test_traces_that_somebody_still_needs_are_cleared_later(
+    tmp_path: Path, other: str, rewrite: bool
+) -> None:
     database = Database.open(tmp_path, SERVICES["sec_agg"][0])
     add_and_delete(database)
     with getattr(database, other)() as connection:

@@ -1,4 +1,6 @@
-"""Blobs in a bucket: the same contract as in a folder, over real HTTP, and what a bucket may do to a service."""
+"""Blobs in a bucket: the same contract as in a folder, over real HTTP, and what a bucket may do to
+a service.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def sha256(data: bytes) -> str:
 
 @pytest.fixture(autouse=True)
 def credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in [name for name in os.environ if name.startswith("AWS_") or name.lower().endswith("_proxy")]:
+    for name in [
+        name for name in os.environ if name.startswith("AWS_") or name.lower().endswith("_proxy")
+    ]:
         monkeypatch.delenv(name)
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
         monkeypatch.setenv(name, str(tmp_path / "none"))
@@ -77,7 +81,10 @@ class Bucket:
     client: Any
 
     def keys(self) -> list[str]:
-        return [known["Key"] for known in self.client.list_objects_v2(Bucket=self.name).get("Contents", ())]
+        return [
+            known["Key"]
+            for known in self.client.list_objects_v2(Bucket=self.name).get("Contents", ())
+        ]
 
     def write(self, key: str, data: bytes) -> None:
         self.client.put_object(Bucket=self.name, Key=key, Body=data)
@@ -98,7 +105,9 @@ numbers = count(1)
 
 @pytest.fixture(scope="module")
 def owner(server: str) -> Any:
-    session = boto3.session.Session(aws_access_key_id="owner", aws_secret_access_key="owner", region_name="us-east-1")
+    session = boto3.session.Session(
+        aws_access_key_id="owner", aws_secret_access_key="owner", region_name="us-east-1"
+    )
     return session.client("s3", endpoint_url=server)
 
 
@@ -133,13 +142,19 @@ def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Kept:
     def elsewhere() -> BlobStore:
         return bucket.open(tmp_path / str(next(folders)))
 
-    return Kept(elsewhere(), elsewhere, lambda digest, age_s: bucket.age(f"home/main-server/{digest}", age_s))
+    return Kept(
+        elsewhere(),
+        elsewhere,
+        lambda digest, age_s: bucket.age(f"home/main-server/{digest}", age_s),
+    )
 
 
 # --- what every store does
 
 
-@pytest.mark.parametrize("data", [b"", b"some bytes", bytes(range(256)) * 8192], ids=["none", "few", "2 MB"])
+@pytest.mark.parametrize(
+    "data", [b"", b"some bytes", bytes(range(256)) * 8192], ids=["none", "few", "2 MB"]
+)
 def test_blob_comes_back_as_it_was_wherever_it_is_asked_for(kept: Kept, data: bytes) -> None:
     digest = kept.store.put(data)
     assert digest == sha256(data)
@@ -163,7 +178,17 @@ def test_blob_that_was_never_put_is_not_found(kept: Kept) -> None:
 
 
 def test_name_that_is_no_digest_is_refused(kept: Kept) -> None:
-    strange = ["", "short", "A" * 64, "g" * 64, "0" * 63, "0" * 65, NEVER_PUT + "\n", "../" + "0" * 61, "/etc/passwd"]
+    strange = [
+        "",
+        "short",
+        "A" * 64,
+        "g" * 64,
+        "0" * 63,
+        "0" * 65,
+        NEVER_PUT + "\n",
+        "../" + "0" * 61,
+        "/etc/passwd",
+    ]
     for name in [*strange, "٣" * 64]:
         for call in (kept.store.get, kept.store.path, kept.store.delete):
             with pytest.raises(ValueError, match="no SHA-256"):
@@ -257,7 +282,9 @@ def test_services_do_not_see_or_prune_one_anothers_blobs(bucket: Bucket, tmp_pat
     assert len(bucket.keys()) == 5
 
 
-def test_more_blobs_than_one_answer_lists_are_counted_and_pruned(bucket: Bucket, tmp_path: Path) -> None:
+def test_more_blobs_than_one_answer_lists_are_counted_and_pruned(
+    bucket: Bucket, tmp_path: Path
+) -> None:
     store = bucket.open(tmp_path)
     bucket.fill(1005, b"xyz")
     assert store.size() == (3015, 1005)
@@ -286,7 +313,9 @@ def test_prune_empties_the_folder_too(bucket: Bucket, tmp_path: Path) -> None:
     assert store.get(digest) == b"some bytes"
 
 
-def test_age_is_told_by_the_buckets_clock(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_age_is_told_by_the_buckets_clock(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = bucket.open(tmp_path)
     digest = store.put(b"some bytes")
     date = "Fri, 01 Jan 2100 00:00:00 GMT"
@@ -301,7 +330,9 @@ def test_age_is_told_by_the_buckets_clock(bucket: Bucket, tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("forged", [b"", b"other bytes", b"some byteS", b"some bytes and more"])
-def test_object_that_is_not_what_was_put_is_refused(bucket: Bucket, tmp_path: Path, forged: bytes) -> None:
+def test_object_that_is_not_what_was_put_is_refused(
+    bucket: Bucket, tmp_path: Path, forged: bytes
+) -> None:
     digest = bucket.open(tmp_path / "a").put(b"some bytes")
     bucket.write(f"home/main-server/{digest}", forged)
     store = bucket.open(tmp_path / "b")
@@ -319,8 +350,12 @@ def test_put_heals_an_object_that_is_not_what_was_put(bucket: Bucket, tmp_path: 
     assert bucket.open(tmp_path / "b").get(digest) == b"some bytes"
 
 
-def test_removal_waits_for_a_put_of_the_same_bytes_and_then_lets_them_be(bucket: Bucket, tmp_path: Path) -> None:
-    """The put comes between the last look at an object and its removal, from another process of this machine."""
+def test_removal_waits_for_a_put_of_the_same_bytes_and_then_lets_them_be(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    """The put comes between the last look at an object and its removal, from another process of
+    this machine.
+    """
     store, other = bucket.open(tmp_path / "a"), bucket.open(tmp_path / "a")
     digest = store.put(b"some bytes")
     bucket.age(f"home/main-server/{digest}", 1000)
@@ -341,7 +376,9 @@ def test_look_at_an_object_is_the_last_one_that_counts(bucket: Bucket, tmp_path:
     store, other = bucket.open(tmp_path / "a"), bucket.open(tmp_path / "b")
     digest = store.put(b"some bytes")
     bucket.age(f"home/main-server/{digest}", 1000)
-    store._client.meta.events.register("before-call.s3.HeadObject", lambda **_: other.put(b"some bytes") and None)
+    store._client.meta.events.register(
+        "before-call.s3.HeadObject", lambda **_: other.put(b"some bytes") and None
+    )
     assert store.prune((), grace_s=500) == 0
     assert bucket.open(tmp_path / "c").get(digest) == b"some bytes"
 
@@ -350,7 +387,9 @@ def test_object_that_another_pruned_meanwhile_frees_nothing(bucket: Bucket, tmp_
     store, other = bucket.open(tmp_path / "a"), bucket.open(tmp_path / "b")
     digest = store.put(b"some bytes")
     bucket.age(f"home/main-server/{digest}", 1000)
-    store._client.meta.events.register("before-call.s3.HeadObject", lambda **_: other.delete(digest))
+    store._client.meta.events.register(
+        "before-call.s3.HeadObject", lambda **_: other.delete(digest)
+    )
     assert store.prune((), grace_s=500) == 0
 
 
@@ -368,8 +407,17 @@ store.path(digest)
 """
 
 
-def test_what_does_not_fit_onto_the_disk_is_in_the_bucket_all_the_same(bucket: Bucket, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", PUT_ON_A_FULL_DISK, tmp_path / "a", f"s3://{bucket.name}/home", bucket.endpoint]
+def test_what_does_not_fit_onto_the_disk_is_in_the_bucket_all_the_same(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    command = [
+        sys.executable,
+        "-c",
+        PUT_ON_A_FULL_DISK,
+        tmp_path / "a",
+        f"s3://{bucket.name}/home",
+        bucket.endpoint,
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     digest = sha256(b"x" * 100_000)
     assert done.stdout == f"{digest} 100000 []\n"
@@ -378,18 +426,29 @@ def test_what_does_not_fit_onto_the_disk_is_in_the_bucket_all_the_same(bucket: B
     assert bucket.open(tmp_path / "b").get(digest) == b"x" * 100_000
 
 
-def test_process_killed_while_it_writes_the_folder_has_put_it_into_the_bucket(bucket: Bucket, tmp_path: Path) -> None:
+def test_process_killed_while_it_writes_the_folder_has_put_it_into_the_bucket(
+    bucket: Bucket, tmp_path: Path
+) -> None:
     program = (
         "import os, pathlib, sys; from shared.storage.blobs import open_blobs; os.fsync = lambda _: os._exit(9);"
         "open_blobs(pathlib.Path(sys.argv[1]), sys.argv[2], 'main-server', sys.argv[3]).put(b'some bytes')"
     )
-    command = [sys.executable, "-c", program, tmp_path / "a", f"s3://{bucket.name}/home", bucket.endpoint]
+    command = [
+        sys.executable,
+        "-c",
+        program,
+        tmp_path / "a",
+        f"s3://{bucket.name}/home",
+        bucket.endpoint,
+    ]
     assert subprocess.run(command, cwd=ROOT, check=False).returncode == 9
     assert bucket.open(tmp_path / "b").get(sha256(b"some bytes")) == b"some bytes"
     assert not (tmp_path / "a" / sha256(b"some bytes")).exists()
 
 
-def test_nothing_is_in_the_folder_before_it_is_in_the_bucket(bucket: Bucket, tmp_path: Path) -> None:
+def test_nothing_is_in_the_folder_before_it_is_in_the_bucket(
+    bucket: Bucket, tmp_path: Path
+) -> None:
     store = bucket.open(tmp_path)
     bucket.client.delete_bucket(Bucket=bucket.name)
     with pytest.raises(StorageFailed):
@@ -471,13 +530,17 @@ def stub() -> Iterator[Stub]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
         told.url = f"http://127.0.0.1:{listening.server_port}"
-        threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        threading.Thread(
+            target=listening.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        ).start()
         yield told
         listening.shutdown()
 
 
 @every_call
-def test_bucket_that_is_not_there_is_named(server: str, tmp_path: Path, call: Callable[[BlobStore], object]) -> None:
+def test_bucket_that_is_not_there_is_named(
+    server: str, tmp_path: Path, call: Callable[[BlobStore], object]
+) -> None:
     with pytest.raises(StorageFailed, match="There is no bucket nowhere-to-be-found") as refused:
         call(open_blobs(tmp_path, "s3://nowhere-to-be-found", "main-server", server))
     assert not isinstance(refused.value, StorageUnavailable)
@@ -499,12 +562,17 @@ def test_endpoint_where_nobody_listens_is_unavailable_at_once(
 
 
 @every_call
-def test_endpoint_that_says_nothing_is_given_up(tmp_path: Path, call: Callable[[BlobStore], object]) -> None:
+def test_endpoint_that_says_nothing_is_given_up(
+    tmp_path: Path, call: Callable[[BlobStore], object]
+) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        store, began = S3BlobStore(tmp_path, "bucket", "a/", endpoint, timeout_s=0.2), time.monotonic()
+        store, began = (
+            S3BlobStore(tmp_path, "bucket", "a/", endpoint, timeout_s=0.2),
+            time.monotonic(),
+        )
         with pytest.raises(StorageUnavailable, match="ReadTimeoutError"):
             call(store)
     assert time.monotonic() - began < 20
@@ -531,7 +599,9 @@ def test_bucket_that_is_busy_is_unavailable_for_the_moment(
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 504])
 def test_what_passes_is_not_told_as_a_refusal(stub: Stub, tmp_path: Path, status: int) -> None:
     stub.refuse(status, "InternalError")
-    with pytest.raises(StorageUnavailable, match=f"does not answer at the moment \\({status} InternalError"):
+    with pytest.raises(
+        StorageUnavailable, match=f"does not answer at the moment \\({status} InternalError"
+    ):
         open_blobs(tmp_path, "s3://bucket", "main-server", stub.url).get(NEVER_PUT)
 
 
@@ -540,7 +610,9 @@ def test_bucket_that_refuses_is_told_with_its_code_and_no_more(
     stub: Stub, tmp_path: Path, call: Callable[[BlobStore], object]
 ) -> None:
     stub.refuse(403, "AccessDenied", f"AKIAIOSFODNN7EXAMPLE {SECRET}")
-    with pytest.raises(StorageFailed, match=r"refuses this service \(403 AccessDenied\)") as refused:
+    with pytest.raises(
+        StorageFailed, match=r"refuses this service \(403 AccessDenied\)"
+    ) as refused:
         call(open_blobs(tmp_path, "s3://bucket", "main-server", stub.url))
     assert not isinstance(refused.value, StorageUnavailable)
     assert "AKIA" not in str(refused.value)
@@ -570,7 +642,8 @@ def test_bucket_that_is_full_says_so(stub: Stub, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "status"), [*((name, 404) for name in CALLS), ("get", 200), ("path", 200), ("size", 200), ("prune", 200)]
+    ("name", "status"),
+    [*((name, 404) for name in CALLS), ("get", 200), ("path", 200), ("size", 200), ("prune", 200)],
 )
 def test_endpoint_that_is_something_else_is_not_taken_for_an_empty_bucket(
     stub: Stub, tmp_path: Path, name: str, status: int
@@ -591,7 +664,9 @@ def test_without_credentials_the_service_says_what_it_lacks(
     assert stub.asked == 0
 
 
-def test_half_of_the_credentials_are_none(stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_of_the_credentials_are_none(
+    stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(StorageFailed, match="PartialCredentialsError"):
         open_blobs(tmp_path, "s3://bucket", "main-server", stub.url)
@@ -610,7 +685,9 @@ def test_answer_cut_short_is_not_taken(bucket: Bucket, tmp_path: Path) -> None:
             connection.close()
 
         threading.Thread(target=cut_short, daemon=True).start()
-        store = open_blobs(tmp_path / "b", "s3://bucket", "a", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        store = open_blobs(
+            tmp_path / "b", "s3://bucket", "a", f"http://127.0.0.1:{listener.getsockname()[1]}"
+        )
         with pytest.raises(StorageUnavailable):
             store.get(digest)
     assert list((tmp_path / "b").iterdir()) == []
@@ -633,5 +710,9 @@ def test_what_is_sent_carries_its_sha256_and_no_header_that_only_amazon_knows(
     assert sent[0].url == f"{place}/home/main-server/{digest}"
     headers = {name.lower(): value for name, value in sent[0].headers.items()}
     assert headers["x-amz-content-sha256"] in (digest, digest.encode())
-    assert not [name for name in headers if "checksum" in name or name in ("x-amz-trailer", "content-encoding")]
+    assert not [
+        name
+        for name in headers
+        if "checksum" in name or name in ("x-amz-trailer", "content-encoding")
+    ]
     assert SECRET not in str(headers)

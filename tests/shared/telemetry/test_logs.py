@@ -48,7 +48,11 @@ class Lines(logging.Handler):
         self.said.append(json.loads(self.format(record)))
 
     def requests(self) -> list[tuple[str, int]]:
-        return [(line["path"], line["status"]) for line in self.said if line["logger"] == "shared.web.instrumentation"]
+        return [
+            (line["path"], line["status"])
+            for line in self.said
+            if line["logger"] == "shared.web.instrumentation"
+        ]
 
 
 @pytest.fixture
@@ -73,13 +77,17 @@ def record(message: str, *args: object, **extra: object) -> logging.LogRecord:
 # --- ids
 
 
-@pytest.mark.parametrize("name", ["a", "round-animal-7", "0190f2c4-7e1b-7cc0-98c4-dc0c0c07398f", "A.b_c:d", "x" * 64])
+@pytest.mark.parametrize(
+    "name", ["a", "round-animal-7", "0190f2c4-7e1b-7cc0-98c4-dc0c0c07398f", "A.b_c:d", "x" * 64]
+)
 def test_well_formed_id_is_kept(app: Flask, lines: Lines, name: str) -> None:
     assert app.test_client().get("/status", headers={HEADER: name}).headers[HEADER] == name
     assert [line["request"] for line in lines.said] == [name]
 
 
-@pytest.mark.parametrize("name", ["", "x" * 65, "a b", "a\tb", "a/b", "é", "<b>", "a;b", '"', "%0a"])
+@pytest.mark.parametrize(
+    "name", ["", "x" * 65, "a b", "a\tb", "a/b", "é", "<b>", "a;b", '"', "%0a"]
+)
 def test_anything_else_gets_another(app: Flask, lines: Lines, name: str) -> None:
     given = app.test_client().get("/status", headers={HEADER: name}).headers[HEADER]
     assert re.fullmatch("[0-9a-f]{16}", given)
@@ -88,21 +96,32 @@ def test_anything_else_gets_another(app: Flask, lines: Lines, name: str) -> None
 
 def test_every_answer_has_its_own(app: Flask) -> None:
     client = app.test_client()
-    answers = [client.get("/status"), client.get("/status"), client.get("/nowhere"), client.post("/work")]
+    answers = [
+        client.get("/status"),
+        client.get("/status"),
+        client.get("/nowhere"),
+        client.post("/work"),
+    ]
     assert [answer.status_code for answer in answers] == [200, 200, 404, 401]
     assert len({answer.headers[HEADER] for answer in answers}) == 4
     assert request_id() == "", "none is left behind in the thread"
 
 
-def test_id_goes_on_to_the_other_service_and_to_what_that_asks(federation: Any, lines: Lines) -> None:
+def test_id_goes_on_to_the_other_service_and_to_what_that_asks(
+    federation: Any, lines: Lines
+) -> None:
     with under("by-hand-1"):
         federation.upload("device-1", federation.delta())
-    paths = [line["path"] for line in lines.said if line["request"] == "by-hand-1" and "path" in line]
+    paths = [
+        line["path"] for line in lines.said if line["request"] == "by-hand-1" and "path" in line
+    ]
     assert sorted(paths) == ["/clientstatus", "/cmodel", "/join", "/roster", "/round/package"]
     assert {line["who"] for line in lines.said if line.get("path") == "/cmodel"} == {"device-1"}
 
 
-def test_rounds_that_run_by_themselves_have_one_id_everywhere(federation: Any, lines: Lines) -> None:
+def test_rounds_that_run_by_themselves_have_one_id_everywhere(
+    federation: Any, lines: Lines
+) -> None:
     for name in ("device-1", "device-2"):
         federation.upload(name, federation.delta())
     settings = federation.announce("device-1")
@@ -140,7 +159,9 @@ def test_models_are_pushed_under_the_id_of_the_step(federation: Any, lines: Line
         federation.upload(name, federation.delta())
     federation.step("aggregator", "aggregate_models")
     federation.step("aggregator", "send_model_secagg")
-    federation.network.apps["device-1"] = federation.network.apps["aggregator"]  # it refuses, and says under which id
+    federation.network.apps["device-1"] = federation.network.apps[
+        "aggregator"
+    ]  # it refuses, and says under which id
     with under("push-1"):
         federation.step("main", "send_model_clients")
     refused = [line for line in lines.said if line.get("status") == 403]
@@ -164,21 +185,32 @@ def test_json_is_one_object_a_line_with_everything_in_it() -> None:
     assert when.utcoffset() == timedelta(0) and abs(when.timestamp() - made.created) < 0.01
     assert said.pop("exception").splitlines()[-2:] == ["ValueError: two", "lines"]
     assert said == {
-        "level": "warning", "service": "Main server", "logger": "main_server.runs.runs", "request": "round-animal-7",
-        "message": "the run of animal\nfake line waits", "status": 409, "folder": "x",
-    }  # fmt: skip
+        "level": "warning",
+        "service": "Main server",
+        "logger": "main_server.runs.runs",
+        "request": "round-animal-7",
+        "message": "the run of animal\nfake line waits",
+        "status": 409,
+        "folder": "x",
+    }
 
 
 def test_extra_never_takes_the_place_of_what_every_line_has() -> None:
-    said = json.loads(formatter("Main server", "json").format(record("x", service="forged", time="forged")))
+    said = json.loads(
+        formatter("Main server", "json").format(record("x", service="forged", time="forged"))
+    )
     assert said["service"] == "Main server" and said["time"] != "forged"
 
 
-@pytest.mark.parametrize("peer", ["a\nb", "a\rb", "a\x1b[31mb", "a\u2028b", "a\x00b", "a\ud800b"], ids=ascii)
+@pytest.mark.parametrize(
+    "peer", ["a\nb", "a\rb", "a\x1b[31mb", "a\u2028b", "a\x00b", "a\ud800b"], ids=ascii
+)
 def test_text_is_one_line_whatever_a_peer_says(peer: str) -> None:
     line = formatter("Main server", "text").format(record("%s waits", peer))
     assert line.isprintable() and line.encode()
-    assert re.fullmatch(r"20[0-9-]{8}T[0-9:]{8}\.[0-9]{3}Z WARNING main_server\.runs \[-\] a\\.*b waits", line)
+    assert re.fullmatch(
+        r"20[0-9-]{8}T[0-9:]{8}\.[0-9]{3}Z WARNING main_server\.runs \[-\] a\\.*b waits", line
+    )
 
 
 def test_exception_stands_below_its_line_in_text() -> None:
@@ -188,13 +220,18 @@ def test_exception_stands_below_its_line_in_text() -> None:
     assert said.endswith("[-] it failed") and trace[-1] == "ValueError: no number"
 
 
-def test_each_line_is_written_once_however_often_it_is_set_up(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_line_is_written_once_however_often_it_is_set_up(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     for _ in range(3):
         set_up("Main server", "text")
     logging.getLogger("main_server.runs.runs").info("once")
     logging.getLogger("Main server").info("once too")
     logging.getLogger("urllib3").info("not at all")
-    assert [line.rpartition("] ")[2] for line in capsys.readouterr().err.splitlines()] == ["once", "once too"]
+    assert [line.rpartition("] ")[2] for line in capsys.readouterr().err.splitlines()] == [
+        "once",
+        "once too",
+    ]
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
@@ -220,7 +257,12 @@ def test_other_form_is_named() -> None:
 def test_request_has_its_line_with_all_there_is_to_know(app: Flask, lines: Lines) -> None:
     app.test_client().get("/status?detector=face")
     (line,) = lines.said
-    assert (line["method"], line["path"], line["status"], line["who"]) == ("GET", "/status", 200, "operator")
+    assert (line["method"], line["path"], line["status"], line["who"]) == (
+        "GET",
+        "/status",
+        200,
+        "operator",
+    )
     assert line["ms"] >= 0 and line["message"] == f"GET /status 200 in {line['ms']} ms, by operator"
 
 
@@ -245,7 +287,9 @@ def test_long_poll_in_vain_has_none(federation: Any, lines: Lines) -> None:
     federation.main.store.start_run("package", 1, 1, 1.0)
     federation.main.store.ask(settings, 2.0)
     state = dict.fromkeys(("trained_round", "sent_round", "held", "score", "setback", "refused"))
-    federation.device("device-1").post_json("http://main/work", said | {"detectors": {"package": state}})
+    federation.device("device-1").post_json(
+        "http://main/work", said | {"detectors": {"package": state}}
+    )
     assert ("/work", 200) in lines.requests()
     assert [line["message"] for line in lines.said if line["request"] == "round-package-1"] == [
         "package: device-1 is to train, round 1"
@@ -253,7 +297,10 @@ def test_long_poll_in_vain_has_none(federation: Any, lines: Lines) -> None:
 
 
 def test_no_secret_gets_into_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: Lines, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lines: Lines,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("DOORBELL_OPERATOR_TOKEN", TOKEN)
     client = create_app(MainSettings.read({"DOORBELL_HOME": str(tmp_path)})).test_client()
@@ -273,7 +320,9 @@ def test_no_secret_gets_into_it(
         ask()
     everything = json.dumps(lines.said) + capsys.readouterr().err
     assert len(lines.requests()) == len(asked) + 1
-    assert not [secret for secret in (TOKEN, JOIN_CODE, JOIN_CODE[:30], cookie) if secret in everything]
+    assert not [
+        secret for secret in (TOKEN, JOIN_CODE, JOIN_CODE[:30], cookie) if secret in everything
+    ]
 
 
 def test_ids_are_hard_to_guess_and_well_formed() -> None:

@@ -1,4 +1,6 @@
-"""What every service tells Prometheus: in its format, counted rightly, to its operator; and the dashboard shows it."""
+"""What every service tells Prometheus: in its format, counted rightly, to its operator; and the
+dashboard shows it.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ Key = tuple[str, frozenset[tuple[str, str]]]
 
 def parsed(text: str) -> dict[Key, float]:
     """Return name and labels of every sample to its value; each stands there once."""
-    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    samples = [
+        sample for family in text_string_to_metric_families(text) for sample in family.samples
+    ]
     found = {(sample.name, frozenset(sample.labels.items())): sample.value for sample in samples}
     assert len(found) == len(samples)
     return found
@@ -57,7 +61,9 @@ class Since:
         self.app, self.before = app, told(app)
 
     def __call__(self, name: str, **labels: str) -> float:
-        return told(self.app).get(key(name, **labels), 0.0) - self.before.get(key(name, **labels), 0.0)
+        return told(self.app).get(key(name, **labels), 0.0) - self.before.get(
+            key(name, **labels), 0.0
+        )
 
 
 @pytest.fixture
@@ -85,7 +91,9 @@ def test_a_round_shows_in_the_figures_of_both_servers(federation: Any) -> None:
     assert grew("doorbell_uploads_total", detector="package") == 2
     assert grew("doorbell_upload_bytes_total", detector="package") == sum(map(len, sent))
     federation.device("device-1").post("http://aggregator/cmodel", sent[0])
-    assert grew("doorbell_uploads_total", detector="package") == 2, "the same once more is not another"
+    assert grew("doorbell_uploads_total", detector="package") == 2, (
+        "the same once more is not another"
+    )
     waits = told(aggregator)
     assert waits[key("doorbell_waiting_updates", detector="package")] == 2
     assert waits[key("doorbell_waiting_round", detector="package")] == 1
@@ -113,17 +121,33 @@ def test_gate_and_accuracy_show(federation: Any) -> None:
     federation.step("aggregator", "aggregate_models")
     federation.step("aggregator", "send_model_secagg")
     newest = store.newest_version("package")
-    assert key("doorbell_model_accuracy_ratio", detector="package") not in told(main), "nobody has said"
-    said = {"trained_round": 1, "sent_round": 1, "setback": None, "refused": None, "held": newest.version}
+    assert key("doorbell_model_accuracy_ratio", detector="package") not in told(main), (
+        "nobody has said"
+    )
+    said = {
+        "trained_round": 1,
+        "sent_round": 1,
+        "setback": None,
+        "refused": None,
+        "held": newest.version,
+    }
     for name, accuracy, pictures in (("device-1", 0.5, 10), ("device-2", 0.9, 30)):
         score = {"version": newest.version, "accuracy": accuracy, "pictures": pictures}
-        message = {"address": f"http://{name}", "wait_s": 0, "detectors": {"package": said | {"score": score}}}
+        message = {
+            "address": f"http://{name}",
+            "wait_s": 0,
+            "detectors": {"package": said | {"score": score}},
+        }
         federation.device(name).post_json("http://main/work", message)
-    assert told(main)[key("doorbell_model_accuracy_ratio", detector="package")] == pytest.approx(0.8)
+    assert told(main)[key("doorbell_model_accuracy_ratio", detector="package")] == pytest.approx(
+        0.8
+    )
     assert key("doorbell_versions_total", detector="package", gate="pending") not in told(main)
     before = told(main).get(key("doorbell_versions_total", detector="package", gate="passed"), 0)
     assert store.judge(newest, "passed", "", 1.0)
-    assert told(main)[key("doorbell_versions_total", detector="package", gate="passed")] == before + 1
+    assert (
+        told(main)[key("doorbell_versions_total", detector="package", gate="passed")] == before + 1
+    )
 
 
 def test_models_that_are_pushed_missed_and_fetched_are_counted(federation: Any) -> None:
@@ -140,10 +164,14 @@ def test_models_that_are_pushed_missed_and_fetched_are_counted(federation: Any) 
     assert grew("doorbell_deliveries_total", detector="package", how="missed") == 2
 
 
-def test_plain_updates_are_counted_in_the_direct_topology(make_federation: Callable[..., Any], tmp_path: Path) -> None:
+def test_plain_updates_are_counted_in_the_direct_topology(
+    make_federation: Callable[..., Any], tmp_path: Path
+) -> None:
     federation = make_federation(tmp_path, topology="direct")
     grew = Since(federation.network.apps["main"])
-    body = plain_update(federation.delta(), 10, federation.announce("device-1"), "device-1").to_bytes()
+    body = plain_update(
+        federation.delta(), 10, federation.announce("device-1"), "device-1"
+    ).to_bytes()
     federation.device("device-1").post("http://main/cmodel", body)
     assert grew("doorbell_uploads_total", detector="package") == 1
     assert grew("doorbell_upload_bytes_total", detector="package") == len(body)
@@ -152,7 +180,13 @@ def test_plain_updates_are_counted_in_the_direct_topology(make_federation: Calla
 def test_device_tells_what_it_holds_and_what_waits(doorbell: Device) -> None:
     version = doorbell.blobs.put(b"a model")
     doorbell.store.hold(Held("face", version, 4))
-    training = {"detector": "face", "round": 5, "base_version": version, "local_model": version, "plot": version}
+    training = {
+        "detector": "face",
+        "round": 5,
+        "base_version": version,
+        "local_model": version,
+        "plot": version,
+    }
     doorbell.store.add_training(training | {"weight": 5, "history": [], "finished_at": 0.0})
 
     def now() -> Mapping[Key, float]:
@@ -161,7 +195,9 @@ def test_device_tells_what_it_holds_and_what_waits(doorbell: Device) -> None:
     assert now()[key("doorbell_held_model_round", detector="face")] == 4
     assert 0 <= now()[key("doorbell_held_model_age_seconds", detector="face")] < 60
     assert key("doorbell_held_model_round", detector="package") not in now()
-    assert [now()[key("doorbell_unsent_updates", detector=name)] for name in ("face", "package")] == [1, 0]
+    assert [
+        now()[key("doorbell_unsent_updates", detector=name)] for name in ("face", "package")
+    ] == [1, 0]
     newest = doorbell.store.newest_training("face")
     assert newest is not None
     doorbell.store.note_sent(newest)
@@ -177,7 +213,9 @@ def test_trainings_are_counted_by_how_they_end(doorbell: Device) -> None:
             raise error
     assert grew("doorbell_trainings_total", detector="face", outcome="done") == 1
     assert grew("doorbell_trainings_total", detector="face", outcome="training-failed") == 1
-    assert grew("doorbell_trainings_total", detector="face", outcome="out-of-order") == 0, "it has only to wait"
+    assert grew("doorbell_trainings_total", detector="face", outcome="out-of-order") == 0, (
+        "it has only to wait"
+    )
     assert grew("doorbell_training_seconds_count", detector="face") == 1
 
 
@@ -192,7 +230,9 @@ def test_requests_are_counted_with_labels_that_a_stranger_cannot_choose(app: Fla
     client.open("/status", method="STRANGE")
     assert grew("doorbell_http_requests_total", endpoint="status", method="GET", status="200") == 1
     assert grew("doorbell_http_requests_total", endpoint="unknown", method="GET", status="404") == 3
-    assert grew("doorbell_http_requests_total", endpoint="unknown", method="other", status="405") == 1
+    assert (
+        grew("doorbell_http_requests_total", endpoint="unknown", method="other", status="405") == 1
+    )
     assert not [name for name in told(app) if "STRANGE" in str(name) or "/one" in str(name)]
 
 
@@ -202,7 +242,9 @@ def test_bytes_are_those_of_bodies_that_were_taken_and_given(app: Flask) -> None
     client.head("/openapi.json")
     assert grew("doorbell_http_sent_bytes_total", endpoint="openapi") == size
     client.post("/work", data=b"x" * 500)
-    assert grew("doorbell_http_received_bytes_total", endpoint="work") == 0, "refused, and so not read"
+    assert grew("doorbell_http_received_bytes_total", endpoint="work") == 0, (
+        "refused, and so not read"
+    )
 
 
 def test_bytes_of_an_update_are_counted_on_its_way_in(federation: Any) -> None:
@@ -214,7 +256,9 @@ def test_bytes_of_an_update_are_counted_on_its_way_in(federation: Any) -> None:
 def test_what_waits_is_not_among_the_durations(federation: Any) -> None:
     main = federation.network.apps["main"]
     grew = Since(main)
-    federation.device("device-1").post_json("http://main/work", {"address": "http://x", "wait_s": 0, "detectors": {}})
+    federation.device("device-1").post_json(
+        "http://main/work", {"address": "http://x", "wait_s": 0, "detectors": {}}
+    )
     federation.announce("device-1")
     assert grew("doorbell_http_requests_total", endpoint="work", method="POST", status="200") == 1
     assert grew("doorbell_http_request_seconds_count", endpoint="work") == 0
@@ -245,17 +289,25 @@ def test_refusals_are_counted_by_reason(app: Flask) -> None:
     client.get("/nowhere")
     client.get("/", headers={"Host": "elsewhere.example"})
     after = refusals()
-    grown = {reason: count - before.get(reason, 0) for reason, count in after.items() if count > before.get(reason, 0)}
+    grown = {
+        reason: count - before.get(reason, 0)
+        for reason, count in after.items()
+        if count > before.get(reason, 0)
+    }
     assert grown == {"signature-missing": 1, "step": 1, "http-404": 1, "refused": 1}
     assert list(after.values()) == sorted(after.values(), reverse=True)
 
 
 @pytest.mark.parametrize("token", ["", TOKEN], ids=["no token", "token"])
-def test_only_the_operator_reads_it(token: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_operator_reads_it(
+    token: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if token:
         monkeypatch.setenv("DOORBELL_OPERATOR_TOKEN", token)
     client = main_app(MainSettings.read({"DOORBELL_HOME": str(tmp_path)})).test_client()
-    assert client.get("/metrics", headers={"Host": "elsewhere.example"}).status_code == (401 if token else 403)
+    assert client.get("/metrics", headers={"Host": "elsewhere.example"}).status_code == (
+        401 if token else 403
+    )
     shown = {"Authorization": f"Bearer {token}"} if token else {}
     assert client.get("/metrics", headers=shown).status_code == 200
     assert client.get("/metrics").status_code == (401 if token else 200)
@@ -264,7 +316,9 @@ def test_only_the_operator_reads_it(token: str, tmp_path: Path, monkeypatch: pyt
 # --- the database
 
 
-def test_database_that_is_away_takes_only_its_own_figures_with_it(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_database_that_is_away_takes_only_its_own_figures_with_it(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert told(app)[key("doorbell_database_readable")] == 1
 
     def away(_: Database) -> None:
@@ -274,7 +328,10 @@ def test_database_that_is_away_takes_only_its_own_figures_with_it(app: Flask, mo
     found = told(app)
     assert found[key("doorbell_database_readable")] == 0
     assert key("doorbell_devices", state="online") not in found
-    assert found[key("doorbell_http_requests_total", endpoint="metrics", method="GET", status="200")] > 0
+    assert (
+        found[key("doorbell_http_requests_total", endpoint="metrics", method="GET", status="200")]
+        > 0
+    )
 
 
 @pytest.fixture
@@ -291,7 +348,9 @@ def statements() -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("service", ["main", "aggregator"])
-def test_more_detectors_take_no_more_queries(federation: Any, service: str, statements: list[str]) -> None:
+def test_more_detectors_take_no_more_queries(
+    federation: Any, service: str, statements: list[str]
+) -> None:
     app, counts = federation.network.apps[service], []
     for detectors in (("face",), ("animal", "package", "vehicle")):
         for detector in detectors:
@@ -311,7 +370,9 @@ def expressions() -> list[str]:
     board = json.loads(DASHBOARD.read_text())
     found = [target["expr"] for panel in board["panels"] for target in panel.get("targets", ())]
     return found + [
-        str(variable["query"]["query"]) for variable in board["templating"]["list"] if variable["type"] == "query"
+        str(variable["query"]["query"])
+        for variable in board["templating"]["list"]
+        if variable["type"] == "query"
     ]
 
 
@@ -329,19 +390,39 @@ def families(federation: Any, doorbell: Device) -> dict[str, str]:
 
 def test_dashboard_shows_what_is_told_and_nothing_else(federation: Any, doorbell: Device) -> None:
     ends = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
-    known = {name + end: name for name, kind in families(federation, doorbell).items() for end in ends[kind]}
-    used = {name for expression in expressions() for name in re.findall(r"\bdoorbell_\w+", expression)}
+    known = {
+        name + end: name
+        for name, kind in families(federation, doorbell).items()
+        for end in ends[kind]
+    }
+    used = {
+        name for expression in expressions() for name in re.findall(r"\bdoorbell_\w+", expression)
+    }
     assert used - known.keys() == set()
     assert set(known.values()) - {known[name] for name in used} == set()
 
 
 def test_dashboard_groups_by_labels_that_there_are(federation: Any, doorbell: Device) -> None:
     assert families(federation, doorbell)
-    labels = {"detector", "outcome", "gate", "reason", "state", "how", "status", "endpoint", "le", "job", "instance"}
+    labels = {
+        "detector",
+        "outcome",
+        "gate",
+        "reason",
+        "state",
+        "how",
+        "status",
+        "endpoint",
+        "le",
+        "job",
+        "instance",
+    }
     named = {
-        label.strip() for expression in expressions() for group in re.findall(r"by \(([^)]*)\)", expression)
+        label.strip()
+        for expression in expressions()
+        for group in re.findall(r"by \(([^)]*)\)", expression)
         for label in group.split(",")
-    }  # fmt: skip
+    }
     assert named <= labels
 
 

@@ -16,16 +16,28 @@ ANYWHERE = ()
 @pytest.mark.parametrize(
     "address",
     [
-        "169.254.169.254", "169.254.0.1", "::ffff:169.254.169.254", "fe80::1", "fd00:ec2::254", "100.100.100.200",
-        "224.0.0.1", "ff02::1", "0.0.0.0", "::", "240.0.0.1", "255.255.255.255",
+        "169.254.169.254",
+        "169.254.0.1",
+        "::ffff:169.254.169.254",
+        "fe80::1",
+        "fd00:ec2::254",
+        "100.100.100.200",
+        "224.0.0.1",
+        "ff02::1",
+        "0.0.0.0",
+        "::",
+        "240.0.0.1",
+        "255.255.255.255",
     ],
-)  # fmt: skip
+)
 def test_addresses_that_no_device_has_are_refused(address: str) -> None:
     assert not permitted(ip_address(address), ANYWHERE)
     assert not permitted(ip_address(address), (ip_network("0.0.0.0/0"), ip_network("::/0")))
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "192.168.1.20", "10.8.0.3", "203.0.114.9", "2001:db9::1"])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "::1", "192.168.1.20", "10.8.0.3", "203.0.114.9", "2001:db9::1"]
+)
 def test_ordinary_addresses_are_permitted(address: str) -> None:
     assert permitted(ip_address(address), ANYWHERE)
 
@@ -64,7 +76,9 @@ def test_a_guarded_session_reaches_what_is_permitted(asked: tuple[str, list[str]
     assert paths == ["/here"]
 
 
-def test_a_guarded_session_sends_nothing_to_what_is_not_permitted(asked: tuple[str, list[str]]) -> None:
+def test_a_guarded_session_sends_nothing_to_what_is_not_permitted(
+    asked: tuple[str, list[str]],
+) -> None:
     url, paths = asked
     with pytest.raises(requests.ConnectionError, match="not an address that a device may have"):
         guarded_session((ip_network("10.0.0.0/8"),)).get(f"{url}/there", timeout=5)

@@ -1,4 +1,6 @@
-"""The client against a real server on a real socket: retries, typed refusals, and nothing but our own errors."""
+"""The client against a real server on a real socket: retries, typed refusals, and nothing but our
+own errors.
+"""
 
 from __future__ import annotations
 
@@ -36,16 +38,23 @@ Headers = dict[str, str]
 
 @dataclass
 class Peer:
-    """A server that gives the answers it was told, the last one for ever, and remembers what it was asked."""
+    """A server that gives the answers it was told, the last one for ever, and remembers what it was
+    asked.
+    """
 
     url: str = ""
     answers: list[tuple[int, Headers, bytes]] = field(default_factory=list)
     requests: list[tuple[str, str, Headers, bytes]] = field(default_factory=list)
     sign: Callable[[int, Headers, bytes], Headers] = lambda *_: {}
 
-    def answer(self, status: int, message: object = None, body: bytes = b"", **headers: str) -> None:
+    def answer(
+        self, status: int, message: object = None, body: bytes = b"", **headers: str
+    ) -> None:
         if message is not None:
-            body, headers = json.dumps(message).encode(), {"Content-Type": "application/json"} | headers
+            body, headers = (
+                json.dumps(message).encode(),
+                {"Content-Type": "application/json"} | headers,
+            )
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         self.answers.append((status, named, body))
 
@@ -80,7 +89,9 @@ def peer() -> Iterator[Peer]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     told.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+    )
     thread.start()
     yield told
     server.shutdown()
@@ -120,7 +131,12 @@ def test_post_carries_the_container_untouched(peer: Peer, client: HttpClient) ->
     peer.answer(200, {})
     assert client.post(f"{peer.url}/cmodel", container).bytes_up == len(container)
     method, path, headers, body = peer.requests[0]
-    assert (method, path, headers["Content-Type"], body) == ("POST", "/cmodel", CONTAINER_TYPE, container)
+    assert (method, path, headers["Content-Type"], body) == (
+        "POST",
+        "/cmodel",
+        CONTAINER_TYPE,
+        container,
+    )
 
 
 def test_post_json_carries_the_message(peer: Peer, client: HttpClient) -> None:
@@ -137,8 +153,12 @@ def test_answer_that_is_a_container_has_no_json(peer: Peer, client: HttpClient) 
     assert (reply.body, reply.json) == (b"{}", None)
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000], ids=["empty", "cut short", "no text", "nested"])
-def test_answer_that_says_json_and_is_none_has_no_json(peer: Peer, client: HttpClient, body: bytes) -> None:
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"\xff", b"[" * 100_000], ids=["empty", "cut short", "no text", "nested"]
+)
+def test_answer_that_says_json_and_is_none_has_no_json(
+    peer: Peer, client: HttpClient, body: bytes
+) -> None:
     peer.answer(200, body=body, Content_Type="application/json")
     reply = client.get(peer.url)
     assert (reply.body, reply.json) == (body, None)
@@ -157,7 +177,9 @@ def test_server_that_was_just_starting_is_asked_again(
     assert slept[1] > slept[0] > 0
 
 
-def test_server_that_stays_down_is_unreachable(peer: Peer, client: HttpClient, slept: list[float]) -> None:
+def test_server_that_stays_down_is_unreachable(
+    peer: Peer, client: HttpClient, slept: list[float]
+) -> None:
     peer.answer(503, {"detail": "The main server does not answer."})
     with pytest.raises(PeerUnreachable, match="The main server does not answer"):
         client.get(peer.url)
@@ -168,7 +190,11 @@ def test_server_that_stays_down_is_unreachable(peer: Peer, client: HttpClient, s
 def test_peer_whose_disk_is_full_is_quoted_and_not_asked_again(
     peer: Peer, client: HttpClient, slept: list[float], content_type: str
 ) -> None:
-    peer.answer(507, {"detail": "The disk is full. What was stored before is kept."}, Content_Type=content_type)
+    peer.answer(
+        507,
+        {"detail": "The disk is full. What was stored before is kept."},
+        Content_Type=content_type,
+    )
     with pytest.raises(PeerUnreachable) as refused:
         client.post(peer.url, b"update")
     assert str(refused.value) == "The disk is full. What was stored before is kept."
@@ -176,7 +202,9 @@ def test_peer_whose_disk_is_full_is_quoted_and_not_asked_again(
     assert (len(peer.requests), slept) == (1, [])
 
 
-def test_full_disk_without_our_words_is_not_a_service_of_ours(peer: Peer, client: HttpClient) -> None:
+def test_full_disk_without_our_words_is_not_a_service_of_ours(
+    peer: Peer, client: HttpClient
+) -> None:
     peer.answer(507, body=b"<html>", Content_Type="text/html")
     with pytest.raises(PeerUnreachable, match="answered 507"):
         client.get(peer.url)
@@ -194,10 +222,16 @@ def test_as_many_attempts_are_made_as_were_asked_for(peer: Peer, slept: list[flo
     [(400, InvalidMessage), (401, Forbidden), (403, Forbidden), (404, NotFound), (409, OutOfOrder)],
 )
 @pytest.mark.parametrize(
-    "content_type", ["application/json", "application/problem+json", "application/json; charset=utf-8"]
+    "content_type",
+    ["application/json", "application/problem+json", "application/json; charset=utf-8"],
 )
 def test_refusal_keeps_its_kind_and_the_peers_own_words(
-    peer: Peer, client: HttpClient, slept: list[float], status: int, refusal: type[DoorbellError], content_type: str
+    peer: Peer,
+    client: HttpClient,
+    slept: list[float],
+    status: int,
+    refusal: type[DoorbellError],
+    content_type: str,
 ) -> None:
     peer.answer(status, {"detail": "device-2 is missing. Wait for it."}, Content_Type=content_type)
     with pytest.raises(DoorbellError) as refused:
@@ -208,7 +242,9 @@ def test_refusal_keeps_its_kind_and_the_peers_own_words(
 
 
 @pytest.mark.parametrize("status", [402, 405, 408, 413, 418, 422, 429, 500, 501, 505])
-def test_any_other_error_is_not_what_a_service_of_ours_says(peer: Peer, client: HttpClient, status: int) -> None:
+def test_any_other_error_is_not_what_a_service_of_ours_says(
+    peer: Peer, client: HttpClient, status: int
+) -> None:
     peer.answer(status, {"detail": "words of a stranger"})
     with pytest.raises(PeerUnreachable, match=f"{peer.url} answered {status}") as refused:
         client.get(f"{peer.url}/path?secret=1")
@@ -219,10 +255,18 @@ def test_any_other_error_is_not_what_a_service_of_ours_says(peer: Peer, client: 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 500])
 @pytest.mark.parametrize(
     ("body", "content_type"),
-    [(b"<html>Bad gateway</html>", "text/html"), (b"", "application/json"), (b"{", "application/json"),
-     (b"[]", "application/json"), (b"null", "application/json"), (b'"x"', "application/json"),
-     (b"{}", "application/json"), (b'{"detail":1}', "application/json"), (b'{"detail":"x"}', "text/plain")],
-)  # fmt: skip
+    [
+        (b"<html>Bad gateway</html>", "text/html"),
+        (b"", "application/json"),
+        (b"{", "application/json"),
+        (b"[]", "application/json"),
+        (b"null", "application/json"),
+        (b'"x"', "application/json"),
+        (b"{}", "application/json"),
+        (b'{"detail":1}', "application/json"),
+        (b'{"detail":"x"}', "text/plain"),
+    ],
+)
 def test_error_without_our_words_is_not_from_a_service_of_ours(
     peer: Peer, client: HttpClient, status: int, body: bytes, content_type: str
 ) -> None:
@@ -233,7 +277,9 @@ def test_error_without_our_words_is_not_from_a_service_of_ours(
 
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308])
 @pytest.mark.parametrize("location", ["/elsewhere", "http://192.0.2.1/", "http://[", None])
-def test_redirect_is_not_followed(peer: Peer, client: HttpClient, status: int, location: str | None) -> None:
+def test_redirect_is_not_followed(
+    peer: Peer, client: HttpClient, status: int, location: str | None
+) -> None:
     peer.answer(status, **({} if location is None else {"Location": location}))
     with pytest.raises(PeerUnreachable):
         client.post(f"{peer.url}/cmodel", b"update")
@@ -279,10 +325,18 @@ def test_answer_that_does_not_unpack_is_not_taken(peer: Peer, client: HttpClient
 
 @pytest.mark.parametrize(
     "url",
-    ["", "nonsense", "http://", "http://[::1", "http://127.0.0.1:port", "http://127.0.0.1:99999",
-     f"http://{'a' * 70}.b", "ftp://a"],
+    [
+        "",
+        "nonsense",
+        "http://",
+        "http://[::1",
+        "http://127.0.0.1:port",
+        "http://127.0.0.1:99999",
+        f"http://{'a' * 70}.b",
+        "ftp://a",
+    ],
     ids=lambda url: url[:20],
-)  # fmt: skip
+)
 def test_address_that_is_none_is_unreachable(client: HttpClient, url: str) -> None:
     with pytest.raises(PeerUnreachable):
         client.get(url)
@@ -346,7 +400,9 @@ def nonce(peer: Peer, number: int) -> str:
     return peer.requests[number][2]["Signature-Input"].partition('nonce="')[2][:22]
 
 
-def signing(peer: Peer, receiver: Receiver, key: Identity = MAIN) -> Callable[[int, Headers, bytes], Headers]:
+def signing(
+    peer: Peer, receiver: Receiver, key: Identity = MAIN
+) -> Callable[[int, Headers, bytes], Headers]:
     """Return what signs a peer's answers to the request that it received last."""
     return lambda status, headers, body: sign_response(
         status, headers, body, verified(peer, receiver), key, time.time()
@@ -358,7 +414,9 @@ def test_request_to_a_service_is_signed_for_it(
 ) -> None:
     peer.answer(200, {"said": "done"})
     peer.sign = signing(peer, receiver)
-    assert device.post(f"{peer.url}/cmodel?detector=a%20b", b"update", main).json == {"said": "done"}
+    assert device.post(f"{peer.url}/cmodel?detector=a%20b", b"update", main).json == {
+        "said": "done"
+    }
     assert device.post_json(f"{peer.url}/clientstatus", {"a": 1}, main).json == {"said": "done"}
     assert device.get(f"{peer.url}/round/package", main).json == {"said": "done"}
     bodies = [body for *_, body in peer.requests]
@@ -376,24 +434,32 @@ def test_what_is_signed_is_what_goes_onto_the_wire(
     assert verified(peer, receiver).key_id == DEVICE.key_id
 
 
-def test_header_fields_of_ones_own_go_along(peer: Peer, device: HttpClient, receiver: Receiver) -> None:
+def test_header_fields_of_ones_own_go_along(
+    peer: Peer, device: HttpClient, receiver: Receiver
+) -> None:
     peer.answer(200, {})
     device.post(peer.url, b"model", Service("main-server", peer.url), {"Doorbell-Manifest": "word"})
     assert peer.requests[0][2]["Doorbell-Manifest"] == "word"
     assert verified(peer, receiver).body == b"model"
 
 
-def test_without_a_receiver_or_a_key_nothing_is_signed(peer: Peer, client: HttpClient, device: HttpClient) -> None:
+def test_without_a_receiver_or_a_key_nothing_is_signed(
+    peer: Peer, client: HttpClient, device: HttpClient
+) -> None:
     peer.answer(200, {})
     device.get(peer.url)
     client.get(peer.url, Service("main-server", peer.url))
     for _, _, headers, _ in peer.requests:
-        assert not {"signature", "signature-input", "content-digest"} & {name.lower() for name in headers}
+        assert not {"signature", "signature-input", "content-digest"} & {
+            name.lower() for name in headers
+        }
 
 
 def test_signature_is_made_at_the_clients_time(peer: Peer, slept: list[float]) -> None:
     peer.answer(200, {})
-    HttpClient(DEVICE, sleep=slept.append, clock=lambda: 1234.9).get(peer.url, Service("main-server", peer.url))
+    HttpClient(DEVICE, sleep=slept.append, clock=lambda: 1234.9).get(
+        peer.url, Service("main-server", peer.url)
+    )
     assert "created=1234;" in peer.requests[0][2]["Signature-Input"]
 
 
@@ -407,7 +473,9 @@ def test_answer_that_is_not_signed_comes_from_nobody_we_know(
     peer: Peer, device: HttpClient, main: Service, slept: list[float], status: int
 ) -> None:
     peer.answer(status, {"detail": "words of a stranger"})
-    with pytest.raises(PeerUnreachable, match=f"{peer.url} is not the main-server of this federation") as refused:
+    with pytest.raises(
+        PeerUnreachable, match=f"{peer.url} is not the main-server of this federation"
+    ) as refused:
         device.post(peer.url, b"update", main)
     assert isinstance(refused.value.__cause__, NotSigned)
     assert "stranger" not in str(refused.value)
@@ -420,7 +488,9 @@ def test_answer_signed_with_another_key_comes_from_somebody_else(
 ) -> None:
     peer.answer(status, {"detail": "words of a stranger"})
     peer.sign = signing(peer, receiver, OTHER)
-    with pytest.raises(PeerUnreachable, match="is not the main-server of this federation") as refused:
+    with pytest.raises(
+        PeerUnreachable, match="is not the main-server of this federation"
+    ) as refused:
         device.post(peer.url, b"update", main)
     assert isinstance(refused.value.__cause__, BadSignature)
     assert refused.value.__cause__.slug == "signature-wrong-key"
@@ -432,9 +502,11 @@ def test_answer_altered_on_its_way_is_not_taken(
     peer: Peer, device: HttpClient, main: Service, receiver: Receiver, altered: str
 ) -> None:
     sign = signing(peer, receiver)
-    genuine = {"status": (200, {"Content-Type": "application/json"}, b"{}"),
-               "body": (201, {"Content-Type": "application/json"}, b"[]"),
-               "type": (201, {"Content-Type": "text/plain"}, b"{}")}  # fmt: skip
+    genuine = {
+        "status": (200, {"Content-Type": "application/json"}, b"{}"),
+        "body": (201, {"Content-Type": "application/json"}, b"[]"),
+        "type": (201, {"Content-Type": "text/plain"}, b"{}"),
+    }
     peer.sign = lambda *_: sign(*genuine[altered])
     peer.answer(201, body=b"{}", Content_Type="application/json")
     with pytest.raises(PeerUnreachable, match="is not the main-server") as refused:
@@ -448,7 +520,11 @@ def test_answer_to_another_request_is_not_taken(
     kept: list[Headers] = []
 
     def sign_once(status: int, headers: Headers, body: bytes) -> Headers:
-        kept.append(kept[0] if kept else sign_response(status, headers, body, verified(peer, receiver), MAIN, 0))
+        kept.append(
+            kept[0]
+            if kept
+            else sign_response(status, headers, body, verified(peer, receiver), MAIN, 0)
+        )
         return kept[0]
 
     peer.answer(200, {"said": "done"})
@@ -458,9 +534,16 @@ def test_answer_to_another_request_is_not_taken(
         device.post(peer.url, b"update", main)
 
 
-@pytest.mark.parametrize(("status", "refusal"), [(400, InvalidMessage), (404, NotFound), (409, OutOfOrder)])
+@pytest.mark.parametrize(
+    ("status", "refusal"), [(400, InvalidMessage), (404, NotFound), (409, OutOfOrder)]
+)
 def test_signed_refusal_keeps_its_kind_and_words(
-    peer: Peer, device: HttpClient, main: Service, receiver: Receiver, status: int, refusal: type[DoorbellError]
+    peer: Peer,
+    device: HttpClient,
+    main: Service,
+    receiver: Receiver,
+    status: int,
+    refusal: type[DoorbellError],
 ) -> None:
     peer.answer(status, {"detail": "device-2 is missing."})
     peer.sign = signing(peer, receiver)
@@ -491,7 +574,9 @@ def test_each_attempt_is_signed_anew(
     peer.sign = signing(peer, receiver)
     assert device.post(peer.url, b"update", main).json == {"said": "done"}
     assert len({nonce(peer, number) for number in range(3)}) == 3
-    assert len(peer.requests) == len({headers["Signature"] for *_, headers, _ in peer.requests}) == 3
+    assert (
+        len(peer.requests) == len({headers["Signature"] for *_, headers, _ in peer.requests}) == 3
+    )
     assert len(slept) == 2
 
 

@@ -38,7 +38,11 @@ class Service:
 
     def train(self, detector: str | None) -> Answer:
         self.asked.append(detector)
-        return do_each([detector or "person"], lambda name: Done(f"{name} <b>is</b> trained.", {"round": 3}), "nothing")
+        return do_each(
+            [detector or "person"],
+            lambda name: Done(f"{name} <b>is</b> trained.", {"round": 3}),
+            "nothing",
+        )
 
     def early(self, _: str | None) -> Answer:
         raise OutOfOrder("It is too early.", todo="Train first.")
@@ -66,7 +70,11 @@ def app(service: Service, tmp_path: Path) -> Flask:
     templates.mkdir()
     (templates / "page.html").write_text(PAGE)
     app = make_app("Test service", templates, service.page, lambda: {"topology": "secure"}, LIMIT)
-    for path, verb in (("/train", service.train), ("/early", service.early), ("/refused", service.refused)):
+    for path, verb in (
+        ("/train", service.train),
+        ("/early", service.early),
+        ("/refused", service.refused),
+    ):
         add_step(app, path, verb)
     add_step(app, "/broken", service.broken)
     app.add_url_rule("/message", "message", lambda: {"message": json_body()}, methods=["POST"])
@@ -90,11 +98,14 @@ def test_curl_gets_the_plain_sentence(client: FlaskClient, method: str, accept: 
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_browser_gets_the_page_with_the_sentence_escaped_on_top(client: FlaskClient, method: str) -> None:
+def test_browser_gets_the_page_with_the_sentence_escaped_on_top(
+    client: FlaskClient, method: str
+) -> None:
     response = client.open("/train", method=method, headers={"Accept": BROWSER})
     assert (response.status_code, response.mimetype) == (200, "text/html")
     assert (
-        '<p id="notice" role="status" class="good">person: person &lt;b&gt;is&lt;/b&gt; trained.</p>' in response.text
+        '<p id="notice" role="status" class="good">person: person &lt;b&gt;is&lt;/b&gt; trained.</p>'
+        in response.text
     )
     assert '<form class="step" method="post" action="/train" id="do-train">' in response.text
     assert "<h1>Test service</h1>" in response.text
@@ -122,7 +133,9 @@ def test_detector_is_picked_by_query_and_by_form(client: FlaskClient, service: S
 def test_bad_name_of_a_detector_is_refused_before_the_verb_sees_it(
     client: FlaskClient, service: Service, name: str
 ) -> None:
-    by_query = client.get("/train", query_string={"detector": name}, headers={"Accept": "application/json"})
+    by_query = client.get(
+        "/train", query_string={"detector": name}, headers={"Accept": "application/json"}
+    )
     by_form = client.post("/train", data={"detector": name})
     assert (by_query.status_code, by_form.status_code) == (400, 400)
     assert by_query.json is not None
@@ -143,9 +156,15 @@ def test_refused_step_is_problem_json(client: FlaskClient) -> None:
     }
 
 
-def test_refused_step_is_a_sentence_for_curl_and_a_notice_for_a_browser(client: FlaskClient) -> None:
+def test_refused_step_is_a_sentence_for_curl_and_a_notice_for_a_browser(
+    client: FlaskClient,
+) -> None:
     plain = client.get("/refused")
-    assert (plain.status_code, plain.mimetype, plain.text) == (409, "text/plain", "person: It is too early.\n")
+    assert (plain.status_code, plain.mimetype, plain.text) == (
+        409,
+        "text/plain",
+        "person: It is too early.\n",
+    )
     page = client.get("/refused", headers={"Accept": BROWSER})
     assert (page.status_code, page.mimetype) == (409, "text/html")
     assert '<p id="notice" role="status" class="bad">person: It is too early.</p>' in page.text
@@ -161,13 +180,19 @@ def test_error_of_ours_becomes_its_status_and_words(client: FlaskClient) -> None
 
 @pytest.mark.parametrize(
     ("accept", "mimetype"),
-    [("*/*", "text/plain"), (BROWSER, "text/html"), ("application/json", "application/problem+json")],
+    [
+        ("*/*", "text/plain"),
+        (BROWSER, "text/html"),
+        ("application/json", "application/problem+json"),
+    ],
     ids=["curl", "browser", "service"],
 )
 class TestInEveryForm:
     """Errors that come from no verb, in each of the three forms."""
 
-    def test_unexpected_error_is_500_and_tells_nothing(self, client: FlaskClient, accept: str, mimetype: str) -> None:
+    def test_unexpected_error_is_500_and_tells_nothing(
+        self, client: FlaskClient, accept: str, mimetype: str
+    ) -> None:
         response = client.get("/broken", headers={"Accept": accept})
         assert (response.status_code, response.mimetype) == (500, mimetype)
         assert "Something went wrong that nobody planned for." in response.text
@@ -188,7 +213,9 @@ class TestInEveryForm:
     ) -> None:
         for path, content_type in (("/train", FORM), ("/message", "application/json")):
             body = b"1" * (LIMIT + 1)
-            response = client.post(path, data=body, content_type=content_type, headers={"Accept": accept})
+            response = client.post(
+                path, data=body, content_type=content_type, headers={"Accept": accept}
+            )
             assert (response.status_code, response.mimetype) == (413, mimetype)
         assert service.asked == []
 
@@ -200,18 +227,24 @@ class TestInEveryForm:
         response = client.delete("/train", headers={"Accept": accept})
         assert (response.status_code, response.mimetype) == (405, mimetype)
 
-    def test_error_of_the_framework_keeps_its_status(self, client: FlaskClient, accept: str, mimetype: str) -> None:
+    def test_error_of_the_framework_keeps_its_status(
+        self, client: FlaskClient, accept: str, mimetype: str
+    ) -> None:
         response = client.get("/down", headers={"Accept": accept})
         assert (response.status_code, response.mimetype) == (503, mimetype)
 
 
-def test_unexpected_error_is_logged_where_the_operator_looks(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+def test_unexpected_error_is_logged_where_the_operator_looks(
+    app: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.ERROR):
         app.test_client().get("/broken")
     assert "SecretError: a secret in a traceback" in caplog.text
 
 
-def test_step_that_was_done_says_so_though_the_page_is_broken(client: FlaskClient, service: Service) -> None:
+def test_step_that_was_done_says_so_though_the_page_is_broken(
+    client: FlaskClient, service: Service
+) -> None:
     service.page_is_broken = True
     response = client.post("/train", headers={"Accept": BROWSER})
     assert (response.status_code, response.mimetype) == (200, "text/html")
@@ -228,13 +261,21 @@ def test_body_as_large_as_the_limit_is_taken(client: FlaskClient) -> None:
 )
 def test_body_that_is_no_json_is_refused(client: FlaskClient, body: bytes) -> None:
     response = client.post("/message", data=body, content_type="application/json")
-    assert (response.status_code, response.text.split(".")[0]) == (400, "This request carries no JSON")
+    assert (response.status_code, response.text.split(".")[0]) == (
+        400,
+        "This request carries no JSON",
+    )
 
 
 def test_deeply_nested_body_is_refused(app: Flask) -> None:
     app.config["MAX_CONTENT_LENGTH"] = None
-    response = app.test_client().post("/message", data=b"[" * 100_000, content_type="application/json")
-    assert (response.status_code, response.text.split(".")[0]) == (400, "This request carries no JSON")
+    response = app.test_client().post(
+        "/message", data=b"[" * 100_000, content_type="application/json"
+    )
+    assert (response.status_code, response.text.split(".")[0]) == (
+        400,
+        "This request carries no JSON",
+    )
 
 
 def test_body_of_another_type_is_no_json(client: FlaskClient) -> None:
@@ -245,7 +286,9 @@ def test_page_shows_what_the_service_has_to_show(client: FlaskClient) -> None:
     response = client.get("/", headers={"Accept": BROWSER})
     assert (response.status_code, response.mimetype) == (200, "text/html")
     assert "<option>parcel</option>" in response.text
-    assert '<p id="notice" role="status" class="bad"></p>' in response.text  # nothing is noted, and so not shown
+    assert (
+        '<p id="notice" role="status" class="bad"></p>' in response.text
+    )  # nothing is noted, and so not shown
 
 
 def test_stylesheet_of_the_page_is_served(client: FlaskClient) -> None:
@@ -253,10 +296,15 @@ def test_stylesheet_of_the_page_is_served(client: FlaskClient) -> None:
     assert named
     response = client.get(named[1])
     assert response.mimetype == "text/css" and "immutable" in response.headers["Cache-Control"]
-    assert "immutable" not in client.get("/static/style.css?v=older").headers.get("Cache-Control", "")
+    assert "immutable" not in client.get("/static/style.css?v=older").headers.get(
+        "Cache-Control", ""
+    )
 
 
 def test_health_names_the_service_and_what_it_has_to_tell(client: FlaskClient) -> None:
     assert client.get("/healthz").json == {
-        "service": "Test service", "status": "ok", "version": __version__, "topology": "secure"
-    }  # fmt: skip
+        "service": "Test service",
+        "status": "ok",
+        "version": __version__,
+        "topology": "secure",
+    }

@@ -1,4 +1,6 @@
-"""What a service does besides answering requests: started once it serves, begun again when it fails, ended on stop."""
+"""What a service does besides answering requests: started once it serves, begun again when it
+fails, ended on stop.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,9 @@ def test_making_the_main_servers_app_starts_nothing(tmp_path: Path) -> None:
 def test_work_ends_when_the_event_is_set(app: Flask) -> None:
     ended: list[str] = []
     for name in ("one", "two"):
-        add_background(app, f"test-{name}", lambda stop, name=name: ended.append(name) if stop.wait() else None)  # type: ignore[misc]
+        add_background(
+            app, f"test-{name}", lambda stop, name=name: ended.append(name) if stop.wait() else None
+        )  # type: ignore[misc]
     stop = start_background(app, 8)
     threads = named("test-one") + named("test-two")
     assert len(threads) == 2
@@ -70,7 +74,9 @@ def test_work_ends_when_the_event_is_set(app: Flask) -> None:
     assert not named("test-one") and not named("test-two")
 
 
-def test_work_that_fails_begins_again_and_says_why(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+def test_work_that_fails_begins_again_and_says_why(
+    app: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
     times, going = [], threading.Event()
 
     def work(stop: threading.Event) -> None:
@@ -90,7 +96,9 @@ def test_work_that_fails_begins_again_and_says_why(app: Flask, caplog: pytest.Lo
     assert "a mistake of ours" in caplog.text
 
 
-def test_failing_work_is_not_begun_again_after_stop(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_work_is_not_begun_again_after_stop(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(background, "_RESTART_S", PATIENCE_S)
     times, failed = [], threading.Event()
 

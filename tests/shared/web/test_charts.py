@@ -19,10 +19,25 @@ def drawn(chart: Any) -> ElementTree.Element:
     """Parse a figure: it is well-formed, and nothing in it is a script, a style or an address."""
     figure = ElementTree.fromstring(str(chart))
     allowed = {
-        "figure", "svg", "title", "desc", "g", "line", "polyline", "circle", "rect", "text", "figcaption", "span"
-    }  # fmt: skip
+        "figure",
+        "svg",
+        "title",
+        "desc",
+        "g",
+        "line",
+        "polyline",
+        "circle",
+        "rect",
+        "text",
+        "figcaption",
+        "span",
+    }
     assert {each.tag for each in figure.iter()} <= allowed
-    assert not {name for each in figure.iter() for name in each.attrib} & {"style", "href", "onload"}
+    assert not {name for each in figure.iter() for name in each.attrib} & {
+        "style",
+        "href",
+        "onload",
+    }
     svg = figure.find("svg")
     assert svg is not None and svg.get("role") == "img" and svg.get("viewBox") == "0 0 640 240"
     for each in svg.iter():
@@ -50,17 +65,27 @@ def words(figure: ElementTree.Element) -> list[str]:
 
 def test_line_chart_has_a_dot_for_each_value_and_a_name_for_each_line() -> None:
     series = {"package": {2: 0.75, 1: 0.5, 3: 0.875}, "cat": {1: 0.25}}
-    figure = drawn(line_chart("Accuracy", series, "How often it is right.", write=PERCENT, bounds=(0, 1)))
+    figure = drawn(
+        line_chart("Accuracy", series, "How often it is right.", write=PERCENT, bounds=(0, 1))
+    )
     assert titles(figure) == [
-        "package, round 1: 50.0%", "package, round 2: 75.0%", "package, round 3: 87.5%", "cat, round 1: 25.0%"
-    ]  # fmt: skip
+        "package, round 1: 50.0%",
+        "package, round 2: 75.0%",
+        "package, round 3: 87.5%",
+        "cat, round 1: 25.0%",
+    ]
     assert [each.get("class") for each in figure.iter("g")] == ["s1", "s2"]
     assert [(each.get("class"), each.text) for each in figure.iter("span")] == [
         ("key s1", "package"),
         ("key s2", "cat"),
     ]
-    assert (figure.findtext("svg/title"), figure.findtext("svg/desc")) == ("Accuracy", "How often it is right.")
-    points = [(float(each.get("cx", 0)), float(each.get("cy", 0))) for each in figure.iter("circle")]
+    assert (figure.findtext("svg/title"), figure.findtext("svg/desc")) == (
+        "Accuracy",
+        "How often it is right.",
+    )
+    points = [
+        (float(each.get("cx", 0)), float(each.get("cy", 0))) for each in figure.iter("circle")
+    ]
     assert points[0][0] < points[1][0] < points[2][0] and points[0][1] > points[1][1] > points[2][1]
     assert words(figure)[:6] == ["20.0%", "40.0%", "60.0%", "80.0%", "100.0%", "1"]
 
@@ -73,10 +98,19 @@ def test_line_breaks_where_rounds_have_no_value() -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{1: 0.5}, {7: 0.5, 8: 0.5}, {1: 0.0}, {1: 1.0, 2: 1.0}, {1: LARGEST, 2: -LARGEST}, {1: 1e-300, 2: 0.0},
-     {2**31: 5, 1: 5}, {1: -3.25}, {1: LARGEST, 2: LARGEST - 1e-3}],
+    [
+        {1: 0.5},
+        {7: 0.5, 8: 0.5},
+        {1: 0.0},
+        {1: 1.0, 2: 1.0},
+        {1: LARGEST, 2: -LARGEST},
+        {1: 1e-300, 2: 0.0},
+        {2**31: 5, 1: 5},
+        {1: -3.25},
+        {1: LARGEST, 2: LARGEST - 1e-3},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_extreme_values_are_drawn_on_the_paper(values: dict[int, float]) -> None:
     figure = drawn(line_chart("", {"a": values}, ""))
     assert len(titles(figure)) == len(values) and len(words(figure)) >= 4
@@ -116,7 +150,9 @@ def test_more_series_than_colours_are_refused() -> None:
 
 def test_hostile_words_are_only_words() -> None:
     for figure in (
-        drawn(line_chart(HOSTILE, {HOSTILE: {1: 1, 2: 2}}, HOSTILE, HOSTILE, lambda value: HOSTILE)),
+        drawn(
+            line_chart(HOSTILE, {HOSTILE: {1: 1, 2: 2}}, HOSTILE, HOSTILE, lambda value: HOSTILE)
+        ),
         drawn(histogram(HOSTILE, [1, 2], HOSTILE, [HOSTILE, HOSTILE])),
     ):
         assert figure.findtext("svg/title") == figure.findtext("svg/desc") == HOSTILE
@@ -130,7 +166,9 @@ def test_long_series_are_thinned_and_keep_their_newest_value(count: int, start: 
     chosen, every = thin({"a": values, "b": {start: 0.5}})
     kept = chosen["a"]
     assert min(count, MAX_POINTS // 2) <= len(kept) <= MAX_POINTS and list(kept) == sorted(kept)
-    assert kept.items() <= values.items() and start + count - 1 in kept and chosen["b"] == {start: 0.5}
+    assert (
+        kept.items() <= values.items() and start + count - 1 in kept and chosen["b"] == {start: 0.5}
+    )
     assert (every == 1) is (count < MAX_POINTS)
     assert max((b - a for a, b in zip(kept, list(kept)[1:], strict=False)), default=0) <= every
 
@@ -142,7 +180,9 @@ def test_thinned_line_is_whole_where_nothing_is_missing() -> None:
 
 
 def test_histogram_has_a_bar_for_each_count_as_high_as_it() -> None:
-    figure = drawn(histogram("Numbers", [100, 50, 0, 200], "How many.", ["0", "half", "all"], expected=87.5))
+    figure = drawn(
+        histogram("Numbers", [100, 50, 0, 200], "How many.", ["0", "half", "all"], expected=87.5)
+    )
     bars = list(figure.iter("rect"))
     heights = [float(bar.get("height", -1)) for bar in bars]
     assert titles(figure) == ["100", "50", "0", "200"]
@@ -155,12 +195,17 @@ def test_histogram_has_a_bar_for_each_count_as_high_as_it() -> None:
 
 
 def test_histogram_of_nothing_but_zeros_is_flat_and_a_negative_count_is_refused() -> None:
-    assert [bar.get("height") for bar in drawn(histogram("", [0, 0], "")).iter("rect")] == ["0.0", "0.0"]
+    assert [bar.get("height") for bar in drawn(histogram("", [0, 0], "")).iter("rect")] == [
+        "0.0",
+        "0.0",
+    ]
     with pytest.raises(ValueError, match="negative"):
         histogram("", [1, -1], "")
 
 
 def test_chart_is_small() -> None:
     values = {number: 0.9 + number / 1e5 for number in range(1, 251)}
-    chart = line_chart("", {f"detector-{letter}": values for letter in "abcd"}, "", write=PERCENT, most=60)
+    chart = line_chart(
+        "", {f"detector-{letter}": values for letter in "abcd"}, "", write=PERCENT, most=60
+    )
     assert len(re.findall("<circle", str(chart))) <= 240 and len(str(chart)) < 32_000

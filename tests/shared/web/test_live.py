@@ -76,7 +76,9 @@ def _events(stream: Any) -> Iterator[tuple[str, Any]]:
         yield kind.removeprefix("event: "), data.removeprefix("data: ")
 
 
-def test_page_hears_at_once_what_it_should_show_and_what_changes(service: Service, live: Live, listen: Any) -> None:
+def test_page_hears_at_once_what_it_should_show_and_what_changes(
+    service: Service, live: Live, listen: Any
+) -> None:
     events = listen()
     assert next(events) == ("changed", live.seen())
     service.shown = "b"
@@ -94,7 +96,10 @@ def test_progress_is_told_as_it_is_and_its_end_too(service: Service, listen: Any
     service.doing = {"words": "epoch 1 of 2 “å”", "value": 0.5}
     begun = time.monotonic()
     kind, data = next(events)
-    assert (kind, json.loads(data)) == ("progress", service.doing) and time.monotonic() - begun < 0.5
+    assert (kind, json.loads(data)) == (
+        "progress",
+        service.doing,
+    ) and time.monotonic() - begun < 0.5
     service.doing = None
     assert next(events) == ("progress", "null")
 
@@ -106,7 +111,9 @@ def test_silence_is_broken_now_and_then(listen: Any, monkeypatch: pytest.MonkeyP
     assert [next(events), next(events)] == [("beat", ""), ("beat", "")]
 
 
-def test_stream_ends_after_a_while_and_the_page_asks_for_another(listen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stream_ends_after_a_while_and_the_page_asks_for_another(
+    listen: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(live_module, "LONGEST_S", 0.3)
     assert [kind for kind, _ in listen()] == ["changed"]
 
@@ -144,7 +151,9 @@ def test_service_that_is_not_started_has_no_streams(service: Service) -> None:
 
 def test_many_pages_ask_no_more_often_than_one(service: Service, live: Live) -> None:
     begun = time.monotonic()
-    for _ in itertools.takewhile(lambda _: time.monotonic() < begun + 3 * CHANGED_EVERY_S, itertools.count()):
+    for _ in itertools.takewhile(
+        lambda _: time.monotonic() < begun + 3 * CHANGED_EVERY_S, itertools.count()
+    ):
         live.seen()
     assert service.asked <= 4
 
@@ -182,8 +191,12 @@ def test_what_no_fingerprint_tells_of_is_seen_after_a_while(service: Service) ->
     assert get() == 2
 
 
-def test_change_while_a_page_is_made_is_one_that_the_page_has_not_seen(tmp_path: Path, service: Service) -> None:
-    (tmp_path / "page.html").write_text('{% extends "base.html" %}{% block main %}{{ said }}{% endblock %}')
+def test_change_while_a_page_is_made_is_one_that_the_page_has_not_seen(
+    tmp_path: Path, service: Service
+) -> None:
+    (tmp_path / "page.html").write_text(
+        '{% extends "base.html" %}{% block main %}{{ said }}{% endblock %}'
+    )
 
     def page() -> dict[str, object]:
         said, service.shown = service.shown, "b"
@@ -196,9 +209,13 @@ def test_change_while_a_page_is_made_is_one_that_the_page_has_not_seen(tmp_path:
     assert "This is a." in html and app.extensions["doorbell-live"].seen() not in html
 
 
-def test_page_carries_what_it_shows_and_the_address_to_look_at(tmp_path: Path, service: Service) -> None:
+def test_page_carries_what_it_shows_and_the_address_to_look_at(
+    tmp_path: Path, service: Service
+) -> None:
     (tmp_path / "page.html").write_text('{% extends "base.html" %}')
-    assert "data-seen" not in make_app("Test", tmp_path, dict, dict, 1000).test_client().get("/").text
+    assert (
+        "data-seen" not in make_app("Test", tmp_path, dict, dict, 1000).test_client().get("/").text
+    )
     app = make_app("Test", tmp_path, dict, dict, 1000)
     add_live(app, Live(service.fingerprint))
     page = app.test_client().get("/").text

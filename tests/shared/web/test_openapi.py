@@ -1,4 +1,6 @@
-"""What each service says of itself: every address and method, and every status of a problem it can give, no others."""
+"""What each service says of itself: every address and method, and every status of a problem it can
+give, no others.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ TOKEN = "the-operator-of-this-test"
 DETECTOR, VERSION = "person", "0123456789abcdef" * 4
 SERVICES = ("device", "main", "aggregator")
 PACKAGES = ("shared", "device", "sec_agg", "main_server")
-FROM_PEERS = tuple(kind("x") for kind in (InvalidMessage, Forbidden, NotFound, OutOfOrder, PeerUnreachable))
+FROM_PEERS = tuple(
+    kind("x") for kind in (InvalidMessage, Forbidden, NotFound, OutOfOrder, PeerUnreachable)
+)
 STEPS = {
     "device": ("/modeltrain", "/sendstatus", "/sendmodel", "/performance"),
     "main": ("/aggregate_models", "/send_model_clients"),
@@ -74,7 +78,9 @@ VERBS: dict[tuple[str, str], Callable[..., object]] = {
     ("device", "/aggmodel"): participation.install,
 }
 MORE = {("main", "/join"): {429}, ("aggregator", "/cmodel"): {404, 503}}
-"""What the routes, and the main server that the aggregator asks, add to what the docstring of the verb names."""
+"""What the routes, and the main server that the aggregator asks, add to what the docstring of the
+verb names.
+"""
 
 Make = Callable[..., Flask]
 
@@ -92,7 +98,9 @@ class Peers(HttpClient):
 
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
-    """Return a function that makes a service's app with some memory, and with other services as given."""
+    """Return a function that makes a service's app with some memory, and with other services as
+    given.
+    """
     monkeypatch.delenv("DOORBELL_OPERATOR_TOKEN", raising=False)
 
     def make(service: str, peers: DoorbellError = FROM_PEERS[-1], token: str = "") -> Flask:
@@ -120,7 +128,9 @@ def problems(said: Any) -> set[int]:
 
 def schema_of(app: Flask, path: str, method: str = "post") -> Draft202012Validator:
     return Draft202012Validator(
-        description(app)["paths"][path][method]["requestBody"]["content"]["application/json"]["schema"]
+        description(app)["paths"][path][method]["requestBody"]["content"]["application/json"][
+            "schema"
+        ]
     )
 
 
@@ -132,7 +142,9 @@ class TestDescription:
     def test_it_is_valid_openapi(self, make: Make, service: str, token: str) -> None:
         validate(description(make(service, token=token)))
 
-    def test_every_address_and_method_is_in_it_and_nothing_else(self, make: Make, service: str, token: str) -> None:
+    def test_every_address_and_method_is_in_it_and_nothing_else(
+        self, make: Make, service: str, token: str
+    ) -> None:
         app = make(service, token=token)
         routed = {
             (re.sub(r"<(?:\w+:)?", "{", rule.rule).replace(">", "}"), method.lower())
@@ -142,19 +154,30 @@ class TestDescription:
         paths = description(app)["paths"]
         assert {(path, method) for path, methods in paths.items() for method in methods} == routed
 
-    def test_whoever_may_see_the_health_may_see_it(self, make: Make, service: str, token: str) -> None:
+    def test_whoever_may_see_the_health_may_see_it(
+        self, make: Make, service: str, token: str
+    ) -> None:
         stranger = make(service, token=token).test_client()
         seen = [
-            stranger.get(path, headers={"Host": "elsewhere.example"}) for path in ("/healthz", "/openapi.json", "/")
+            stranger.get(path, headers={"Host": "elsewhere.example"})
+            for path in ("/healthz", "/openapi.json", "/")
         ]
         assert [answer.status_code for answer in seen] == [200, 200, 401 if token else 403]
 
-    def test_every_operation_says_what_it_does_and_who_may(self, make: Make, service: str, token: str) -> None:
+    def test_every_operation_says_what_it_does_and_who_may(
+        self, make: Make, service: str, token: str
+    ) -> None:
         free = {"/healthz", "/openapi.json", "/static/{filename}", "/login", "/join"}
         for path, methods in description(make(service, token=token))["paths"].items():
             message = (service, path) in VERBS and path != "/join"
             needed: list[dict[str, list[str]]] = (
-                [] if path in free else [{"signature": []}] if message else [{"operator": []}] if token else []
+                []
+                if path in free
+                else [{"signature": []}]
+                if message
+                else [{"operator": []}]
+                if token
+                else []
             )
             for said in methods.values():
                 assert said["summary"]
@@ -169,7 +192,9 @@ def test_with_a_token_a_step_can_refuse_as_the_guard_does(make: Make, path: str)
     assert client.post("/login", data={"token": TOKEN}).status_code == 303
     seen.add(client.get(address, headers={"Sec-Fetch-Site": "cross-site"}).status_code)
     for _ in range(11):
-        seen.add(app.test_client().get(address, headers={"Authorization": "Bearer another"}).status_code)
+        seen.add(
+            app.test_client().get(address, headers={"Authorization": "Bearer another"}).status_code
+        )
     assert seen == {401, 403, 429}
     assert seen <= problems(description(app)["paths"][path]["get"])
 
@@ -194,7 +219,13 @@ def remembered(tmp_path: Path, round_settings: Callable[..., RoundSettings]) -> 
     Membership(bytes(32), settings.name).save(settings.folder)
     store.remember_round(current)
     store.hold(device_store.Held(DETECTOR, current.base_version, 2))
-    training = {"detector": DETECTOR, "round": 3, "base_version": VERSION, "local_model": VERSION, "plot": VERSION}
+    training = {
+        "detector": DETECTOR,
+        "round": 3,
+        "base_version": VERSION,
+        "local_model": VERSION,
+        "plot": VERSION,
+    }
     store.add_training(training | {"weight": 5, "history": [], "finished_at": 0.0})
     aggregator = AggregatorSettings.read({"DOORBELL_HOME": str(tmp_path)})
     sums = AggregatorStore(aggregator.folder)
@@ -207,7 +238,9 @@ def remembered(tmp_path: Path, round_settings: Callable[..., RoundSettings]) -> 
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-@pytest.mark.parametrize(("service", "path"), [(service, path) for service in SERVICES for path in STEPS[service]])
+@pytest.mark.parametrize(
+    ("service", "path"), [(service, path) for service in SERVICES for path in STEPS[service]]
+)
 @pytest.mark.usefixtures("remembered")
 def test_step_can_give_just_the_problems_that_are_described(
     make: Make, service: str, path: str, method: str, monkeypatch: pytest.MonkeyPatch
@@ -226,14 +259,20 @@ def test_step_can_give_just_the_problems_that_are_described(
 
 
 @pytest.mark.parametrize(("service", "path"), VERBS, ids=str)
-def test_message_can_give_the_problems_that_its_verb_names(make: Make, service: str, path: str) -> None:
+def test_message_can_give_the_problems_that_its_verb_names(
+    make: Make, service: str, path: str
+) -> None:
     _, _, raises = (inspect.getdoc(VERBS[service, path]) or "").partition("Raises:")
     named = {
-        getattr(errors, name).status for name in re.findall(r"\b[A-Z]\w+(?=[\w, ]*:)", raises) if hasattr(errors, name)
+        getattr(errors, name).status
+        for name in re.findall(r"\b[A-Z]\w+(?=[\w, ]*:)", raises)
+        if hasattr(errors, name)
     }
     signed = {400, 401, 403, 413} if path != "/join" else {400, 413}
     (said,) = description(make(service))["paths"][path].values()
-    assert problems(said) == {int(status) for status in named} | signed | MORE.get((service, path), set()) | {500}
+    assert problems(said) == {int(status) for status in named} | signed | MORE.get(
+        (service, path), set()
+    ) | {500}
 
 
 def test_every_problem_type_of_the_sources_is_described(make: Make) -> None:
@@ -241,11 +280,19 @@ def test_every_problem_type_of_the_sources_is_described(make: Make) -> None:
     written: set[str] = set()
     for source in (path for package in PACKAGES for path in (PROJECT / package).rglob("*.py")):
         for node in ast.walk(ast.parse(source.read_text())):
-            if isinstance(node, ast.keyword) and node.arg == "slug" and isinstance(node.value, ast.Constant):
+            if (
+                isinstance(node, ast.keyword)
+                and node.arg == "slug"
+                and isinstance(node.value, ast.Constant)
+            ):
                 written.add(str(node.value.value))
-            if isinstance(node, ast.Constant) and str(node.value).startswith("urn:doorbell:problem:"):
+            if isinstance(node, ast.Constant) and str(node.value).startswith(
+                "urn:doorbell:problem:"
+            ):
                 written.add(str(node.value).rpartition(":")[2])
-    described = description(make("main"))["components"]["schemas"]["Problem"]["properties"]["type"]["enum"]
+    described = description(make("main"))["components"]["schemas"]["Problem"]["properties"]["type"][
+        "enum"
+    ]
     assert written - {""} == set(openapi.OTHER_TYPES)
     assert {f"urn:doorbell:problem:{slug}" for slug in written - {""}} <= set(described)
 
@@ -255,7 +302,9 @@ class TestBodies:
 
     def test_request_to_join(self, make: Make) -> None:
         schema, code = schema_of(make("main"), "/join"), JoinCode.make("0" * 32)
-        asking = JoinRequest.make(code, "device-1", "device", Identity.from_private(bytes(32))).to_json()
+        asking = JoinRequest.make(
+            code, "device-1", "device", Identity.from_private(bytes(32))
+        ).to_json()
         schema.validate(asking)
         for changes in (
             {"name": "No Name"},
@@ -271,12 +320,18 @@ class TestBodies:
     @pytest.mark.parametrize(
         "changes",
         [
-            {"address": "ftp://x"}, {"address": "http://"}, {"address": 1}, {"address": "http://x/?y"},
-            {"detectors": {"person": 0}}, {"detectors": {"person": "1"}}, {"detectors": {"Person": 1}},
-            {"detectors": []}, {"detectors": {f"d{n}": None for n in range(65)}},
+            {"address": "ftp://x"},
+            {"address": "http://"},
+            {"address": 1},
+            {"address": "http://x/?y"},
+            {"detectors": {"person": 0}},
+            {"detectors": {"person": "1"}},
+            {"detectors": {"Person": 1}},
+            {"detectors": []},
+            {"detectors": {f"d{n}": None for n in range(65)}},
         ],
         ids=str,
-    )  # fmt: skip
+    )
     def test_status_of_a_device(self, make: Make, changes: Mapping[str, object]) -> None:
         schema = schema_of(make("main"), "/clientstatus")
         status = {"address": "http://localhost:8001", "detectors": {"person": None, "cat": 3}}
@@ -288,8 +343,12 @@ class TestBodies:
         schema = Draft202012Validator(answer["content"]["application/json"]["schema"])
         for settings in (round_settings(), round_settings(topology="direct", clipping_norm=2.5)):
             schema.validate({"round": settings.to_json(), "devices": ["device-1"]})
-        assert not schema.is_valid({"round": round_settings().to_json() | {"more": 1}, "devices": []})
-        assert not schema.is_valid({"round": round_settings().to_json() | {"topology": "other"}, "devices": []})
+        assert not schema.is_valid(
+            {"round": round_settings().to_json() | {"more": 1}, "devices": []}
+        )
+        assert not schema.is_valid(
+            {"round": round_settings().to_json() | {"topology": "other"}, "devices": []}
+        )
 
     @pytest.mark.parametrize("size", range(1, 8))
     def test_bytes_in_base64(self, size: int) -> None:

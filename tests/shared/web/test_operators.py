@@ -38,7 +38,11 @@ PROJECT = Path(__file__).resolve().parents[3]
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 TOKEN, OTHER_TOKEN = "correct-horse-battery=staple", "another-token-of-some-length"
 SECRET_OF_THE_PAGE = "porch camera at number 12"
-FORMS = [("*/*", "text/plain"), (BROWSER, "text/html"), ("application/json", "application/problem+json")]
+FORMS = [
+    ("*/*", "text/plain"),
+    (BROWSER, "text/html"),
+    ("application/json", "application/problem+json"),
+]
 Headers = dict[str, str]
 
 
@@ -49,18 +53,24 @@ class Service:
     app: Flask
     trained: list[str | None] = field(default_factory=list)
 
-    def ask(self, path: str = "/train", method: str = "GET", peer: str = "127.0.0.1", **more: Any) -> Any:
+    def ask(
+        self, path: str = "/train", method: str = "GET", peer: str = "127.0.0.1", **more: Any
+    ) -> Any:
         """Send one request without the test client's own Host and cookies."""
         headers = {"Host": "localhost:8000"} | more.pop("headers", {})
         client = self.app.test_client(use_cookies=False)
-        return client.open(path, method=method, headers=headers, environ_overrides={"REMOTE_ADDR": peer}, **more)
+        return client.open(
+            path, method=method, headers=headers, environ_overrides={"REMOTE_ADDR": peer}, **more
+        )
 
     def login(self, client: FlaskClient, token: str = TOKEN, **more: Any) -> Any:
         return client.post("/login", data={"token": token} | more.pop("data", {}), **more)
 
     def cookie(self, token: str = TOKEN, expires_in: int = 60) -> Headers:
         key = cookie_key(token)
-        return {"Cookie": f"{cookie_name(cookie_key(TOKEN))}={make_cookie(key, int(time.time()) + expires_in)}"}
+        return {
+            "Cookie": f"{cookie_name(cookie_key(TOKEN))}={make_cookie(key, int(time.time()) + expires_in)}"
+        }
 
 
 @pytest.fixture
@@ -72,7 +82,9 @@ def make(tmp_path: Path) -> Callable[..., Service]:
     )
 
     def make(token: str | None = None, proxies: int = 0) -> Service:
-        app = make_app("Test service", templates, dict, dict, 100_000, OperatorSettings(token, proxies))
+        app = make_app(
+            "Test service", templates, dict, dict, 100_000, OperatorSettings(token, proxies)
+        )
         service = Service(app)
 
         def train(detector: str | None) -> Answer:
@@ -149,28 +161,54 @@ NOT_HIS_WILL: list[Headers] = [
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("headers", OWN_WILL)
-def test_without_a_token_the_operator_of_this_machine_is_let_in(local: Service, headers: Headers, method: str) -> None:
+def test_without_a_token_the_operator_of_this_machine_is_let_in(
+    local: Service, headers: Headers, method: str
+) -> None:
     assert local.ask(method=method, headers=headers).text == "trained\n"
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD", "OPTIONS"])
 @pytest.mark.parametrize("headers", NOT_HIS_WILL)
-def test_without_a_token_no_other_site_and_no_prefetch_trains(local: Service, headers: Headers, method: str) -> None:
+def test_without_a_token_no_other_site_and_no_prefetch_trains(
+    local: Service, headers: Headers, method: str
+) -> None:
     assert local.ask(method=method, headers=headers).status_code == 403
     assert local.trained == []
 
 
-@pytest.mark.parametrize("host", ["localhost", "LocalHost:9", "127.0.0.1:8000", "127.255.3.4", "[::1]", "[::1]:8000"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "LocalHost:9", "127.0.0.1:8000", "127.255.3.4", "[::1]", "[::1]:8000"]
+)
 def test_loopback_name_is_answered(local: Service, host: str) -> None:
     assert local.ask(headers={"Host": host}).status_code == 200
 
 
 @pytest.mark.parametrize(
     "host",
-    ["evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example", "localhost:80:80", "",
-     "localhost@evil.example", "evil.example#localhost", "localhost,evil.example", "localhost ", "10.0.0.1", "0.0.0.0",
-     "[::]", "::1", "[::2]:8000", "[fe80::1]", "[::1", "localhost:", "localhost:http", "128.0.0.1", "\u0131ocalhost"],
-)  # fmt: skip
+    [
+        "evil.example",
+        "evil.example:8000",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "localhost:80:80",
+        "",
+        "localhost@evil.example",
+        "evil.example#localhost",
+        "localhost,evil.example",
+        "localhost ",
+        "10.0.0.1",
+        "0.0.0.0",
+        "[::]",
+        "::1",
+        "[::2]:8000",
+        "[fe80::1]",
+        "[::1",
+        "localhost:",
+        "localhost:http",
+        "128.0.0.1",
+        "\u0131ocalhost",
+    ],
+)
 def test_foreign_name_is_refused(local: Service, host: str) -> None:
     response = local.ask(headers={"Host": host})
     assert response.status_code == 403
@@ -190,7 +228,9 @@ def test_peer_on_this_machine_is_answered(local: Service, peer: str) -> None:
     assert local.ask(peer=peer).status_code == 200
 
 
-@pytest.mark.parametrize("peer", ["192.168.1.7", "10.0.0.1", "::2", "::ffff:10.0.0.1", "fe80::1%lo", "unknown"])
+@pytest.mark.parametrize(
+    "peer", ["192.168.1.7", "10.0.0.1", "::2", "::ffff:10.0.0.1", "fe80::1%lo", "unknown"]
+)
 @pytest.mark.parametrize("path", ["/train", "/", "/nowhere"])
 def test_peer_elsewhere_is_refused_without_a_token(local: Service, peer: str, path: str) -> None:
     response = local.ask(path, peer=peer)
@@ -199,9 +239,13 @@ def test_peer_elsewhere_is_refused_without_a_token(local: Service, peer: str, pa
     assert local.trained == []
 
 
-@pytest.mark.parametrize("name", ["Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via"])
+@pytest.mark.parametrize(
+    "name", ["Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via"]
+)
 @pytest.mark.parametrize("proxies", [0, 1])
-def test_without_a_token_nobody_comes_through_a_proxy(make: Callable[..., Service], name: str, proxies: int) -> None:
+def test_without_a_token_nobody_comes_through_a_proxy(
+    make: Callable[..., Service], name: str, proxies: int
+) -> None:
     service = make(proxies=proxies)
     response = service.ask(headers={name: "127.0.0.1"})
     assert response.status_code == 403 and "through a proxy" in response.text
@@ -209,7 +253,9 @@ def test_without_a_token_nobody_comes_through_a_proxy(make: Callable[..., Servic
 
 
 @pytest.mark.parametrize(("accept", "mimetype"), FORMS)
-def test_refusal_is_a_sentence_in_every_form_and_shows_no_page(local: Service, accept: str, mimetype: str) -> None:
+def test_refusal_is_a_sentence_in_every_form_and_shows_no_page(
+    local: Service, accept: str, mimetype: str
+) -> None:
     response = local.ask("/", headers={"Accept": accept, "Sec-Fetch-Site": "cross-site"})
     assert (response.status_code, response.mimetype) == (403, mimetype)
     assert "Another site led here" in response.text
@@ -227,14 +273,19 @@ def test_messages_health_and_style_are_no_operators(
     make: Callable[..., Service], token: str | None, method: str
 ) -> None:
     service = make(token)
-    strange = {"headers": {"Host": "main:80", "Sec-Fetch-Site": "cross-site", "Origin": "null"}, "peer": "10.0.0.9"}
+    strange = {
+        "headers": {"Host": "main:80", "Sec-Fetch-Site": "cross-site", "Origin": "null"},
+        "peer": "10.0.0.9",
+    }
     assert service.ask("/message/1", method, **strange).text.startswith("It is no message.")
     assert service.ask("/healthz", **strange).status_code == 200
     assert service.ask("/static/style.css", **strange).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/message/1", "/static/nothing"])
-def test_stranger_gets_no_page_with_the_error_of_an_open_address(guarded: Service, path: str) -> None:
+def test_stranger_gets_no_page_with_the_error_of_an_open_address(
+    guarded: Service, path: str
+) -> None:
     response = guarded.ask(path, headers={"Accept": BROWSER}, peer="10.0.0.9")
     assert response.status_code in (400, 404) and response.mimetype == "text/html"
     assert SECRET_OF_THE_PAGE not in response.text and "<form" not in response.text
@@ -265,7 +316,9 @@ def test_without_the_token_nothing_is_shown_or_done(
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
-@pytest.mark.parametrize("headers", [{}, {"Host": "bell.example.org"}, {"Sec-Fetch-Site": "cross-site"}])
+@pytest.mark.parametrize(
+    "headers", [{}, {"Host": "bell.example.org"}, {"Sec-Fetch-Site": "cross-site"}]
+)
 def test_bearer_is_let_in_under_any_name(guarded: Service, scheme: str, headers: Headers) -> None:
     bearer = {"Authorization": f"{scheme} {TOKEN}"}
     assert guarded.ask(headers=bearer | headers, peer="203.0.113.5").text == "trained\n"
@@ -275,10 +328,21 @@ def test_bearer_is_let_in_under_any_name(guarded: Service, scheme: str, headers:
 
 @pytest.mark.parametrize(
     "shown",
-    ["Bearer", "Bearer ", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", f"Bearer {TOKEN.upper()}",
-     f"Bearer {OTHER_TOKEN}", f"Bearer {TOKEN} {TOKEN}", f"Basic {TOKEN}", TOKEN,
-     "Bearer \u00e9", f"Bearer{TOKEN}", f"Bearer\t{TOKEN}"],
-)  # fmt: skip
+    [
+        "Bearer",
+        "Bearer ",
+        f"Bearer {TOKEN}x",
+        f"Bearer {TOKEN[:-1]}",
+        f"Bearer {TOKEN.upper()}",
+        f"Bearer {OTHER_TOKEN}",
+        f"Bearer {TOKEN} {TOKEN}",
+        f"Basic {TOKEN}",
+        TOKEN,
+        "Bearer \u00e9",
+        f"Bearer{TOKEN}",
+        f"Bearer\t{TOKEN}",
+    ],
+)
 def test_anything_but_the_token_is_refused(guarded: Service, shown: str) -> None:
     response = guarded.ask(headers={"Authorization": shown})
     assert response.status_code == 401 and guarded.trained == []
@@ -286,7 +350,11 @@ def test_anything_but_the_token_is_refused(guarded: Service, shown: str) -> None
 
 @pytest.mark.parametrize("place", ["query", "form"])
 def test_token_in_an_address_or_a_form_is_not_looked_at(guarded: Service, place: str) -> None:
-    where = {"query_string": {"token": TOKEN}} if place == "query" else {"data": {"token": TOKEN}, "method": "POST"}
+    where = (
+        {"query_string": {"token": TOKEN}}
+        if place == "query"
+        else {"data": {"token": TOKEN}, "method": "POST"}
+    )
     assert guarded.ask(**where).status_code == 401
 
 
@@ -306,12 +374,18 @@ def test_login_cookie_does_nothing_for_another_site_or_a_prefetch(
 
 
 def test_login_cookie_is_good_under_any_name_and_beside_another_scheme(guarded: Service) -> None:
-    named = {"Host": "bell.example.org", "Origin": "https://bell.example.org", "Authorization": "Basic cHJveHk6eA=="}
+    named = {
+        "Host": "bell.example.org",
+        "Origin": "https://bell.example.org",
+        "Authorization": "Basic cHJveHk6eA==",
+    }
     assert guarded.ask(headers=guarded.cookie() | named, peer="203.0.113.5").status_code == 200
 
 
 def test_wrong_bearer_is_not_mended_by_a_cookie(guarded: Service) -> None:
-    assert guarded.ask(headers=guarded.cookie() | {"Authorization": "Bearer wrong"}).status_code == 401
+    assert (
+        guarded.ask(headers=guarded.cookie() | {"Authorization": "Bearer wrong"}).status_code == 401
+    )
 
 
 def test_login_gives_a_cookie_that_works_and_logout_takes_it_back(guarded: Service) -> None:
@@ -320,7 +394,11 @@ def test_login_gives_a_cookie_that_works_and_logout_takes_it_back(guarded: Servi
     response = guarded.login(client)
     assert (response.status_code, response.headers["Location"]) == (303, "/")
     page = client.get("/", headers={"Accept": BROWSER})
-    assert page.status_code == 200 and SECRET_OF_THE_PAGE in page.text and 'action="/logout"' in page.text
+    assert (
+        page.status_code == 200
+        and SECRET_OF_THE_PAGE in page.text
+        and 'action="/logout"' in page.text
+    )
     assert client.post("/logout", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
     assert client.get("/logout").status_code == 405
     assert client.get("/train").status_code == 200
@@ -340,7 +418,9 @@ def test_cookie_is_kept_from_scripts_and_other_sites_and_from_plain_http(
     https = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.5"}
     response = service.login(service.app.test_client(), headers=https)
     attributes = {part for part in _attributes(response) if not part.startswith("Expires=")}
-    assert attributes == {"HttpOnly", "SameSite=Strict", "Max-Age=604800", "Path=/"} | ({"Secure"} if secure else set())
+    assert attributes == {"HttpOnly", "SameSite=Strict", "Max-Age=604800", "Path=/"} | (
+        {"Secure"} if secure else set()
+    )
 
 
 def test_cookie_ends_after_a_week() -> None:
@@ -403,9 +483,26 @@ def test_services_with_different_tokens_on_one_host_do_not_log_each_other_out() 
     assert cookie_name(cookie_key(TOKEN)) != cookie_name(cookie_key(OTHER_TOKEN))
 
 
-ELSEWHERE = ["//evil.example", "/\\evil.example", "\\\\evil.example", "https://evil.example", "https:evil.example",
-             "javascript:alert(1)", "evil.example", "/\t/evil.example", "/\n/evil.example", "/a\r\nSet-Cookie: x=y",
-             "/a\\..\\\\evil.example", " //evil.example", "/é", "", None, "/ a", "/\x7f", "///evil"]  # fmt: skip
+ELSEWHERE = [
+    "//evil.example",
+    "/\\evil.example",
+    "\\\\evil.example",
+    "https://evil.example",
+    "https:evil.example",
+    "javascript:alert(1)",
+    "evil.example",
+    "/\t/evil.example",
+    "/\n/evil.example",
+    "/a\r\nSet-Cookie: x=y",
+    "/a\\..\\\\evil.example",
+    " //evil.example",
+    "/é",
+    "",
+    None,
+    "/ a",
+    "/\x7f",
+    "///evil",
+]
 
 
 @pytest.mark.parametrize("target", ELSEWHERE)
@@ -415,9 +512,14 @@ def test_login_leads_nowhere_else(guarded: Service, target: str | None) -> None:
     assert (response.status_code, response.headers["Location"]) == (303, "/")
 
 
-@pytest.mark.parametrize("target", ["/", "/performance", "/modeltrain?detector=face&x=%20", "/plot/face.png"])
+@pytest.mark.parametrize(
+    "target", ["/", "/performance", "/modeltrain?detector=face&x=%20", "/plot/face.png"]
+)
 def test_login_leads_back_to_a_page_of_the_service(guarded: Service, target: str) -> None:
-    assert guarded.login(guarded.app.test_client(), data={"next": target}).headers["Location"] == target
+    assert (
+        guarded.login(guarded.app.test_client(), data={"next": target}).headers["Location"]
+        == target
+    )
 
 
 @pytest.mark.parametrize(
@@ -435,7 +537,10 @@ def test_login_goes_on_only_to_what_the_operator_asked_for(
 ) -> None:
     page = guarded.ask(path, headers=headers | {"Accept": BROWSER}).text
     assert re.findall(r'name="next" type="hidden" value="([^"]*)"', page) == [target]
-    assert f'value="{target}"' in guarded.ask("/login", "POST", data={"next": target}, headers={"Accept": BROWSER}).text
+    assert (
+        f'value="{target}"'
+        in guarded.ask("/login", "POST", data={"next": target}, headers={"Accept": BROWSER}).text
+    )
     assert 'value="/"' in guarded.ask("/login?next=/train").text
 
 
@@ -479,9 +584,13 @@ def _bear(service: Service, token: str, peer: str) -> Any:
 
 
 @pytest.mark.parametrize("attempt", [_log_in, _bear], ids=["login", "bearer"])
-def test_ten_wrong_tokens_a_minute_are_enough(clock: Clock, guarded: Service, attempt: Callable[..., Any]) -> None:
+def test_ten_wrong_tokens_a_minute_are_enough(
+    clock: Clock, guarded: Service, attempt: Callable[..., Any]
+) -> None:
     peer = "203.0.113.5"
-    assert [attempt(guarded, f"wrong {number}", peer).status_code for number in range(10)] == [401] * 10
+    assert [attempt(guarded, f"wrong {number}", peer).status_code for number in range(10)] == [
+        401
+    ] * 10
     for token in ("wrong", TOKEN):
         response = attempt(guarded, token, peer)
         assert response.status_code == 429
@@ -494,7 +603,9 @@ def test_ten_wrong_tokens_a_minute_are_enough(clock: Clock, guarded: Service, at
     assert attempt(guarded, TOKEN, peer).status_code in (200, 303)
 
 
-def test_logins_are_limited_even_if_they_succeed_and_the_window_moves(clock: Clock, guarded: Service) -> None:
+def test_logins_are_limited_even_if_they_succeed_and_the_window_moves(
+    clock: Clock, guarded: Service
+) -> None:
     for _ in range(5):
         assert _log_in(guarded, TOKEN, "::1").status_code == 303
     clock.ahead_s += 40
@@ -528,18 +639,29 @@ def test_attempts_are_counted_per_address_and_per_ipv6_network(
 
 
 @pytest.mark.parametrize(("proxies", "limited"), [(0, True), (1, False), (2, True)])
-def test_as_many_proxies_are_believed_as_there_are(make: Callable[..., Service], proxies: int, limited: bool) -> None:
+def test_as_many_proxies_are_believed_as_there_are(
+    make: Callable[..., Service], proxies: int, limited: bool
+) -> None:
     service = make(TOKEN, proxies)
     statuses = []
     for number in range(12):
-        forwarded = {"X-Forwarded-For": f"198.51.100.1, 10.1.1.{number}", "Authorization": "Bearer wrong"}
+        forwarded = {
+            "X-Forwarded-For": f"198.51.100.1, 10.1.1.{number}",
+            "Authorization": "Bearer wrong",
+        }
         statuses.append(service.ask(headers=forwarded, peer="10.0.0.1").status_code)
     assert (429 in statuses) == limited
 
 
-def test_origin_is_compared_with_the_name_that_a_trusted_proxy_reports(make: Callable[..., Service]) -> None:
+def test_origin_is_compared_with_the_name_that_a_trusted_proxy_reports(
+    make: Callable[..., Service],
+) -> None:
     service = make(TOKEN, 1)
-    forwarded = {"X-Forwarded-For": "203.0.113.5", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "bell.example.org"}
+    forwarded = {
+        "X-Forwarded-For": "203.0.113.5",
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Host": "bell.example.org",
+    }
     for more, status in (
         ({"Origin": "https://bell.example.org"}, 200),
         ({"Origin": "https://bell.example.org", "X-Forwarded-Port": "443"}, 200),
@@ -549,7 +671,9 @@ def test_origin_is_compared_with_the_name_that_a_trusted_proxy_reports(make: Cal
         assert service.ask(headers=service.cookie() | forwarded | more).status_code == status
 
 
-def test_tokens_and_cookies_are_compared_in_constant_time(guarded: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_and_cookies_are_compared_in_constant_time(
+    guarded: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     compared: list[Any] = []
 
     def compare(left: Any, right: Any) -> bool:
@@ -565,7 +689,9 @@ def test_tokens_and_cookies_are_compared_in_constant_time(guarded: Service, monk
 
 
 def test_token_is_in_no_log_page_error_or_repr(
-    make: Callable[..., Service], caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    make: Callable[..., Service],
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     settings = OperatorSettings.read({"DOORBELL_OPERATOR_TOKEN": TOKEN})
     assert settings.token == TOKEN
@@ -581,14 +707,23 @@ def test_token_is_in_no_log_page_error_or_repr(
         ]
     assert [answer.status_code for answer in answers] == [303, 401, 200, 500, 401]
     said = "".join(f"{answer.text}{answer.headers}" for answer in answers)
-    everything = said + caplog.text + "".join(capfd.readouterr()) + repr(settings) + str(settings) + repr(service.app)
+    everything = (
+        said
+        + caplog.text
+        + "".join(capfd.readouterr())
+        + repr(settings)
+        + str(settings)
+        + repr(service.app)
+    )
     assert TOKEN not in everything
 
 
 # Settings and where to listen.
 
 
-@pytest.mark.parametrize("token", ["x" * 19, "x" * 1001, "x y" * 20, "x" * 20 + "\n", "x" * 20 + "é", " " * 30, "\t"])
+@pytest.mark.parametrize(
+    "token", ["x" * 19, "x" * 1001, "x y" * 20, "x" * 20 + "\n", "x" * 20 + "é", " " * 30, "\t"]
+)
 def test_unusable_token_is_refused_without_showing_it(token: str) -> None:
     with pytest.raises(SettingsError) as refused:
         OperatorSettings.read({"DOORBELL_OPERATOR_TOKEN": token})
@@ -601,7 +736,9 @@ def test_token_of_twenty_characters_is_taken(token: str) -> None:
     assert OperatorSettings.read({"DOORBELL_OPERATOR_TOKEN": token}) == OperatorSettings(token, 0)
 
 
-@pytest.mark.parametrize("environ", [{}, {"DOORBELL_OPERATOR_TOKEN": "", "DOORBELL_TRUSTED_PROXIES": ""}])
+@pytest.mark.parametrize(
+    "environ", [{}, {"DOORBELL_OPERATOR_TOKEN": "", "DOORBELL_TRUSTED_PROXIES": ""}]
+)
 def test_no_token_and_no_proxy_is_the_default(environ: dict[str, str]) -> None:
     assert OperatorSettings.read(environ) == OperatorSettings(None, 0)
 
@@ -625,8 +762,17 @@ LOCAL_ADDRESSES = [
     "/run/bell.sock",
     "bell.sock",
 ]
-REACHABLE = [("0.0.0.0", 8000), ("", 8000), ("::", 8000), ("192.168.1.2", 80), ("bell.local", 80), ("127.1", 80),
-             ("localhost.example.org", 80), ("fe80::1%eth0", 80), 3]  # fmt: skip
+REACHABLE = [
+    ("0.0.0.0", 8000),
+    ("", 8000),
+    ("::", 8000),
+    ("192.168.1.2", 80),
+    ("bell.local", 80),
+    ("127.1", 80),
+    ("localhost.example.org", 80),
+    ("fe80::1%eth0", 80),
+    3,
+]
 
 
 @pytest.mark.parametrize("address", LOCAL_ADDRESSES)
@@ -639,7 +785,10 @@ def test_any_other_address_needs_a_token(address: object) -> None:
     with pytest.raises(SettingsError) as refused:
         check_bind([*LOCAL_ADDRESSES, address], None)
     said = str(refused.value)
-    assert re.fullmatch(r"This service does not start on .+ without DOORBELL_OPERATOR_TOKEN, as .+ localhost\.", said)
+    assert re.fullmatch(
+        r"This service does not start on .+ without DOORBELL_OPERATOR_TOKEN, as .+ localhost\.",
+        said,
+    )
     check_bind([*LOCAL_ADDRESSES, address], TOKEN)
 
 
@@ -648,20 +797,36 @@ def test_any_other_address_needs_a_token(address: object) -> None:
 
 @pytest.mark.parametrize(
     ("path", "status"),
-    [("/", 200), ("/train", 200), ("/nowhere", 404), ("/healthz", 200), ("/message/1", 400), ("/broken", 500),
-     ("/static/style.css", 200), ("/static/nothing", 404)],
-)  # fmt: skip
+    [
+        ("/", 200),
+        ("/train", 200),
+        ("/nowhere", 404),
+        ("/healthz", 200),
+        ("/message/1", 400),
+        ("/broken", 500),
+        ("/static/style.css", 200),
+        ("/static/nothing", 404),
+    ],
+)
 @pytest.mark.parametrize("accept", [accept for accept, _ in FORMS])
 def test_every_answer_carries_the_headers_that_protect_a_browser(
     local: Service, path: str, status: int, accept: str
 ) -> None:
     response = local.ask(path, headers={"Accept": accept})
     assert response.status_code == status
-    policy = dict(part.split(" ", 1) for part in response.headers["Content-Security-Policy"].split("; "))
+    policy = dict(
+        part.split(" ", 1) for part in response.headers["Content-Security-Policy"].split("; ")
+    )
     assert policy == {
-        "default-src": "'none'", "style-src": "'self'", "script-src": "'self'", "img-src": "'self' data:",
-        "connect-src": "'self'", "form-action": "'self'", "base-uri": "'none'", "frame-ancestors": "'none'",
-    }  # fmt: skip
+        "default-src": "'none'",
+        "style-src": "'self'",
+        "script-src": "'self'",
+        "img-src": "'self' data:",
+        "connect-src": "'self'",
+        "form-action": "'self'",
+        "base-uri": "'none'",
+        "frame-ancestors": "'none'",
+    }
     assert response.headers["X-Content-Type-Options"] == "nosniff"
     assert response.headers["Referrer-Policy"] == "same-origin"
     assert response.headers["Cross-Origin-Opener-Policy"] == "same-origin"
@@ -689,20 +854,43 @@ def test_no_template_needs_inline_script_or_style() -> None:
     templates = sorted(PROJECT.glob("*/templates/*.html"))
     assert len(templates) >= 6
     for template in templates:
-        assert not re.search(r"<style|<script(?![^>]*\ssrc=)|\sstyle=|\son\w+\s*=|javascript:", template.read_text())
+        assert not re.search(
+            r"<style|<script(?![^>]*\ssrc=)|\sstyle=|\son\w+\s*=|javascript:", template.read_text()
+        )
 
 
 # The services themselves.
 
 ADDRESSES: dict[str, tuple[list[str], list[tuple[str, str]]]] = {
-    "device": (["/", "/modeltrain", "/sendstatus", "/sendmodel", "/performance", "/plot/face.png",
-                "/report", "/report/face.csv", "/report/face.png", "/report/face/mistakes/local/0.jpg"],
-               [("POST", "/aggmodel")]),
-    "main": (["/", "/aggregate_models", "/send_model_clients", "/report", "/report.csv"],
-             [("POST", "/clientstatus"), ("GET", "/round/face"), ("GET", "/model/" + "0" * 64),
-              ("POST", "/performance"), ("POST", "/check_seeds"), ("POST", "/secagg_model"), ("POST", "/cmodel")]),
+    "device": (
+        [
+            "/",
+            "/modeltrain",
+            "/sendstatus",
+            "/sendmodel",
+            "/performance",
+            "/plot/face.png",
+            "/report",
+            "/report/face.csv",
+            "/report/face.png",
+            "/report/face/mistakes/local/0.jpg",
+        ],
+        [("POST", "/aggmodel")],
+    ),
+    "main": (
+        ["/", "/aggregate_models", "/send_model_clients", "/report", "/report.csv"],
+        [
+            ("POST", "/clientstatus"),
+            ("GET", "/round/face"),
+            ("GET", "/model/" + "0" * 64),
+            ("POST", "/performance"),
+            ("POST", "/check_seeds"),
+            ("POST", "/secagg_model"),
+            ("POST", "/cmodel"),
+        ],
+    ),
     "aggregator": (["/", "/aggregate_models", "/send_model_secagg"], [("POST", "/cmodel")]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", ADDRESSES)

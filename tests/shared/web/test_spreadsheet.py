@@ -9,7 +9,21 @@ import pytest
 
 from shared.web.spreadsheet import csv_of
 
-HOSTILE = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1", "\r=1", "＝1+1", "a;=1", 'a";=cmd', 'a,"=1', "a\n=1", "a|@b"]
+HOSTILE = [
+    "=1+1",
+    "+1",
+    "-1",
+    "@SUM(A1)",
+    "\t=1",
+    " =1",
+    "\r=1",
+    "＝1+1",
+    "a;=1",
+    'a";=cmd',
+    'a,"=1',
+    "a\n=1",
+    "a|@b",
+]
 
 
 def read(data: bytes, separator: str = ",") -> list[list[str]]:
@@ -22,7 +36,9 @@ def test_what_goes_in_comes_out() -> None:
     assert table[1] == ["porch", 'a "quoted", name\nin two lines', "0.5", "-0.25", "3", ""]
 
 
-@pytest.mark.parametrize("separator", [",", ";", "\t", "|"], ids=["comma", "semicolon", "tab", "bar"])
+@pytest.mark.parametrize(
+    "separator", [",", ";", "\t", "|"], ids=["comma", "semicolon", "tab", "bar"]
+)
 @pytest.mark.parametrize("text", HOSTILE, ids=ascii)
 def test_no_cell_begins_as_a_formula_whatever_the_separator(text: str, separator: str) -> None:
     for row in read(csv_of(["device", "file"], [["porch", text]]), separator):
@@ -31,7 +47,10 @@ def test_no_cell_begins_as_a_formula_whatever_the_separator(text: str, separator
 
 
 def test_harmless_signs_and_numbers_are_left_alone() -> None:
-    assert read(csv_of(["file"], [["cat-1 @home = a+b.jpg", -0.5]]))[1] == ["cat-1 @home = a+b.jpg", "-0.5"]
+    assert read(csv_of(["file"], [["cat-1 @home = a+b.jpg", -0.5]]))[1] == [
+        "cat-1 @home = a+b.jpg",
+        "-0.5",
+    ]
 
 
 def test_name_that_is_no_text_becomes_one() -> None:

@@ -46,7 +46,11 @@ def test_every_detector_is_done_in_order_and_says_so() -> None:
     assert asked == ["person", "parcel"]
     assert answer.said == "person: It is done.\nparcel: It is done."
     done = {"status": 200, "said": "It is done.", "round": 3}
-    assert (answer.status, answer.ok, answer.data) == (200, True, {"detectors": {"person": done, "parcel": done}})
+    assert (answer.status, answer.ok, answer.data) == (
+        200,
+        True,
+        {"detectors": {"person": done, "parcel": done}},
+    )
 
 
 def test_one_that_is_not_ready_holds_nothing_up() -> None:
@@ -55,7 +59,10 @@ def test_one_that_is_not_ready_holds_nothing_up() -> None:
     assert answer.said == "late: It is too early. Train first.\nperson: It is done."
     detectors = answer.data["detectors"]
     assert isinstance(detectors, dict)
-    assert {name: entry["status"] for name, entry in detectors.items()} == {"late": 409, "person": 200}
+    assert {name: entry["status"] for name, entry in detectors.items()} == {
+        "late": 409,
+        "person": 200,
+    }
     assert detectors["late"]["type"] == "urn:doorbell:problem:out-of-order"
 
 
@@ -92,10 +99,18 @@ def test_step_without_any_detector_says_what_is_missing() -> None:
 
 @pytest.mark.parametrize(
     ("detectors", "status"),
-    [(["bad", "person"], 400), (["person", "gone", "late"], 404), (["late", "away"], 503), (["late", "bad"], 400),
-     (["ill", "away", "bad", "late", "person"], 503), (["bad", "ill"], 500)],
-)  # fmt: skip
-def test_failures_dominate_what_was_done_and_what_was_not_ready(detectors: list[str], status: int) -> None:
+    [
+        (["bad", "person"], 400),
+        (["person", "gone", "late"], 404),
+        (["late", "away"], 503),
+        (["late", "bad"], 400),
+        (["ill", "away", "bad", "late", "person"], 503),
+        (["bad", "ill"], 500),
+    ],
+)
+def test_failures_dominate_what_was_done_and_what_was_not_ready(
+    detectors: list[str], status: int
+) -> None:
     answer = do_each(detectors, verb, "nothing")
     assert (answer.status, answer.ok) == (status, False)
     assert len(answer.said.splitlines()) == len(detectors)
@@ -103,7 +118,10 @@ def test_failures_dominate_what_was_done_and_what_was_not_ready(detectors: list[
 
 @given(st.lists(st.sampled_from(["person", "parcel", "cat", *ERRORS]), min_size=1, unique=True))
 def test_order_of_detectors_does_not_change_the_status(detectors: list[str]) -> None:
-    statuses = {do_each(order, verb, "nothing").status for order in (detectors, detectors[::-1], sorted(detectors))}
+    statuses = {
+        do_each(order, verb, "nothing").status
+        for order in (detectors, detectors[::-1], sorted(detectors))
+    }
     assert len(statuses) == 1
 
 
