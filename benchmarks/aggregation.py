@@ -21,10 +21,10 @@ from sec_agg.aggregation import add_up
 from shared.round.fixed_point import EXTRA_COORDINATES, decode, encode
 from shared.round.masking import SEALED_BYTES, mask, new_seed, unmask
 from shared.round.payloads import MaskedUpdate
-from shared.round.plan import RoundSettings
+from shared.round.plan import RoundPlan
 
 UPDATES, PARAMETERS, TIMES = 100, 1_000_000, 5
-SETTINGS = RoundSettings(
+SETTINGS = RoundPlan(
     "bench",
     "animal",
     1,

@@ -23,7 +23,7 @@ from learning.round import delta_of, masked_update
 from learning.strategies.fedavg import step
 from shared.round.fixed_point import decode
 from shared.round.masking import SealingKey, new_private_key, unmask
-from shared.round.plan import RoundSettings
+from shared.round.plan import RoundPlan
 
 PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
 CLIENTS = ("client_1", "client_2")
@@ -134,7 +134,7 @@ class _Laboratory:
 
     def _settings(self, number: int, public: bytes) -> Any:
         work = self.spec.work
-        return RoundSettings(
+        return RoundPlan(
             "bench",
             self.detector,
             number,

@@ -36,7 +36,7 @@ from main_server.context import MainServer
 from main_server.members.members import DEVICE, invite
 from shared.round.fixed_point import decode, scale_of
 from shared.round.payloads import parse_model
-from shared.round.plan import RoundSettings
+from shared.round.plan import RoundPlan
 from shared.settings import MainSettings
 
 WORKERS = 2
@@ -204,7 +204,7 @@ def _step(url: str) -> tuple[float, dict[str, Any]]:
 
 
 def _speed(
-    case: Case, settings: RoundSettings, sent: list[Sent], cpu: float, client_cpu: float
+    case: Case, settings: RoundPlan, sent: list[Sent], cpu: float, client_cpu: float
 ) -> list[Figure]:
     seconds = max(one.ended for one in sent) - min(one.begun for one in sent)
     rate = case.devices / seconds
@@ -269,7 +269,7 @@ def _counted(case: Case, sent: list[Sent], devices: list[str], said: str) -> Fig
 
 
 def _exact(
-    devices: int, settings: RoundSettings, prepared: list[Prepared], base: bytes, model: bytes
+    devices: int, settings: RoundPlan, prepared: list[Prepared], base: bytes, model: bytes
 ) -> list[Figure]:
     """Compare the published model with the one that the devices' updates must give."""
     spec = architecture(settings.architecture)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from learning.round import masked_update
 from shared.round.fixed_point import encode
-from shared.round.plan import RoundSettings, parse_round_settings
+from shared.round.plan import RoundPlan, parse_round_plan
 from shared.security.identity import Identity
 from shared.security.joining import MAIN_SERVER, JoinCode, JoinRequest, Membership
 from shared.security.signing import sign_request
@@ -90,11 +90,11 @@ class Joined:
         key = Membership.accept(federation.code, request, answer).main_public_key
         self._main = Peer(MAIN_SERVER, federation.main_url, key)
 
-    def announce(self) -> RoundSettings:
+    def announce(self) -> RoundPlan:
         """Announce the device, and return the settings of the open round."""
         message = {"address": "http://localhost:9", "detectors": {DETECTOR: None}}
         answer = self._http.post_json(f"{self._main.url}/clientstatus", message, self._main).json
-        return parse_round_settings(answer["rounds"][DETECTOR])
+        return parse_round_plan(answer["rounds"][DETECTOR])
 
     def model(self, version: str) -> bytes:
         """Fetch a version of the global model."""

@@ -33,7 +33,7 @@ from main_server.models.pruning import KEPT_ROUNDS
 from main_server.rounds.rounds import open_round
 from sec_agg.pruning import LISTED_ROUNDS
 from sec_agg.store.store import Store
-from shared.round.plan import RoundSettings
+from shared.round.plan import RoundPlan
 from shared.settings import AggregatorSettings, MainSettings
 from shared.storage.blobs import BlobStore
 from shared.storage.database import Database
@@ -154,7 +154,7 @@ def _names(count: int = DEVICES) -> Iterator[str]:
     return (f"device-{number:03}" for number in range(count))
 
 
-def _main_rows(opened: list[RoundSettings], now: float) -> dict[str, Rows]:
+def _main_rows(opened: list[RoundPlan], now: float) -> dict[str, Rows]:
     """Return the rows of the main server's tables: every round is over but each detector's newest,
     which waits.
     """
@@ -167,10 +167,10 @@ def _main_rows(opened: list[RoundSettings], now: float) -> dict[str, Rows]:
     def when(number: int) -> float:
         return now - 60.0 * (ROUNDS - number)
 
-    def round_row(each: RoundSettings, number: int) -> dict[str, Any]:
+    def round_row(each: RoundPlan, number: int) -> dict[str, Any]:
         over = number < ROUNDS
         settings, who = (
-            RoundSettings(**(vars(each) | {"round": number})).to_json(),
+            RoundPlan(**(vars(each) | {"round": number})).to_json(),
             cohort if over else "[]",
         )
         return {
@@ -188,7 +188,7 @@ def _main_rows(opened: list[RoundSettings], now: float) -> dict[str, Rows]:
             "bytes_down": 33_000_000,
         }
 
-    def version_row(each: RoundSettings, number: int) -> dict[str, Any]:
+    def version_row(each: RoundPlan, number: int) -> dict[str, Any]:
         return {
             "version": versions[each.detector][number],
             "detector": each.detector,
@@ -272,12 +272,12 @@ def _main_rows(opened: list[RoundSettings], now: float) -> dict[str, Rows]:
     }
 
 
-def _aggregator_rows(opened: list[RoundSettings], digest: str, now: float) -> dict[str, Rows]:
+def _aggregator_rows(opened: list[RoundPlan], digest: str, now: float) -> dict[str, Rows]:
     """Return the rows of the aggregator's tables: the newest round of each detector is open, and
     half have sent.
     """
 
-    def round_row(each: RoundSettings, number: int) -> dict[str, Any]:
+    def round_row(each: RoundPlan, number: int) -> dict[str, Any]:
         shared = ("detector", "base_version", "size", "min_cohort", "cohort_cap")
         over = number < ROUNDS
         state = (
@@ -291,7 +291,7 @@ def _aggregator_rows(opened: list[RoundSettings], digest: str, now: float) -> di
             | state
         )
 
-    def update_row(each: RoundSettings, number: int, name: str) -> dict[str, Any]:
+    def update_row(each: RoundPlan, number: int, name: str) -> dict[str, Any]:
         kept = (
             {"digest": digest, "sealed_seed": b"s" * 80}
             if number == ROUNDS

@@ -13,7 +13,7 @@ from learning.architectures import Architecture, Params
 from shared.round.fixed_point import encode
 from shared.round.masking import mask, new_seed, seal
 from shared.round.payloads import MaskedUpdate, PlainUpdate
-from shared.round.plan import RoundSettings
+from shared.round.plan import RoundPlan
 
 
 def delta_of(architecture: Architecture, trained: Params, base: Params) -> NDArray[np.float32]:
@@ -36,7 +36,7 @@ def clip(delta: NDArray[np.float32], clipping_norm: float | None) -> NDArray[np.
 def masked_update(
     delta: NDArray[np.float32],
     weight: int,
-    settings: RoundSettings,
+    settings: RoundPlan,
     device: str,
     rng: np.random.Generator,
 ) -> MaskedUpdate:
@@ -59,7 +59,7 @@ def masked_update(
 
 
 def plain_update(
-    delta: NDArray[np.float32], weight: int, settings: RoundSettings, device: str
+    delta: NDArray[np.float32], weight: int, settings: RoundPlan, device: str
 ) -> PlainUpdate:
     """Return the plain update of one device, clipped; only the direct topology sends it."""
     clipped = clip(delta, settings.clipping_norm)

@@ -28,7 +28,7 @@ from sec_agg.store.store import Round, Store, Stored
 from shared.errors import InvalidMessage, OutOfOrder, PeerUnreachable, StorageFailed
 from shared.round.fixed_point import EXTRA_COORDINATES
 from shared.round.payloads import Aggregate, MaskedUpdate, parse_masked_update
-from shared.round.plan import RoundSettings, parse_round_settings
+from shared.round.plan import RoundPlan, parse_round_plan
 from shared.security.authenticator import Caller, Standing
 from shared.storage.blobs import BlobStore
 from shared.telemetry.metrics import count_upload
@@ -204,7 +204,7 @@ def _learn_round(aggregator: Aggregator, detector: str) -> Round:
     return aggregator.store.remember_round(_ask_for_round(aggregator, detector)[0])
 
 
-def _ask_for_round(aggregator: Aggregator, detector: str) -> tuple[RoundSettings, tuple[str, ...]]:
+def _ask_for_round(aggregator: Aggregator, detector: str) -> tuple[RoundPlan, tuple[str, ...]]:
     """Return the main server's open round of a detector, and the devices that take part in it.
 
     Whoever knows of no round may have lost what it knew, and have added up the open one in an
@@ -219,7 +219,7 @@ def _ask_for_round(aggregator: Aggregator, detector: str) -> tuple[RoundSettings
             "The main server did not describe the round.",
             todo="Run the same version of every service.",
         )
-    settings = parse_round_settings(reply.get("round"))
+    settings = parse_round_plan(reply.get("round"))
     if settings.topology == "direct":
         raise OutOfOrder(
             "This federation runs in the direct topology, without an aggregator.",

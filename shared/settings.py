@@ -163,7 +163,7 @@ class DeviceSettings:
 
 @dataclass(frozen=True)
 class MainSettings:
-    """The main server's settings. What concerns a round is described in `RoundSettings`.
+    """The main server's settings. What concerns a round is described in `RoundPlan`.
 
     Attributes:
         epochs: None leaves it to the architecture; so do `batch_size` and `learning_rate`.

@@ -38,7 +38,7 @@ from main_server.models.registry import load_model
 from sec_agg.aggregation import Aggregator
 from sec_agg.roster import Roster
 from sec_agg.store.store import Store
-from shared.round.plan import RoundSettings, parse_round_settings
+from shared.round.plan import RoundPlan, parse_round_plan
 from shared.security.authenticator import Caller, Standing
 from shared.security.identity import Identity
 from shared.security.joining import MAIN_SERVER, Role
@@ -198,12 +198,12 @@ class Federation:
         assert member is not None
         return Caller(member, Verified(key_id, b"", b"", {}))
 
-    def announce(self, device: str, detector: str = "package") -> RoundSettings:
+    def announce(self, device: str, detector: str = "package") -> RoundPlan:
         """Announce a device and return the open round of the detector."""
         message = {"address": f"http://{device}", "detectors": {detector: None}}
         reply = self.device(device).post_json(f"{MAIN}/clientstatus", message)
         assert reply.json["name"] == device
-        return parse_round_settings(reply.json["rounds"][detector])
+        return parse_round_plan(reply.json["rounds"][detector])
 
     def upload(
         self, device: str, delta: Vector, weight: int = 10, detector: str = "package"

@@ -31,13 +31,13 @@ from learning.architectures import architecture
 from learning.round import delta_of, masked_update, plain_update
 from shared.errors import InvalidMessage, NotFound, OutOfOrder, PeerUnreachable
 from shared.round.payloads import parse_model
-from shared.round.plan import RoundSettings, parse_round_settings
+from shared.round.plan import RoundPlan, parse_round_plan
 from shared.security.joining import checked_member_name
 from shared.transport.http_client import Peer
 from shared.web.steps import Done
 
 
-def announce(device: Device) -> dict[str, RoundSettings]:
+def announce(device: Device) -> dict[str, RoundPlan]:
     """Tell the main server that this device is there, and return the open round of each of its
     detectors.
 
@@ -61,13 +61,13 @@ def announce(device: Device) -> dict[str, RoundSettings]:
     ):
         raise InvalidMessage("The main server did not name the open rounds.")
     device.standing.rename(checked_member_name(reply.get("name"), "device"))
-    settings = {name: parse_round_settings(described) for name, described in rounds.items()}
+    settings = {name: parse_round_plan(described) for name, described in rounds.items()}
     for current in settings.values():
         device.store.remember_round(current)
     return settings
 
 
-def send_status(device: Device, detector: str, rounds: dict[str, RoundSettings]) -> Done:
+def send_status(device: Device, detector: str, rounds: dict[str, RoundPlan]) -> Done:
     """Say how far this device is in the open round of one detector (after `announce`)."""
     current, training = _round_of(rounds, detector), device.store.newest_training(detector)
     if training is None or training.round != current.round:
@@ -123,7 +123,7 @@ def train(device: Device, detector: str) -> Done:
     return _trained(current, result, bytes_down, note)
 
 
-def send(device: Device, detector: str, rounds: dict[str, RoundSettings]) -> Done:
+def send(device: Device, detector: str, rounds: dict[str, RoundPlan]) -> Done:
     """Send the update of the newest training; repeated, it sends the same bytes again.
 
     Args:
@@ -230,7 +230,7 @@ def performance(device: Device, detector: str) -> Done:
     return Done(said, measured | rounds | {"intervals": result["report"]["figures"]})
 
 
-def _round_of(rounds: dict[str, RoundSettings], detector: str) -> RoundSettings:
+def _round_of(rounds: dict[str, RoundPlan], detector: str) -> RoundPlan:
     if detector not in rounds:
         raise NotFound(
             f"This device does not take part in {detector}.", todo="Pick another detector."
@@ -238,7 +238,7 @@ def _round_of(rounds: dict[str, RoundSettings], detector: str) -> RoundSettings:
     return rounds[detector]
 
 
-def _newest_model(device: Device, detector: str) -> tuple[RoundSettings, Held, int, str]:
+def _newest_model(device: Device, detector: str) -> tuple[RoundPlan, Held, int, str]:
     """Return the open round, its base model, the bytes that came down, and a note if main could not
     be asked.
     """
@@ -279,7 +279,7 @@ def _newest_model(device: Device, detector: str) -> tuple[RoundSettings, Held, i
     return current, held, bytes_down, ""
 
 
-def _update_of(device: Device, training: Training, current: RoundSettings) -> str:
+def _update_of(device: Device, training: Training, current: RoundPlan) -> str:
     """Return the digest of the one update of a training; made, masked and kept on first use."""
     if training.update is not None:
         return training.update
@@ -294,14 +294,14 @@ def _update_of(device: Device, training: Training, current: RoundSettings) -> st
     return device.store.keep_update(training, device.blobs.put(body))
 
 
-def _seed(device: Device, current: RoundSettings) -> int:
+def _seed(device: Device, current: RoundPlan) -> int:
     """Return the seed of a training and of its rounding: the same device, round and base give the
     same update.
     """
     return int.from_bytes(hashlib.sha256(current.context(device.name)).digest()[:4], "little")
 
 
-def _trained(current: RoundSettings, result: dict[str, Any], bytes_down: int, note: str) -> Done:
+def _trained(current: RoundPlan, result: dict[str, Any], bytes_down: int, note: str) -> Done:
     last = result["history"][-1]
     seconds = sum(epoch["seconds"] for epoch in result["history"])
     said = (

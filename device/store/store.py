@@ -24,7 +24,7 @@ from device.store.tables import (
     SETBACKS,
     TRAININGS,
 )
-from shared.round.plan import RoundSettings, parse_round_settings
+from shared.round.plan import RoundPlan, parse_round_plan
 from shared.storage.database import Database
 
 
@@ -187,7 +187,7 @@ class Store:
             row = _row_of(connection, ERRANDS, detector)
             return None if row is None else Errand(**row)
 
-    def remember_round(self, settings: RoundSettings) -> None:
+    def remember_round(self, settings: RoundPlan) -> None:
         """Note the newest round that the device heard of."""
         with self.database.write() as connection:
             _put(
@@ -196,11 +196,11 @@ class Store:
                 {"detector": settings.detector, "settings": json.dumps(settings.to_json())},
             )
 
-    def newest_round(self, detector: str) -> RoundSettings | None:
+    def newest_round(self, detector: str) -> RoundPlan | None:
         """Return the newest round that the device heard of, or None."""
         with self.database.read() as connection:
             row = _row_of(connection, ROUNDS, detector)
-            return None if row is None else parse_round_settings(json.loads(row["settings"]))
+            return None if row is None else parse_round_plan(json.loads(row["settings"]))
 
     def add_training(self, values: Mapping[str, Any]) -> None:
         """Add a finished training: the attributes of `Training` but for `id`, `update` and `sent`.

@@ -15,7 +15,7 @@ from main_server.rounds.rounds import open_round
 from main_server.store.records import Device
 from shared.errors import InvalidMessage
 from shared.names import checked_name
-from shared.round.plan import RoundSettings
+from shared.round.plan import RoundPlan
 from shared.security.authenticator import Caller
 from shared.transport.addresses import permitted
 from shared.web.openapi import NAME_TEXT, as_json, record, record_of, table, text
@@ -28,10 +28,10 @@ password travels.
 _TRAINED = table({"type": ["integer", "null"], "minimum": 1, "maximum": 2**31 - 1})
 ADDRESS = text(_ADDRESS.pattern)
 STATUS = as_json(record(address=ADDRESS, detectors={**_TRAINED, "maxProperties": MAX_DETECTORS}))
-ROUNDS = as_json(record(name=NAME_TEXT, rounds=table(record_of(RoundSettings))))
+ROUNDS = as_json(record(name=NAME_TEXT, rounds=table(record_of(RoundPlan))))
 
 
-def announce(server: MainServer, caller: Caller, message: object) -> dict[str, RoundSettings]:
+def announce(server: MainServer, caller: Caller, message: object) -> dict[str, RoundPlan]:
     """Note a device, and return the open round of each of its detectors (step 2).
 
     Args:

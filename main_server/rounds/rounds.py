@@ -38,7 +38,7 @@ from shared.names import checked_name
 from shared.round.fixed_point import EXTRA_COORDINATES, Mean, decode
 from shared.round.masking import unmask
 from shared.round.payloads import Aggregate, Model, parse_aggregate, parse_plain_update
-from shared.round.plan import MAX_VALUE_RANGE, RoundSettings
+from shared.round.plan import MAX_VALUE_RANGE, RoundPlan
 from shared.security.authenticator import Caller
 from shared.telemetry.metrics import count_upload
 from shared.web.openapi import NAME_TEXT, STRING, as_json, record, record_of, table
@@ -48,13 +48,13 @@ _log = logging.getLogger(__name__)
 _NAMES = {"type": "array", "items": NAME_TEXT}
 _NUMBER = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
 _SEALED = {"contentEncoding": "base64", "description": "What is none is named in the answer."}
-ROUND = as_json(record(round=record_of(RoundSettings), devices=_NAMES))
+ROUND = as_json(record(round=record_of(RoundPlan), devices=_NAMES))
 SEEDS = as_json(record(detector=NAME_TEXT, round=_NUMBER, sealed_seeds=table(_SEALED)))
 REFUSED = as_json(record(refused=table(STRING)))
 FINISHED = as_json(record(said=STRING, round=_NUMBER, devices=_NAMES, clamped={"type": "integer"}))
 
 
-def open_round(server: MainServer, detector: str) -> RoundSettings:
+def open_round(server: MainServer, detector: str) -> RoundPlan:
     """Return the open round of a detector; opens the next one if none is open.
 
     An open round made under other settings (architecture, topology, ...) is abandoned: its number
@@ -77,7 +77,7 @@ def open_round(server: MainServer, detector: str) -> RoundSettings:
 
 def current_round(
     server: MainServer, detector: str, untouched: bool = False
-) -> tuple[RoundSettings, tuple[str, ...]]:
+) -> tuple[RoundPlan, tuple[str, ...]]:
     """Return the open round of a detector and the devices that take part.
 
     Args:
@@ -279,10 +279,10 @@ def aggregate_plain(server: MainServer, detector: str) -> Done:
     return _step_and_publish(server, settings, tuple(digests), digest, mean)
 
 
-def _settings(server: MainServer, number: int, base: Version, value_range: float) -> RoundSettings:
+def _settings(server: MainServer, number: int, base: Version, value_range: float) -> RoundPlan:
     mine, spec = server.settings, architecture(base.architecture)
     secure = mine.topology == "secure"
-    return RoundSettings(
+    return RoundPlan(
         federation=mine.federation,
         detector=base.detector,
         round=number,
@@ -322,7 +322,7 @@ def _round(server: MainServer, detector: str, number: object) -> Round:
     return current
 
 
-def _check_aggregate(settings: RoundSettings, aggregate: Aggregate) -> None:
+def _check_aggregate(settings: RoundPlan, aggregate: Aggregate) -> None:
     count = len(aggregate.sealed_seeds)
     if not settings.min_cohort <= count <= settings.cohort_cap:
         raise InvalidMessage(
@@ -336,7 +336,7 @@ def _check_aggregate(settings: RoundSettings, aggregate: Aggregate) -> None:
 
 
 def _open_seed(
-    server: MainServer, settings: RoundSettings, known: set[str], device: str, sealed: bytes
+    server: MainServer, settings: RoundPlan, known: set[str], device: str, sealed: bytes
 ) -> bytes:
     if device not in known:
         raise InvalidMessage(f"{device} has not announced itself for {settings.detector}.")
@@ -345,7 +345,7 @@ def _open_seed(
 
 def _step_and_publish(
     server: MainServer,
-    settings: RoundSettings,
+    settings: RoundPlan,
     cohort: tuple[str, ...],
     digest: str,
     mean: Mean,

@@ -21,7 +21,7 @@ from main_server.store.records import Round
 from main_server.store.runs import FINISHED, RUNNING, STOPPED, Run
 from main_server.store.states import FAILED, OPEN
 from shared.errors import DoorbellError, InvalidMessage, OutOfOrder
-from shared.round.plan import RoundSettings
+from shared.round.plan import RoundPlan
 from shared.telemetry.logs import round_id, under
 from shared.web.steps import Done
 
@@ -206,7 +206,7 @@ def _is_stuck(server: MainServer, current: Round, now: float) -> bool:
     )
 
 
-def _ask_anew(server: MainServer, settings: RoundSettings) -> None:
+def _ask_anew(server: MainServer, settings: RoundPlan) -> None:
     """Let the deadline of a round that was asked for before, by a run that stopped, begin now."""
     current = server.store.round(settings.detector, settings.round)
     if current is not None and current.asked_at is not None:

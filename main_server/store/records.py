@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shared.round.plan import RoundSettings
+from shared.round.plan import RoundPlan
 
 PENDING, PASSED, REJECTED, UNCHECKED = "pending", "passed", "rejected", "unchecked"
 
@@ -73,7 +73,7 @@ class Round:
             `bytes_down`: what was given out, in models.
     """
 
-    settings: RoundSettings
+    settings: RoundPlan
     state: str
     cohort: tuple[str, ...] = ()
     aggregate: str | None = None

@@ -22,7 +22,7 @@ from main_server.store.tables import (
     SCORES,
     VERSIONS,
 )
-from shared.round.plan import RoundSettings
+from shared.round.plan import RoundPlan
 
 
 class Store(StandingStore, PerformanceStore):
@@ -127,7 +127,7 @@ class Store(StandingStore, PerformanceStore):
                 or 0
             )
 
-    def open_round(self, settings: RoundSettings, at: float) -> Round:
+    def open_round(self, settings: RoundPlan, at: float) -> Round:
         """Open a round unless the detector has that one or a newer already; return its newest."""
         with self.database.write() as connection:
             newest = _round(connection, settings.detector)
@@ -150,7 +150,7 @@ class Store(StandingStore, PerformanceStore):
             note(connection, at, "opened", said, detector=settings.detector, round=settings.round)
             return Round(settings, OPEN, opened_at=at)
 
-    def ask(self, settings: RoundSettings, at: float, before: float | None = None) -> None:
+    def ask(self, settings: RoundPlan, at: float, before: float | None = None) -> None:
         """Note that the devices are asked to train for a round, once: if it was last asked for
         `before`.
         """
@@ -166,7 +166,7 @@ class Store(StandingStore, PerformanceStore):
                     connection, at, "asked", said, detector=settings.detector, round=settings.round
                 )
 
-    def make_due(self, settings: RoundSettings, at: float, said: str) -> None:
+    def make_due(self, settings: RoundPlan, at: float, said: str) -> None:
         """Note that a round is to be summed now, once."""
         with self.database.write() as connection:
             current = _round(connection, settings.detector, settings.round)
@@ -188,7 +188,7 @@ class Store(StandingStore, PerformanceStore):
                 ROUNDS.update().where(mine).values(bytes_down=ROUNDS.c.bytes_down + size)
             )
 
-    def vouch(self, settings: RoundSettings, devices: list[str]) -> None:
+    def vouch(self, settings: RoundPlan, devices: list[str]) -> None:
         """Note whose seeds opened in a round: their updates may be in its sum from now on."""
         with self.database.write() as connection:
             _set_open(connection, settings, vouched=json.dumps(devices))
@@ -202,14 +202,14 @@ class Store(StandingStore, PerformanceStore):
                 "[]",
             )
 
-    def give_up(self, settings: RoundSettings, at: float, said: str) -> None:
+    def give_up(self, settings: RoundPlan, at: float, said: str) -> None:
         """Abandon a round if it is open."""
         with self.database.write() as connection:
             move(connection, settings.detector, settings.round, ABANDONED, at, said)
 
     def publish(
         self,
-        settings: RoundSettings,
+        settings: RoundPlan,
         cohort: tuple[str, ...],
         aggregate: str,
         clamped: int,
@@ -244,7 +244,7 @@ class Store(StandingStore, PerformanceStore):
                     _release(connection, version.version, version.made_at)
             return _round(connection, settings.detector, settings.round) or Round(settings, OPEN)
 
-    def fail(self, settings: RoundSettings, aggregate: str, at: float) -> None:
+    def fail(self, settings: RoundPlan, aggregate: str, at: float) -> None:
         """Close an open round whose sum made no sense."""
         with self.database.write() as connection:
             said = f"Round {settings.round} has failed: its sum made no sense."
@@ -349,7 +349,7 @@ class Store(StandingStore, PerformanceStore):
             return None if row is None else Version(**row)
 
     def keep_plain_update(
-        self, settings: RoundSettings, device: str, digest: str, at: float, received: int = 0
+        self, settings: RoundPlan, device: str, digest: str, at: float, received: int = 0
     ) -> bool:
         """Keep a plain update, replacing an earlier one of the device; False if the round is
         closed.
@@ -372,7 +372,7 @@ class Store(StandingStore, PerformanceStore):
             connection.execute(insert(CONTRIBUTIONS).values(row | {"sent_at": at}))
             return _set_open(connection, settings, bytes_up=ROUNDS.c.bytes_up + received)
 
-    def plain_updates(self, settings: RoundSettings) -> dict[str, str]:
+    def plain_updates(self, settings: RoundPlan) -> dict[str, str]:
         """Return device to digest of the plain updates of a round, by device name."""
         with self.database.read() as connection:
             columns = (CONTRIBUTIONS.c.device, CONTRIBUTIONS.c.digest)
@@ -382,7 +382,7 @@ class Store(StandingStore, PerformanceStore):
                 for row in connection.execute(query.order_by(columns[0]))
             }
 
-    def sent(self, settings: RoundSettings) -> dict[str, float]:
+    def sent(self, settings: RoundPlan) -> dict[str, float]:
         """Return device to time (seconds since the epoch) of those who said that they sent their
         update.
         """
@@ -436,7 +436,7 @@ class Store(StandingStore, PerformanceStore):
             return {*versions, *(digest for digest in updates if digest is not None)}
 
 
-def _of(settings: RoundSettings) -> ColumnElement[bool]:
+def _of(settings: RoundPlan) -> ColumnElement[bool]:
     return and_(
         CONTRIBUTIONS.c.detector == settings.detector, CONTRIBUTIONS.c.round == settings.round
     )
@@ -451,7 +451,7 @@ def _round(connection: Connection, detector: str, number: int | None = None) -> 
     return None if row is None else round_of(row)
 
 
-def _set_open(connection: Connection, settings: RoundSettings, **values: object) -> bool:
+def _set_open(connection: Connection, settings: RoundPlan, **values: object) -> bool:
     where = and_(
         ROUNDS.c.detector == settings.detector,
         ROUNDS.c.round == settings.round,

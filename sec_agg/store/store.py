@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, or_, se
 from sec_agg.store.group_commit import Batch
 from sec_agg.store.snapshot import StandingStore
 from sec_agg.store.tables import MIGRATIONS, ROUNDS, UPDATES
-from shared.round.plan import RoundSettings
+from shared.round.plan import RoundPlan
 from shared.storage.database import Database
 
 # What every upload asks is made ready once.
@@ -94,7 +94,7 @@ class Store(StandingStore):
         self.database = Database.open(folder, MIGRATIONS, url)
         self._keeping = Batch(self._keep_updates)
 
-    def remember_round(self, settings: RoundSettings) -> Round:
+    def remember_round(self, settings: RoundPlan) -> Round:
         """Note a round that the main server has opened, and return it as it stands."""
         with self.database.write() as connection:
             if (known := _round(connection, settings.detector, settings.round)) is not None:

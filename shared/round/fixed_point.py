@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import InvalidMessage
-from shared.round.plan import RoundSettings
+from shared.round.plan import RoundPlan
 
 EXTRA_COORDINATES = 2
 """Two more coordinates follow the delta: the weight, and how many coordinates were clamped."""
@@ -37,7 +37,7 @@ class Mean:
     clamped: int
 
 
-def scale_of(settings: RoundSettings) -> float:
+def scale_of(settings: RoundPlan) -> float:
     """Return fixed-point steps per unit: the largest scale at which `cohort_cap` devices cannot
     wrap.
     """
@@ -46,7 +46,7 @@ def scale_of(settings: RoundSettings) -> float:
 
 
 def encode(
-    delta: NDArray[np.float32], weight: int, settings: RoundSettings, rng: np.random.Generator
+    delta: NDArray[np.float32], weight: int, settings: RoundPlan, rng: np.random.Generator
 ) -> NDArray[np.uint32]:
     """Encode one device's weighted delta.
 
@@ -82,7 +82,7 @@ def encode(
     return encoded
 
 
-def decode(total: NDArray[np.uint32], settings: RoundSettings, cohort: int | None = None) -> Mean:
+def decode(total: NDArray[np.uint32], settings: RoundPlan, cohort: int | None = None) -> Mean:
     """Decode the unmasked sum of a cohort's encoded deltas; the inverse of `encode` for a cohort.
 
     Args:

@@ -53,7 +53,7 @@ def mask(encoded: NDArray[np.uint32], seed: bytes, context: bytes) -> NDArray[np
     Args:
         encoded: uint32[n], little-endian.
         seed: 32 secret bytes, used for this one update.
-        context: What the mask is bound to (`RoundSettings.context`).
+        context: What the mask is bound to (`RoundPlan.context`).
 
     Returns:
         uint32[n], uniform to everybody without the seed.
@@ -144,7 +144,7 @@ def seal(seed: bytes, public: bytes, context: bytes) -> bytes:
     Args:
         seed: 32 bytes.
         public: The main server's public key, 1,216 bytes.
-        context: `RoundSettings.context` of the device that seals.
+        context: `RoundPlan.context` of the device that seals.
 
     Returns:
         1,168 bytes that only the main server can open.

@@ -36,7 +36,7 @@ class LocalWork:
 
 
 @dataclass(frozen=True)
-class RoundSettings:
+class RoundPlan:
     """One round of one detector, step by step the same for every device.
 
     Attributes:
@@ -125,7 +125,7 @@ def _number(name: str, value: object) -> float:
     if isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high:
         return value
     raise InvalidMessage(
-        f"The round settings hold no usable {name}.", todo=f"It lies between {low} and {high}."
+        f"The round plan hold no usable {name}.", todo=f"It lies between {low} and {high}."
     )
 
 
@@ -139,20 +139,20 @@ def _base64(value: object) -> str:
             return value
     except ValueError:
         pass
-    raise InvalidMessage("The round settings hold no usable sealing_key.")
+    raise InvalidMessage("The round plan hold no usable sealing_key.")
 
 
-def parse_round_settings(message: object) -> RoundSettings:
-    """Return the round settings in a decoded JSON message.
+def parse_round_plan(message: object) -> RoundPlan:
+    """Return the round plan in a decoded JSON message.
 
     Raises:
         InvalidMessage: A member is missing, unknown, of the wrong type or out of range, or sums
             could wrap.
     """
-    names = {field.name for field in fields(RoundSettings)}
+    names = {field.name for field in fields(RoundPlan)}
     if not isinstance(message, Mapping) or set(message) != names:
         raise InvalidMessage(
-            "These are not round settings.", todo="Run the same version of every service."
+            "These are not round plan.", todo="Run the same version of every service."
         )
     optional = {"clipping_norm"} if message["clipping_norm"] is None else set()
     checked: dict[str, object] = {n: _number(n, message[n]) for n in _RANGES if n not in optional}
@@ -163,14 +163,14 @@ def parse_round_settings(message: object) -> RoundSettings:
     checked["topology"] = message["topology"]
     if message["topology"] not in ("secure", "direct"):
         raise InvalidMessage(
-            "The round settings name an unknown topology.", todo="It is 'secure' or 'direct'."
+            "The round plan name an unknown topology.", todo="It is 'secure' or 'direct'."
         )
-    settings = RoundSettings(**checked)  # type: ignore[arg-type]  # each member was checked above
+    settings = RoundPlan(**checked)  # type: ignore[arg-type]  # each member was checked above
     if (
         settings.size * settings.cohort_cap >= 2**32
         or settings.weight_cap * settings.cohort_cap >= 2**31
     ):
         raise InvalidMessage(
-            "With these round settings a sum could wrap around.", todo="Lower the cohort_cap."
+            "With these round plan a sum could wrap around.", todo="Lower the cohort_cap."
         )
     return settings

@@ -21,7 +21,7 @@ import requests
 from learning.round import plain_update
 from main_server.store.store import Store
 from shared.errors import DoorbellError, StorageFailed, StorageUnavailable
-from shared.round.plan import RoundSettings, parse_round_settings
+from shared.round.plan import RoundPlan, parse_round_plan
 from shared.security.authenticator import Standing
 from shared.security.identity import Identity
 from shared.transport.http_client import HttpClient
@@ -69,12 +69,12 @@ class Member:
         codes = federation.home / "main-server"
         self.standing = Standing(identity, "device", name, folder, self.url, http, None, codes)
 
-    def announce(self) -> RoundSettings:
+    def announce(self) -> RoundPlan:
         message = {"address": f"http://{self.name}", "detectors": {"person": None}}
         reply = self.standing.http.post_json(
             f"{self.url}/clientstatus", message, self.standing.main()
         )
-        return parse_round_settings(reply.json["rounds"]["person"])
+        return parse_round_plan(reply.json["rounds"]["person"])
 
     def send(self) -> str:
         """Send a plain update, and return what is said."""

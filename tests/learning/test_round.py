@@ -18,14 +18,14 @@ from learning.round import clip, delta_of, masked_update, plain_update
 from shared.errors import InvalidMessage
 from shared.round.fixed_point import decode, scale_of
 from shared.round.masking import SealingKey, new_private_key, unmask
-from shared.round.plan import LocalWork, RoundSettings
+from shared.round.plan import LocalWork, RoundPlan
 
 KEY = SealingKey.from_private(new_private_key())
 SIZE = 5
 VECTORS = arrays(np.float32, st.integers(1, 20), elements=st.floats(-1e6, 1e6, width=32))
 
 
-def round_settings(**changed: Any) -> RoundSettings:
+def round_settings(**changed: Any) -> RoundPlan:
     members: dict[str, Any] = {
         "federation": "test",
         "detector": "package",
@@ -44,10 +44,10 @@ def round_settings(**changed: Any) -> RoundSettings:
         "min_cohort": 2,
         "sealing_key": base64.b64encode(KEY.public).decode(),
     }
-    return RoundSettings(**(members | changed))
+    return RoundPlan(**(members | changed))
 
 
-def opened(update: Any, settings: RoundSettings) -> Any:
+def opened(update: Any, settings: RoundPlan) -> Any:
     """Unmask and decode one update, as only the main server could."""
     context = settings.context(update.device)
     total = update.masked.copy()

@@ -26,7 +26,7 @@ from shared.round.payloads import (
     parse_aggregate,
     parse_masked_update,
 )
-from shared.round.plan import RoundSettings
+from shared.round.plan import RoundPlan
 
 CMODEL = "http://aggregator/cmodel"
 SUM = "main/secagg_model"
@@ -38,7 +38,7 @@ def resealed(body: bytes, **changed: Any) -> bytes:
 
 
 def masked_with_another_seed(
-    settings: RoundSettings, device: str, delta: Any, rng: np.random.Generator
+    settings: RoundPlan, device: str, delta: Any, rng: np.random.Generator
 ) -> bytes:
     context = settings.context(device)
     masked = mask(encode(delta, 10, settings, rng), new_seed(), context)

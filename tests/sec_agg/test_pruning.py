@@ -27,7 +27,7 @@ from sec_agg.pruning import (
 from sec_agg.store.store import Store, Stored
 from shared.errors import InvalidMessage, OutOfOrder, StorageFailed
 from shared.round.payloads import parse_aggregate, parse_masked_update
-from shared.round.plan import RoundSettings
+from shared.round.plan import RoundPlan
 from shared.storage.blobs import BlobStore
 
 
@@ -348,6 +348,4 @@ def _prune_on(folder: Path, over: Any) -> None:
 def open_here(federation: Any, number: int) -> None:
     """Let the aggregator know of a round."""
     settings = federation.announce("a")
-    federation.aggregator.store.remember_round(
-        RoundSettings(**(vars(settings) | {"round": number}))
-    )
+    federation.aggregator.store.remember_round(RoundPlan(**(vars(settings) | {"round": number})))

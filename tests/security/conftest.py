@@ -34,7 +34,7 @@ import pytest
 from learning.round import masked_update
 from main_server.store.store import Store
 from shared.round.payloads import MaskedUpdate
-from shared.round.plan import RoundSettings, parse_round_settings
+from shared.round.plan import RoundPlan, parse_round_plan
 from shared.security.identity import Identity
 from shared.security.joining import JoinCode, JoinRequest, Role
 from shared.transport.http_client import CONTAINER_TYPE
@@ -221,7 +221,7 @@ class Field:
     ports: dict[str, int] = field(default_factory=dict)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     members: dict[str, Member] = field(default_factory=dict)
-    rounds: dict[str, RoundSettings] = field(default_factory=dict)
+    rounds: dict[str, RoundPlan] = field(default_factory=dict)
     sent: dict[str, bytes] = field(default_factory=dict)
     answers: list[tuple[str, int]] = field(default_factory=list)
     token: str = TOKEN
@@ -426,7 +426,7 @@ class Field:
             "rounds"
         ]
         for detector, described in rounds.items():
-            self.rounds[f"{service}/{detector}"] = parse_round_settings(described)
+            self.rounds[f"{service}/{detector}"] = parse_round_plan(described)
 
     def status(
         self, member: Member, *detectors: str, address: str = "", service: str = "main"

@@ -30,7 +30,7 @@ from schemathesis.engine import events, from_schema
 from learning.architectures import architecture
 from shared.round.masking import SEALED_BYTES
 from shared.round.payloads import Aggregate, MaskedUpdate, Model, PlainUpdate
-from shared.round.plan import RoundSettings, parse_round_settings
+from shared.round.plan import RoundPlan, parse_round_plan
 from shared.security.identity import Identity
 from shared.security.joining import JoinCode, JoinRequest, Membership
 from shared.security.signing import sign_request
@@ -137,7 +137,7 @@ class Field:
     federation: Any
     guarded: Any
     member: Identity
-    current: RoundSettings
+    current: RoundPlan
 
     def url(self, service: str, path: str) -> str:
         federation = self.guarded if service == "guarded" else self.federation
@@ -184,7 +184,7 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
         guarded.stop(*guarded.processes)
 
 
-def take_part(federation: Any, member: Identity) -> RoundSettings:
+def take_part(federation: Any, member: Identity) -> RoundPlan:
     """Let the member, the aggregator and the device join; return the round that is open for the
     member.
     """
@@ -202,10 +202,10 @@ def take_part(federation: Any, member: Identity) -> RoundSettings:
     assert (
         federation.step("aggregator", f"/aggregate_models?detector={DETECTOR}").status_code == 409
     )
-    return parse_round_settings(rounds[DETECTOR])
+    return parse_round_plan(rounds[DETECTOR])
 
 
-def good_containers(current: RoundSettings) -> dict[str, list[bytes]]:
+def good_containers(current: RoundPlan) -> dict[str, list[bytes]]:
     """Return what each service would take, but for what only a training, a sum or a manifest can
     show.
     """
@@ -245,7 +245,7 @@ def described(field: Field, service: str, *without: str, **headers: str) -> Any:
     return schema.exclude(path=list(without)) if without else schema
 
 
-def give_examples(paths: Any, current: RoundSettings) -> None:
+def give_examples(paths: Any, current: RoundPlan) -> None:
     """Add to a description what nobody guesses: which round is open, and from what it starts."""
     values = {
         "/model/{version}": (current.base_version, "0" * 64),

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from shared.round.plan import RoundSettings
+from shared.round.plan import RoundPlan
 
 settings.register_profile("unhurried", deadline=None)  # a busy machine is no reason to fail
 settings.load_profile("unhurried")
 
-RoundSettingsFactory = Callable[..., RoundSettings]
+RoundSettingsFactory = Callable[..., RoundPlan]
 
 
 @pytest.fixture(scope="session")
@@ -37,4 +37,4 @@ def round_settings() -> RoundSettingsFactory:
         "min_cohort": 2,
         "sealing_key": "",
     }
-    return lambda **changes: RoundSettings(**(usual | changes))
+    return lambda **changes: RoundPlan(**(usual | changes))

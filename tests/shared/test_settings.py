@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from learning.architectures import ARCHITECTURES, architecture
 from shared.errors import SettingsError
-from shared.round.plan import RoundSettings, parse_round_settings
+from shared.round.plan import RoundPlan, parse_round_plan
 from shared.settings import (
     AggregatorSettings,
     BellSettings,
@@ -26,7 +26,7 @@ from shared.settings import (
     port_of,
 )
 
-RoundSettingsFactory = Callable[..., RoundSettings]
+RoundSettingsFactory = Callable[..., RoundPlan]
 Environ = Mapping[str, str]
 
 
@@ -410,7 +410,7 @@ def test_every_round_of_a_main_server_that_starts_is_one_that_devices_accept(
         cohort_cap=mine.cohort_cap,
         min_cohort=mine.min_cohort,
     )
-    assert parse_round_settings(opened.to_json()) == opened
+    assert parse_round_plan(opened.to_json()) == opened
 
 
 @pytest.mark.parametrize(

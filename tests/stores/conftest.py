@@ -11,7 +11,7 @@ import pytest
 import device.store.store
 import main_server.store.store
 import sec_agg.store.store
-from shared.round.plan import RoundSettings
+from shared.round.plan import RoundPlan
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -53,7 +53,7 @@ def device_store(open_store: Callable[..., Any]) -> device.store.store.Store:
 
 
 @pytest.fixture
-def round_of() -> Callable[..., RoundSettings]:
+def round_of() -> Callable[..., RoundPlan]:
     """Return a maker of the settings of small rounds of the detector "person"."""
     usual: dict[str, Any] = {
         "federation": "doorbell",
@@ -73,7 +73,7 @@ def round_of() -> Callable[..., RoundSettings]:
         "min_cohort": 2,
         "sealing_key": "",
     }
-    return lambda number=1, **changes: RoundSettings(**(usual | {"round": number} | changes))
+    return lambda number=1, **changes: RoundPlan(**(usual | {"round": number} | changes))
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from main_server.store.members import Joined
 from main_server.store.records import PASSED, Version
 from main_server.store.runs import Run
 from sec_agg.store.store import Stored
-from shared.round.plan import RoundSettings
+from shared.round.plan import RoundPlan
 from shared.security.nonces import open_nonces
 
 NOW = 1_800_000_000.0
@@ -41,7 +41,7 @@ def contender(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contender
-def publish(store: main_server.store.store.Store, me: int, current: RoundSettings) -> Any:
+def publish(store: main_server.store.store.Store, me: int, current: RoundPlan) -> Any:
     return store.publish(
         current, ("a", "b"), f"sum {me}", 0, version(current.round, f"{me:064}")
     ).aggregate
@@ -71,17 +71,17 @@ def move_run(store: main_server.store.store.Store, me: int, run: Run) -> Any:
 
 
 @contender
-def open_round(store: main_server.store.store.Store, me: int, current: RoundSettings) -> Any:
+def open_round(store: main_server.store.store.Store, me: int, current: RoundPlan) -> Any:
     return store.open_round(current, NOW + me).settings.round
 
 
 @contender
-def make_due(store: main_server.store.store.Store, me: int, current: RoundSettings) -> Any:
+def make_due(store: main_server.store.store.Store, me: int, current: RoundPlan) -> Any:
     return store.make_due(current, NOW + me, "Everybody is there.")
 
 
 @contender
-def send_update(store: sec_agg.store.store.Store, me: int, current: RoundSettings) -> Any:
+def send_update(store: sec_agg.store.store.Store, me: int, current: RoundPlan) -> Any:
     return store.keep_update(
         current.detector, current.round, Stored(f"device-{me}", f"{me:064}", b"seed", "key"), NOW
     )
@@ -89,7 +89,7 @@ def send_update(store: sec_agg.store.store.Store, me: int, current: RoundSetting
 
 @contender
 def freeze(
-    store: sec_agg.store.store.Store, me: int, current: RoundSettings, seen: tuple[Stored, ...]
+    store: sec_agg.store.store.Store, me: int, current: RoundPlan, seen: tuple[Stored, ...]
 ) -> Any:
     chosen = seen[me % 2 :]  # not all want the same cohort
     return store.freeze(
@@ -98,12 +98,12 @@ def freeze(
 
 
 @contender
-def keep_sum(store: sec_agg.store.store.Store, me: int, current: RoundSettings) -> Any:
+def keep_sum(store: sec_agg.store.store.Store, me: int, current: RoundPlan) -> Any:
     return store.keep_sum(current.detector, current.round, f"sum {me}")
 
 
 @contender
-def hear_of_round(store: sec_agg.store.store.Store, me: int, current: RoundSettings) -> Any:
+def hear_of_round(store: sec_agg.store.store.Store, me: int, current: RoundPlan) -> Any:
     return store.remember_round(current).state
 
 

@@ -25,12 +25,12 @@ from main_server.store.runs import FINISHED, STOPPED, Score
 from main_server.store.states import ABANDONED, FAILED, OPEN, PUBLISHED
 from main_server.store.store import Store
 from shared.protocol.evaluations import METRICS, ROWS, Estimate, Performance
-from shared.round.plan import RoundSettings
+from shared.round.plan import RoundPlan
 
 NOW = 1_800_000_000.125
 ANNA = Joined("k" * 32, "anna", "device", bytes(range(32)), NOW, None)
 CODE = Invitation("i" * 32, b"\x00secret\xff", "device", 2, NOW + 60)
-Rounds = Callable[..., RoundSettings]
+Rounds = Callable[..., RoundPlan]
 
 
 def version(number: int, name: str = "", **values: Any) -> Version:

@@ -11,10 +11,10 @@ import device.store.store
 import sec_agg.store.store
 from device.store.records import Errand, Held, Score, Setback
 from sec_agg.store.store import Round, Stored
-from shared.round.plan import RoundSettings
+from shared.round.plan import RoundPlan
 
 NOW = 1_800_000_000.0
-Rounds = Callable[..., RoundSettings]
+Rounds = Callable[..., RoundPlan]
 
 
 def stored(name: str, fill: str = "") -> Stored:

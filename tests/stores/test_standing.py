@@ -16,11 +16,11 @@ from main_server.store.runs import STOPPED, Score
 from main_server.store.tables import MIGRATIONS
 from sec_agg.store.snapshot import Current, Sent, Sum
 from sec_agg.store.store import Stored
-from shared.round.plan import RoundSettings
+from shared.round.plan import RoundPlan
 from shared.storage.database import Database
 
 NOW = 1_800_000_000.125
-Rounds = Callable[..., RoundSettings]
+Rounds = Callable[..., RoundPlan]
 
 
 def version(detector: str, number: int, **values: Any) -> Version:
@@ -37,7 +37,7 @@ def status(**said: Any) -> Status:
 
 
 def published(
-    store: main_server.store.store.Store, settings: RoundSettings, received: int = 0
+    store: main_server.store.store.Store, settings: RoundPlan, received: int = 0
 ) -> Version:
     made = version(settings.detector, settings.round)
     store.open_round(settings, NOW + settings.round)

@@ -19,14 +19,14 @@ from shared.errors import Forbidden, InvalidMessage, NotFound, OutOfOrder
 from shared.round.fixed_point import encode
 from shared.round.masking import mask, new_seed, seal
 from shared.round.payloads import Aggregate
-from shared.round.plan import MAX_VALUE_RANGE, RoundSettings, parse_round_settings
+from shared.round.plan import MAX_VALUE_RANGE, RoundPlan, parse_round_plan
 
 SUM = "http://main/secagg_model"
 
 
 def parts(
     federation: Any, *devices: str, announced: bool = True
-) -> tuple[RoundSettings, dict[str, Any]]:
+) -> tuple[RoundPlan, dict[str, Any]]:
     """Return the open round and a masked update for each of these devices."""
     settings = federation.announce(devices[0])
     if announced:
@@ -36,7 +36,7 @@ def parts(
     return settings, {d: masked_update(delta, 10, settings, d, federation.rng) for d in devices}
 
 
-def summed(settings: RoundSettings, updates: Mapping[str, Any], **changed: Any) -> bytes:
+def summed(settings: RoundPlan, updates: Mapping[str, Any], **changed: Any) -> bytes:
     """Add masked updates up as the aggregator does, with other members if so wished."""
     total = np.zeros(settings.size + 2, np.uint32)
     for update in updates.values():
@@ -208,7 +208,7 @@ def test_sum_whose_weight_no_cohort_of_that_size_has_fails_the_round(federation:
     assert federation.main.store.round("package", 1).state == "failed"
 
 
-def _opened(federation: Any, update: Any, settings: RoundSettings) -> tuple[bytes, bytes]:
+def _opened(federation: Any, update: Any, settings: RoundPlan) -> tuple[bytes, bytes]:
     context = settings.context(update.device)
     return federation.main.key.open_sealed(update.sealed_seed, context), context
 
@@ -348,7 +348,7 @@ def test_restart_under_the_same_settings_goes_on_with_the_open_round(federation:
 def test_open_round_reads_back_as_it_was_written(federation: Any) -> None:
     settings = federation.announce("a")
     assert federation.main.store.newest_round("package").settings == settings
-    assert parse_round_settings(json.loads(json.dumps(settings.to_json()))) == settings
+    assert parse_round_plan(json.loads(json.dumps(settings.to_json()))) == settings
 
 
 # --- the direct topology

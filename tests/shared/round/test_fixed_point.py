@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from shared.errors import InvalidMessage
 from shared.round.fixed_point import decode, encode, scale_of
-from shared.round.plan import RoundSettings, parse_round_settings
+from shared.round.plan import RoundPlan, parse_round_plan
 
-RoundSettingsFactory = Callable[..., RoundSettings]
+RoundSettingsFactory = Callable[..., RoundPlan]
 VECTOR = json.loads((Path(__file__).parents[2] / "vectors" / "round.json").read_text())
 CHUNK = 1 << 16
 ALMOST_ONE = math.nextafter(1.0, 0.0)
@@ -57,7 +57,7 @@ def vector(values: object) -> NDArray[np.float32]:
 
 
 def quantisation_error(
-    chosen: RoundSettings, cohort: int, weight: int, mean: NDArray[np.float64]
+    chosen: RoundPlan, cohort: int, weight: int, mean: NDArray[np.float64]
 ) -> Any:
     """What `decode` states: cohort / (scale x summed weight), beside the rounding to float32."""
     return cohort / (scale_of(chosen) * weight) * (1 + 1e-6) + np.abs(mean) * 2.0**-23 + 2.0**-148
@@ -301,7 +301,7 @@ def test_encode_leaves_the_delta_as_it_was(round_settings: RoundSettingsFactory)
 
 
 def test_encoded_integers_are_the_pinned_ones() -> None:
-    chosen = parse_round_settings(VECTOR["round_settings"])
+    chosen = parse_round_plan(VECTOR["round_settings"])
     encoded = encode(vector(VECTOR["delta"]), VECTOR["weight"], chosen, constant(0.5))
     assert encoded.tolist() == VECTOR["encoded"]
     assert encoded.dtype == np.dtype("<u4")

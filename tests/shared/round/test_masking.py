@@ -31,9 +31,9 @@ from shared.round.masking import (
     seal,
     unmask,
 )
-from shared.round.plan import RoundSettings
+from shared.round.plan import RoundPlan
 
-RoundSettingsFactory = Callable[..., RoundSettings]
+RoundSettingsFactory = Callable[..., RoundPlan]
 VECTORS = Path(__file__).parents[2] / "vectors"
 PUBLISHED = json.loads((VECTORS / "published.json").read_text())
 OWN = json.loads((VECTORS / "masking.json").read_text())

@@ -1,4 +1,4 @@
-"""Round settings: they travel unchanged, and nothing that could not be a round gets through."""
+"""The round plan: it travels unchanged, and nothing that could not be a round gets through."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.errors import DoorbellError, InvalidMessage
-from shared.round.plan import LocalWork, RoundSettings, parse_round_settings
+from shared.round.plan import LocalWork, RoundPlan, parse_round_plan
 
-RoundSettingsFactory = Callable[..., RoundSettings]
+RoundSettingsFactory = Callable[..., RoundPlan]
 VECTOR = json.loads((Path(__file__).parents[2] / "vectors" / "round.json").read_text())
 RANGES = {
     "round": (1, 2**31),
@@ -40,7 +40,7 @@ JSON = st.recursive(
 )
 
 
-def travelled(settings: RoundSettings) -> Any:
+def travelled(settings: RoundPlan) -> Any:
     return json.loads(json.dumps(settings.to_json()))
 
 
@@ -70,17 +70,17 @@ def test_round_settings_come_back_as_they_were_sent(
         topology="direct",
         sealing_key=base64.b64encode(key).decode(),
     )
-    assert parse_round_settings(travelled(sent)) == sent
+    assert parse_round_plan(travelled(sent)) == sent
     assert sent.sealing_key_bytes == key
 
 
 def test_form_that_travels_is_the_pinned_one() -> None:
-    assert parse_round_settings(VECTOR["round_settings"]).to_json() == VECTOR["round_settings"]
+    assert parse_round_plan(VECTOR["round_settings"]).to_json() == VECTOR["round_settings"]
 
 
 def test_context_is_the_pinned_bytes() -> None:
     assert (
-        parse_round_settings(VECTOR["round_settings"]).context(VECTOR["device"])
+        parse_round_plan(VECTOR["round_settings"]).context(VECTOR["device"])
         == VECTOR["context"].encode()
     )
 
@@ -133,7 +133,7 @@ def test_both_ends_of_each_range_are_accepted(
 ) -> None:
     value = RANGES[name][end]
     message = travelled(round_settings(**small_round(name, value)))
-    assert getattr(parse_round_settings(message), name) == value
+    assert getattr(parse_round_plan(message), name) == value
 
 
 @pytest.mark.parametrize("name", RANGES)
@@ -147,7 +147,7 @@ def test_value_outside_its_range_is_refused_by_name(
         else (low - 1, high + 1)
     ):
         with pytest.raises(InvalidMessage, match=f"no usable {name}"):
-            parse_round_settings(travelled(round_settings()) | small_round(name, value))
+            parse_round_plan(travelled(round_settings()) | small_round(name, value))
 
 
 @pytest.mark.parametrize("name", RANGES)
@@ -162,7 +162,7 @@ def test_member_that_is_no_usable_number_is_refused(
     if name == "clipping_norm" and value is None:
         return
     with pytest.raises(InvalidMessage, match=f"no usable {name}"):
-        parse_round_settings(travelled(round_settings()) | {name: value})
+        parse_round_plan(travelled(round_settings()) | {name: value})
 
 
 @pytest.mark.parametrize("name", sorted(RANGES.keys() - FRACTIONS))
@@ -170,7 +170,7 @@ def test_whole_number_written_as_a_fraction_is_refused(
     round_settings: RoundSettingsFactory, name: str
 ) -> None:
     with pytest.raises(InvalidMessage, match=name):
-        parse_round_settings(travelled(round_settings()) | {name: 2.0})
+        parse_round_plan(travelled(round_settings()) | {name: 2.0})
 
 
 @pytest.mark.parametrize(
@@ -196,26 +196,26 @@ def test_text_member_that_is_not_what_it_should_be_is_refused(
     round_settings: RoundSettingsFactory, name: str, value: object
 ) -> None:
     with pytest.raises(InvalidMessage):
-        parse_round_settings(travelled(round_settings()) | {name: value})
+        parse_round_plan(travelled(round_settings()) | {name: value})
 
 
-@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(RoundSettings)])
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(RoundPlan)])
 def test_missing_member_is_refused(round_settings: RoundSettingsFactory, name: str) -> None:
     message = travelled(round_settings())
     del message[name]
     with pytest.raises(InvalidMessage):
-        parse_round_settings(message)
+        parse_round_plan(message)
 
 
 def test_unknown_member_is_refused(round_settings: RoundSettingsFactory) -> None:
     with pytest.raises(InvalidMessage, match="same version of every service"):
-        parse_round_settings(travelled(round_settings()) | {"noise_multiplier": 1.0})
+        parse_round_plan(travelled(round_settings()) | {"noise_multiplier": 1.0})
 
 
 @pytest.mark.parametrize("message", [None, [], "x", 1, {}, [["round", 1]]], ids=repr)
 def test_message_that_is_no_object_of_settings_is_refused(message: object) -> None:
     with pytest.raises(InvalidMessage):
-        parse_round_settings(message)
+        parse_round_plan(message)
 
 
 @pytest.mark.parametrize(
@@ -232,9 +232,9 @@ def test_message_that_is_no_object_of_settings_is_refused(message: object) -> No
 def test_settings_whose_sums_could_wrap_are_refused(
     round_settings: RoundSettingsFactory, fits: dict[str, Any], wraps: dict[str, Any]
 ) -> None:
-    parse_round_settings(travelled(round_settings(**fits)))
+    parse_round_plan(travelled(round_settings(**fits)))
     with pytest.raises(InvalidMessage, match="wrap around"):
-        parse_round_settings(travelled(round_settings(**wraps)))
+        parse_round_plan(travelled(round_settings(**wraps)))
 
 
 @given(st.data())
@@ -244,6 +244,6 @@ def test_any_member_of_any_kind_is_accepted_or_refused_politely(
     message = travelled(round_settings())
     message[data.draw(st.sampled_from(sorted(message)))] = data.draw(JSON)
     try:
-        parse_round_settings(message)
+        parse_round_plan(message)
     except DoorbellError as refused:
         assert isinstance(refused, InvalidMessage)

@@ -42,7 +42,7 @@ from shared.errors import (
     PeerUnreachable,
     TrainingFailed,
 )
-from shared.round.plan import RoundSettings
+from shared.round.plan import RoundPlan
 from shared.security.identity import Identity
 from shared.security.joining import JoinCode, JoinRequest, Membership
 from shared.settings import AggregatorSettings, DeviceSettings, MainSettings
@@ -210,7 +210,7 @@ def statuses(app: Flask, path: str, method: str) -> Iterator[int]:
 
 
 @pytest.fixture
-def remembered(tmp_path: Path, round_settings: Callable[..., RoundSettings]) -> None:
+def remembered(tmp_path: Path, round_settings: Callable[..., RoundPlan]) -> None:
     """Let the device have trained, and the aggregator have added up."""
     settings = DeviceSettings.read(1, {"DOORBELL_HOME": str(tmp_path)})
     (settings.data / DETECTOR / settings.client).mkdir(parents=True)
@@ -338,7 +338,7 @@ class TestBodies:
         schema.validate(status)
         assert not schema.is_valid(status | dict(changes))
 
-    def test_round_settings(self, make: Make, round_settings: Callable[..., RoundSettings]) -> None:
+    def test_round_settings(self, make: Make, round_settings: Callable[..., RoundPlan]) -> None:
         answer = description(make("main"))["paths"]["/round/{detector}"]["get"]["responses"]["200"]
         schema = Draft202012Validator(answer["content"]["application/json"]["schema"])
         for settings in (round_settings(), round_settings(topology="direct", clipping_norm=2.5)):
