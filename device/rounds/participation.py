@@ -28,9 +28,9 @@ from device.rounds import model_trial
 from device.rounds.cleanup import tidy
 from device.store.records import Held, Measurement, Training
 from learning.architectures import architecture
+from learning.model import parse_model
 from learning.round import delta_of, masked_update, plain_update
 from shared.errors import InvalidMessage, NotFound, OutOfOrder, PeerUnreachable
-from shared.round.payloads import parse_model
 from shared.round.plan import RoundPlan, parse_round_plan
 from shared.security.joining import checked_member_name
 from shared.transport.http_client import Peer

@@ -33,8 +33,8 @@ from device.store.records import Held
 from device.vision.litert import Network
 from device.vision.predictor import Seer, in_force, open_seer
 from learning.architectures import architecture
+from learning.model import parse_model
 from shared.errors import DatasetError, DoorbellError, InvalidMessage, NotFound
-from shared.round.payloads import parse_model
 from shared.storage.blobs import storage_errors, write_durably
 
 FRIGATE_PX: Final = 224

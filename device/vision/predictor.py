@@ -28,8 +28,8 @@ from device.store.records import Held
 from device.vision.embedding import Embedder
 from device.vision.litert import Network, answering_file
 from learning.architectures import EFFICIENTNET_LITE0_HEAD, Architecture, Params, architecture
+from learning.model import Model, parse_model
 from shared.errors import OutOfOrder
-from shared.round.payloads import Model, parse_model
 
 EVEN: Final = 0.5
 """The threshold of a detector for which none was chosen."""

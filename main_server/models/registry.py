@@ -9,10 +9,10 @@ import numpy as np
 from prometheus_client import Counter
 
 from learning.architectures import architecture
+from learning.model import Model, parse_model
 from main_server.context import MainServer
 from main_server.store.records import PASSED, Device, Version
 from shared.errors import DoorbellError, NotFound, OutOfOrder
-from shared.round.payloads import Model, parse_model
 from shared.security.manifest import HEADER, Manifest
 from shared.telemetry.logs import carried
 from shared.telemetry.metrics import REGISTRY

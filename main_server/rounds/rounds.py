@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learning.architectures import architecture
+from learning.model import Model
 from learning.strategies.fedavg import step, weighted_mean
 from main_server.context import MainServer
 from main_server.models.registry import initial_version, keep_model, load_model
@@ -37,7 +38,7 @@ from shared.errors import DoorbellError, InvalidMessage, NotFound, OutOfOrder
 from shared.names import checked_name
 from shared.round.fixed_point import EXTRA_COORDINATES, Mean, decode
 from shared.round.masking import unmask
-from shared.round.payloads import Aggregate, Model, parse_aggregate, parse_plain_update
+from shared.round.payloads import Aggregate, parse_aggregate, parse_plain_update
 from shared.round.plan import MAX_VALUE_RANGE, RoundPlan
 from shared.security.authenticator import Caller
 from shared.telemetry.metrics import count_upload

@@ -35,8 +35,8 @@ from learning.architectures import (
     PORCH_CNN,
     Architecture,
 )
+from learning.model import Model
 from shared.errors import CannotTrain, InvalidMessage, NotFound
-from shared.round.payloads import Model
 from shared.settings import DeviceSettings
 from shared.web.background import _keep_going
 

@@ -17,8 +17,8 @@ from device.training.models import build, set_params
 from device.vision.litert import answering_file
 from device.vision.predictor import Head, Seer
 from learning.architectures import EFFICIENTNET_LITE0_HEAD, PORCH_CNN
+from learning.model import Model
 from shared.errors import DoorbellError, OutOfOrder
-from shared.round.payloads import Model
 
 FEATURES = 1280
 
