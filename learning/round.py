@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learning.architectures import Params, architecture
+from learning.finite import all_finite
 from learning.server_state import ServerState
 from learning.strategies import parse_strategy
 from shared.errors import InvalidMessage
@@ -113,7 +114,12 @@ def clip(delta: NDArray[np.float32], clipping_norm: float | None) -> NDArray[np.
 
     It is unchanged if it is shorter, or if there is no norm. McMahan et al., "Learning
     differentially private recurrent language models" (2018), section 3.
+
+    Raises:
+        InvalidMessage: A value is not finite.
     """
+    if not all_finite(delta):
+        raise InvalidMessage("This delta cannot be sent: a value is not finite.")
     norm = float(np.linalg.norm(delta.astype(np.float64)))
     if clipping_norm is None or norm <= clipping_norm:
         return delta
@@ -175,9 +181,8 @@ def server_update(state: ServerState, means: Sequence[Mean], plan: RoundPlan) ->
         InvalidMessage: The step leads to a value that is not finite; nothing was changed.
     """
     stepped = parse_strategy(plan.strategy).step(state, means, plan.server_learning_rate)
-    for value in (stepped.params, *stepped.arrays.values()):
-        if not np.isfinite(value).all():
-            raise InvalidMessage(
-                "The mean of this cohort is not finite.", kept="The global model is as it was."
-            )
+    if not all_finite(stepped.params, *stepped.arrays.values()):
+        raise InvalidMessage(
+            "The mean of this cohort is not finite.", kept="The global model is as it was."
+        )
     return stepped

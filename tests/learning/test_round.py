@@ -156,6 +156,15 @@ def test_delta_that_is_not_finite_is_never_sent(bad: float) -> None:
         masked_update(delta, 7, round_plan(), "device-1", np.random.default_rng(0))
 
 
+@pytest.mark.parametrize("norm", [None, 1.0])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_plain_delta_that_is_not_finite_is_never_sent(bad: float, norm: float | None) -> None:
+    delta = np.ones(SIZE, np.float32)
+    delta[2] = bad
+    with pytest.raises(InvalidMessage, match="not finite"):
+        plain_update(delta, 7, round_plan(clipping_norm=norm), "device-1")
+
+
 def test_update_without_a_picture_is_never_sent() -> None:
     with pytest.raises(InvalidMessage, match="no weight"):
         masked_update(
