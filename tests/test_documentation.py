@@ -34,7 +34,7 @@ def test_every_address_stands_in_the_protocol(service: str, tmp_path: Path) -> N
         "main": lambda: main_app(MainSettings.read(environ)),
         "aggregator": lambda: aggregator_app(AggregatorSettings.read(environ)),
     }[service]()
-    protocol = (PROJECT / "docs" / "protocol.md").read_text()
+    protocol = (PROJECT / "docs" / "reference" / "protocol.md").read_text()
     undocumented = [
         rule.rule for rule in app.url_map.iter_rules() if f"`{rule.rule}`" not in protocol
     ]
@@ -63,6 +63,6 @@ def test_unit_starts_what_the_procfile_starts(unit: str, process: str) -> None:
 
 
 def test_settings_of_the_raspberry_pi_have_no_comment_that_would_be_part_of_a_value() -> None:
-    text = (PROJECT / "docs" / "raspberry-pi.md").read_text()
+    text = (PROJECT / "docs" / "tutorials" / "doorbell-on-a-raspberry-pi.md").read_text()
     lines = re.findall(r"^DOORBELL_\w+=.*$", text, re.MULTILINE)
     assert len(lines) > 5 and not [line for line in lines if " " in line]

@@ -1,4 +1,4 @@
-"""The main server's half of a round, in the order of docs/protocol.md.
+"""The main server's half of a round, in the order of docs/reference/protocol.md.
 
     open_round         decide what the next round asks of everybody, and write it down
     check_seeds        say which of the sealed seeds open, before the cohort is frozen
