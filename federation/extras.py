@@ -52,7 +52,7 @@ def check(extras: Sequence[str]) -> None:
         NotReady: Says how to install it.
     """
     if needed := missing(extras):
-        raise NotReady(_said(needed), f"Install it: {_install(extras)}")
+        raise NotReady(_said(needed), _install(extras))
 
 
 def install(extras: Sequence[str]) -> None:
@@ -66,7 +66,7 @@ def install(extras: Sequence[str]) -> None:
     if not needed:
         return
     if sys.prefix == sys.base_prefix:  # a system's own Python is not ours to change
-        raise NotReady(_said(needed), f"Make a virtual environment, and there: {_install(extras)}")
+        raise NotReady(_said(needed), f"Make a virtual environment. {_install(extras)}")
     print(f"{_said(needed)} Installing (about 2 GB, most of it TensorFlow) ...", flush=True)
     command = [
         sys.executable,
@@ -78,9 +78,7 @@ def install(extras: Sequence[str]) -> None:
         *needed,
     ]
     if subprocess.run(command, check=False).returncode:  # nosec B603 # our own pins, no shell
-        raise NotReady(
-            "pip could not install it.", f"Its message is above. Then try: {_install(extras)}"
-        )
+        raise NotReady("pip could not install it; its message is above.", _install(extras))
     importlib.invalidate_caches()
 
 
@@ -91,9 +89,7 @@ def is_ours(module: str) -> bool:
 
 def lacking(module: str) -> str:
     """Return what to say where a command needs a module that is not installed."""
-    return (
-        f"This command needs {module}, which is not installed. Install it: {_install(EVERYTHING)}"
-    )
+    return f"This command needs {module}, which is not installed. {_install(EVERYTHING)}"
 
 
 def _said(needed: Sequence[str]) -> str:
@@ -101,7 +97,8 @@ def _said(needed: Sequence[str]) -> str:
 
 
 def _install(extras: Sequence[str]) -> str:
-    return f"pip install '{DISTRIBUTION}[{','.join(extras)}]', or in a checkout: make setup"
+    # No name that an index would be asked for: the project is installed from its checkout.
+    return f"Install it from a checkout (pip install '.[{','.join(extras)}]'), or let doorbell demo install everything."
 
 
 def _all_of(wanted: Sequence[Requirement], extras: Sequence[str]) -> set[str]:

@@ -171,7 +171,7 @@ def test_a_package_that_is_not_installed_is_named(capsys: pytest.CaptureFixture[
 
     assert cli.guarded(run) == 1
     assert capsys.readouterr().err.startswith(
-        "This command needs cv2, which is not installed. Install it: pip install"
+        "This command needs cv2, which is not installed. Install it from a "
     )
 
 
@@ -210,7 +210,7 @@ def test_what_is_missing_of_extras_is_found_through_extras_of_extras() -> None:
         NotReady, match="2 packages are not installed: nobody-has-this, nor-this"
     ) as refused:
         extras.check(extras.EVERYTHING)
-    assert "pip install 'doorbell-federation[server,train]'" in refused.value.todo
+    assert "pip install '.[server,train]'" in refused.value.todo
 
 
 @pytest.mark.usefixtures("distribution")
