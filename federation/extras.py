@@ -5,7 +5,7 @@ A checkout's `make setup` installs everything.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import subprocess  # nosec B404
 import sys
 from collections.abc import Sequence
@@ -68,18 +68,16 @@ def install(extras: Sequence[str]) -> None:
     if sys.prefix == sys.base_prefix:  # a system's own Python is not ours to change
         raise NotReady(_said(needed), f"Make a virtual environment. {_install(extras)}")
     print(f"{_said(needed)} Installing (about 2 GB, most of it TensorFlow) ...", flush=True)
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        *needed,
-    ]
-    if subprocess.run(command, check=False).returncode:  # nosec B603 # our own pins, no shell
+    if importlib.util.find_spec("pip") is None:  # an environment that uv made has none
+        _python("ensurepip")
+    if _python("pip", "install", "--quiet", "--disable-pip-version-check", *needed):
         raise NotReady("pip could not install it; its message is above.", _install(extras))
     importlib.invalidate_caches()
+
+
+def _python(module: str, *words: str) -> int:
+    command = [sys.executable, "-m", module, *words]
+    return subprocess.run(command, check=False).returncode  # nosec B603 # our own pins, no shell
 
 
 def is_ours(module: str) -> bool:

@@ -238,6 +238,15 @@ def test_what_is_missing_is_installed_as_pinned(
 
 
 @pytest.mark.usefixtures("distribution")
+def test_an_environment_without_pip_gets_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(extras.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(extras, "_python", lambda module, *_: calls.append(module) or 0)
+    extras.install(["train"])
+    assert calls == ["ensurepip", "pip"]
+
+
+@pytest.mark.usefixtures("distribution")
 def test_nothing_is_installed_into_the_systems_own_python(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "prefix", sys.base_prefix)
     monkeypatch.setattr(extras.subprocess, "run", lambda *_, **__: pytest.fail("pip was started"))
