@@ -64,6 +64,7 @@ def _round(chosen: argparse.Namespace) -> int:
 
 
 def _demo(chosen: argparse.Namespace) -> int:
+    preflight.check_ports(PORTS)  # before two gigabytes are fetched
     extras.install(extras.EVERYTHING)
     from rich.console import Console  # noqa: PLC0415
 

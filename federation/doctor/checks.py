@@ -24,6 +24,7 @@ from packaging.utils import canonicalize_name
 
 from federation.backup.archive import KEYS
 from federation.backup.backup import Service, services
+from federation.extras import DISTRIBUTION
 from federation.processes import PROCFILE
 from shared.errors import DoorbellError
 from shared.security.joining import JoinCode
@@ -41,7 +42,6 @@ from shared.transport.addresses import is_loopback
 
 State = Literal["ok", "warning", "wrong"]
 OLDEST_PYTHON = (3, 11)
-DISTRIBUTION = "doorbell-federation"
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
 """In a checkout alone; an installed distribution knows its pins itself."""
 SCARCE_BYTES, TOO_FEW_BYTES = 1 << 30, 100 << 20
