@@ -2,4 +2,4 @@
 one has them.
 """
 
-from shared.gunicorn_hooks import *  # noqa: F403
+from shared.web.gunicorn_hooks import *  # noqa: F403

@@ -84,7 +84,7 @@ def test_installed_federation_starts_what_the_procfile_starts() -> None:
         *command, wsgi = line.split()
         module = (PROJECT / f"{wsgi.partition(':')[0]}.py").read_text()
         app = re.search(r"from (\S+) import", module)[1] + ":" + re.search(r"app = (.+)", module)[1]
-        hooked = ['"$PYTHON"', "-m", "gunicorn", "--config", "python:shared.gunicorn_hooks"]
+        hooked = ['"$PYTHON"', "-m", "gunicorn", "--config", "python:shared.web.gunicorn_hooks"]
         assert ours.pop(process).split() == [*hooked, *command[1:], f'"{app}"']
     assert ours == {}
 

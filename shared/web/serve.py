@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from shared.settings import ListenSettings
 
-HOOKS = "python:shared.gunicorn_hooks"
+HOOKS = "python:shared.web.gunicorn_hooks"
 
 
 def serve(

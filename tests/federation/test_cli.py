@@ -139,7 +139,7 @@ def test_a_service_listens_where_the_variables_say(
     with pytest.raises(Replaced):
         cli.main(words)
     assert started[started.index("--bind") + 1] == address
-    assert started[started.index("--config") + 1] == "python:shared.gunicorn_hooks"
+    assert started[started.index("--config") + 1] == "python:shared.web.gunicorn_hooks"
 
 
 @pytest.mark.parametrize(

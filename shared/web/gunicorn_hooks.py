@@ -1,7 +1,7 @@
 """What every service runs with under gunicorn; the command line and WEB_CONCURRENCY win over it.
 
 gunicorn reads it through `gunicorn.conf.py` in a checkout, and by `--config
-python:shared.gunicorn_hooks` elsewhere.
+python:shared.web.gunicorn_hooks` elsewhere.
 """
 
 from __future__ import annotations
