@@ -10,6 +10,7 @@ import pytest
 from learning.server_state import ServerState
 from learning.strategies import STRATEGIES, parse_strategy
 from learning.strategies.fedavg import FedAvg
+from learning.strategies.fedavgm import FedAvgM
 from shared.errors import InvalidMessage
 from shared.round.fixed_point import Mean
 
@@ -27,6 +28,10 @@ def test_name_alone_has_its_defaults_and_empty_brackets_change_nothing() -> None
     assert parse_strategy("fedavg") == parse_strategy("fedavg()") == FedAvg()
 
 
+def test_parameter_is_read_with_or_without_spaces() -> None:
+    assert parse_strategy("fedavgm(momentum = 0.5)") == FedAvgM(momentum=0.5)
+
+
 @pytest.mark.parametrize(
     ("text", "refused"),
     [
@@ -34,6 +39,9 @@ def test_name_alone_has_its_defaults_and_empty_brackets_change_nothing() -> None
         ("", "no strategy called ''"),
         ("fedavg(", "no strategy called"),
         ("fedavg(beta=1)", "has no parameter 'beta'"),
+        ("fedavgm(momentum=1)", "momentum=1 is not a number between 0.0 and 0.999"),
+        ("fedavgm(momentum=nan)", "momentum=nan is not a number"),
+        ("fedavgm(momentum=.5,momentum=.6)", "given twice"),
     ],
 )
 def test_what_names_no_strategy_is_refused_with_the_choices(text: str, refused: str) -> None:
