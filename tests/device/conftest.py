@@ -100,6 +100,7 @@ def _make_device(federation: Any, number: int = 1, **variables: str) -> Device:
         "DOORBELL_DEVICE_URL": f"http://device-{number}",
     } | variables
     settings = DeviceSettings.read(number, environ)
+    federation.lay_tables("device", settings.folder)
     (settings.data / "package" / settings.client).mkdir(parents=True, exist_ok=True)
     http = federation.network.client(Identity.open(identity_path(settings)))
     federation.network.apps[settings.name] = device.app.create_app(number, settings, http)

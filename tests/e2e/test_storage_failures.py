@@ -9,7 +9,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from shared.round.plan import RoundPlan, parse_round_plan
 from shared.security.authenticator import Standing
 from shared.security.identity import Identity
 from shared.transport.http_client import HttpClient
+from tests.e2e.conftest import Federation, MakeFederation
 from tests.ports import free_port
 from tests.updates import plain_update
 
@@ -61,7 +62,7 @@ def start_in_vain(home: Path, module: list[str], port: int | None = None, **vari
 class Member:
     """A device that has joined a main server over real HTTP."""
 
-    def __init__(self, federation: Any, name: str) -> None:
+    def __init__(self, federation: Federation, name: str) -> None:
         self.name, self.url = name, federation.url("main")
         folder = federation.home / "devices" / name
         identity = Identity.open(folder / "identity.key")
@@ -87,16 +88,16 @@ class Member:
 
 
 @pytest.fixture(scope="module")
-def direct(make_federation: Callable[..., Any]) -> Any:
+def direct(make_federation: MakeFederation) -> Federation:
     return make_federation("main", DOORBELL_TOPOLOGY="direct", DOORBELL_ARCHITECTURE="porch-cnn")
 
 
-def worker_of(federation: Any) -> psutil.Process:
+def worker_of(federation: Federation) -> psutil.Process:
     (worker,) = psutil.Process(federation.processes["main"].pid).children()
     return worker
 
 
-def kept(federation: Any) -> tuple[Any, ...]:
+def kept(federation: Federation) -> tuple[Any, ...]:
     store = Store(federation.home / "main-server")
     try:
         newest = store.newest_round("person")
@@ -105,7 +106,7 @@ def kept(federation: Any) -> tuple[Any, ...]:
         store.database.close()
 
 
-def test_full_disk_is_said_and_nothing_is_lost(direct: Any) -> None:
+def test_full_disk_is_said_and_nothing_is_lost(direct: Federation) -> None:
     one, two = Member(direct, "one"), Member(direct, "two")
     assert "is kept" in one.send()
     two.announce()
@@ -191,7 +192,7 @@ def test_database_that_may_not_be_written_says_so(tmp_path: Path) -> None:
 
 
 def test_postgresql_may_go_and_come_back_while_services_run(
-    postgresql: Any, make_federation: Callable[..., Any]
+    postgresql: Any, make_federation: MakeFederation
 ) -> None:
     with postgresql.database() as url:
         federation = make_federation(
@@ -219,7 +220,7 @@ def test_postgresql_may_go_and_come_back_while_services_run(
         federation.stop("main")
 
 
-def test_second_copy_on_the_same_port_is_named(direct: Any, tmp_path: Path) -> None:
+def test_second_copy_on_the_same_port_is_named(direct: Federation, tmp_path: Path) -> None:
     said = start_in_vain(tmp_path, ["main_server"], direct.ports["main"])
     assert "a copy of this service may be running" in said and "Booting worker" not in said
     assert requests.get(direct.url("main", "/healthz"), timeout=5).ok
@@ -230,7 +231,7 @@ def test_second_copy_on_the_same_port_is_named(direct: Any, tmp_path: Path) -> N
     ("off", "said"), [(-3600, "the sender's clock is behind"), (3600, "the sender's is ahead")]
 )
 def test_clock_that_is_an_hour_off_is_named_and_harms_nothing(
-    direct: Any, off: int, said: str
+    direct: Federation, off: int, said: str
 ) -> None:
     member = Member(direct, f"late{off % 7}")
     member.announce()
