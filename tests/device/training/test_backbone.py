@@ -21,6 +21,8 @@ from device.training.checkpoint import Tensors, load_efficientnet_lite0
 from device.vision.embedding import FEATURES, INPUT_PX, Embedder
 from device.vision.litert import BODY_VERSION
 
+pytestmark = pytest.mark.heavy  # imports TensorFlow
+
 ROOT = Path(__file__).resolve().parents[3]
 PHOTOS = Path(__file__).resolve().parents[4] / "shared/data/photos"
 ANIMAL_CLASSES = 398  # ImageNet lists its animals first

@@ -11,6 +11,8 @@ from device.training.models import build, get_params, set_params
 from learning.architectures import ARCHITECTURES, Architecture
 from shared.errors import NotFound
 
+pytestmark = pytest.mark.heavy  # imports TensorFlow
+
 EACH = pytest.mark.parametrize("arch", ARCHITECTURES.values(), ids=ARCHITECTURES)
 
 

@@ -40,6 +40,8 @@ from shared.errors import CannotTrain, InvalidMessage, NotFound
 from shared.settings import DeviceSettings
 from shared.web.background import _keep_going
 
+pytestmark = pytest.mark.heavy  # imports TensorFlow
+
 ROOT = Path(__file__).resolve().parents[3]
 SURE = 4.0
 """Kernels are so much larger than those of version 0, so that answers are far from one another."""

@@ -20,6 +20,8 @@ from learning.architectures import EFFICIENTNET_LITE0_HEAD, PORCH_CNN
 from learning.model import Model
 from shared.errors import DoorbellError, OutOfOrder
 
+pytestmark = pytest.mark.heavy  # imports TensorFlow
+
 FEATURES = 1280
 
 
