@@ -37,6 +37,7 @@ from shared.round.plan import RoundPlan, parse_round_plan
 from shared.security.identity import Identity
 from shared.security.joining import JoinCode, JoinRequest, Role
 from shared.transport.http_client import CONTAINER_TYPE
+from tests.security import aftermath
 from tests.updates import masked_update
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -614,6 +615,8 @@ def _settle(field: Field) -> None:
 def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
     """Five services, started once: a secure federation, and a direct main server behind an operator
     token.
+
+    When all is done to them that the tests of this process do, `aftermath` looks at what is left.
     """
     trap = ThreadingHTTPServer(("127.0.0.1", 0), _Trap)
     threading.Thread(target=trap.serve_forever, daemon=True).start()
@@ -634,6 +637,7 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
             field.wait(service)
         _settle(field)
         yield field
+        aftermath.check(field)
     finally:
         field.stop()
         trap.shutdown()
