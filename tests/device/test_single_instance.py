@@ -107,6 +107,7 @@ def test_worker_that_is_told_to_end_gives_the_folder_back_at_once(
             time.sleep(0.01)
 
 
+@pytest.mark.heavy
 def test_service_that_cannot_start_says_so_and_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

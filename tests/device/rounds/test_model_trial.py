@@ -306,6 +306,7 @@ def test_device_that_was_killed_before_the_answer_settles_when_it_is_back(
     assert again.store.newest_score("package").accuracy == 0.75
 
 
+@pytest.mark.heavy
 def test_score_of_a_model_with_overflowing_params_is_refused_by_the_real_child(
     tmp_path: Any,
 ) -> None:

@@ -365,6 +365,7 @@ def real() -> Iterator[Trainer]:
         made.close()
 
 
+@pytest.mark.heavy
 def test_real_child_turns_any_failure_into_a_sentence_and_goes_on(real: Trainer) -> None:
     with pytest.raises(TrainingFailed, match="The training gave up: KeyError"):
         real.run({"do": "no such verb", "detector": "package"})
@@ -420,6 +421,7 @@ def test_real_child_chooses_the_threshold_by_the_validation_pictures_for_the_sha
     )
 
 
+@pytest.mark.heavy
 def test_real_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     parent = tmp_path / "parent.py"
     parent.write_text(
@@ -453,6 +455,7 @@ def test_real_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
 
 
+@pytest.mark.heavy
 def test_real_child_ends_when_its_input_closes_and_ignores_ctrl_c() -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "device.training.worker"],

@@ -25,7 +25,7 @@ from device.context import Device
 from device.rounds.model_trial import settle
 from device.store.records import Held
 from device.training.models import build, set_params
-from device.training.worker_client import Busy
+from device.training.worker_client import Busy, Trainer
 from device.vision.export import TOLERANCES, NotFaithful, export, labels
 from device.vision.litert import Network, answering_file
 from device.vision.predictor import in_force, open_seer
@@ -39,6 +39,7 @@ from learning.model import Model
 from shared.errors import CannotTrain, InvalidMessage, NotFound
 from shared.settings import DeviceSettings
 from shared.web.background import _keep_going
+from tests.warm.services import Trainers
 
 pytestmark = pytest.mark.heavy  # imports TensorFlow
 
@@ -48,17 +49,23 @@ SURE = 4.0
 
 
 @pytest.fixture(scope="module")
-def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def environ(tmp_path_factory: pytest.TempPathFactory, machine_cache: Path) -> dict[str, str]:
     home = tmp_path_factory.mktemp("home")
-    return {"DOORBELL_HOME": str(home), "DOORBELL_DATA": str(home / "pictures")}
+    return {
+        "DOORBELL_HOME": str(home),
+        "DOORBELL_DATA": str(home / "pictures"),
+        "DOORBELL_CACHE": str(machine_cache),
+    }
 
 
 @pytest.fixture(scope="module")
-def doorbell(environ: dict[str, str]) -> Iterator[Device]:
+def doorbell(environ: dict[str, str], trainers: Trainers) -> Iterator[Device]:
     """A device with a model of each architecture in force, one picture of its own, and a training
     child.
     """
-    made = Device.open(DeviceSettings.read(1, environ))
+    made = replace(
+        Device.open(DeviceSettings.read(1, environ)), trainer=Trainer(command=trainers.command)
+    )
     for number, (detector, kind) in enumerate(
         (("face", EFFICIENTNET_LITE0_HEAD), ("animal", PORCH_CNN))
     ):
