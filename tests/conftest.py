@@ -458,14 +458,16 @@ def _wanted(item: pytest.Item, config: pytest.Config) -> bool:
         return False
     if not config.getoption("--quick"):
         return True
-    backend = (
-        item.callspec.params.get("backend")
-        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
-        else None
+    asked_for = getattr(item, "fixturenames", ())
+    of_services = {"federation", "make_federation", "open_store", "postgresql"}.intersection(
+        asked_for
     )
-    on_postgresql = backend == "postgresql" or "postgresql" in getattr(item, "fixturenames", ())
+    on_postgresql = "postgresql" in item.name  # also where a test names the database itself
     return not (
-        on_postgresql or item.get_closest_marker("heavy") or item.get_closest_marker("slow")
+        of_services
+        or on_postgresql
+        or item.get_closest_marker("heavy")
+        or item.get_closest_marker("slow")
     )
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.heavy  # starts a process for each import
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("shared", "dataset", "device", "sec_agg", "main_server", "federation")
 SOURCES = [

@@ -444,6 +444,7 @@ def bench(job: dict[str, Any]) -> Any:
     return bench
 
 
+@pytest.mark.heavy
 def test_child_reports_draws_and_names_the_mistakes(bench: Any, job: dict[str, Any]) -> None:
     result = bench.score(job, lambda _: None)
     report = result["report"]
@@ -464,6 +465,7 @@ def test_child_reports_draws_and_names_the_mistakes(bench: Any, job: dict[str, A
     assert again["report"] == report
 
 
+@pytest.mark.heavy
 def test_child_names_no_file_that_was_left_out(bench: Any, job: dict[str, Any]) -> None:
     test = Path(job["data"]) / "package" / "client_1" / "test"
     (test / "package" / "0.png").write_bytes(b"no picture")
@@ -476,11 +478,13 @@ def test_child_names_no_file_that_was_left_out(bench: Any, job: dict[str, Any]) 
             assert hashlib.sha256(file.read_bytes()).hexdigest() == mistake["content_id"]
 
 
+@pytest.mark.heavy
 def test_child_without_a_plot_measures_as_ever(bench: Any, job: dict[str, Any]) -> None:
     del job["plot"]
     assert bench.score(job, lambda _: None).keys() == {"models"}
 
 
+@pytest.mark.heavy
 def test_pictures_that_change_in_the_middle_are_not_compared(
     bench: Any, job: dict[str, Any]
 ) -> None:
@@ -497,6 +501,7 @@ def test_pictures_that_change_in_the_middle_are_not_compared(
         bench.score(job, lambda _: None)
 
 
+@pytest.mark.heavy
 def test_report_of_the_child_is_what_the_main_server_takes(
     federation: Any, measuring: Device, bench: Any, job: dict[str, Any]
 ) -> None:
