@@ -175,8 +175,7 @@ def field(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Iterato
         guarded.stop(*guarded.processes)
 
 
-def take_part(federation: Any, member: Identity) -> RoundPlan:
-def take_part(federation: Federation, member: Identity) -> RoundSettings:
+def take_part(federation: Federation, member: Identity) -> RoundPlan:
     """Let the member, the aggregator and the device join; return the round that is open for the
     member.
     """
