@@ -28,7 +28,7 @@ from shared.round.payloads import Model
 from shared.storage.blobs import storage_errors, write_durably
 
 
-def convert(model: Model, form: str, path: Path, pixels: Path | None) -> dict[str, Any]:
+def convert(model: Model, form: str, path: Path, pixels: Path | None) -> tuple[float, ...]:
     """Write a model to a file.
 
     Args:
@@ -38,7 +38,7 @@ def convert(model: Model, form: str, path: Path, pixels: Path | None) -> dict[st
         pixels: A .npy file, float32[n, px, px, 3], that the written Keras file is to answer.
 
     Returns:
-        `scores`, n probabilities, where `pixels` is given.
+        n probabilities where `pixels` is given, else nothing.
 
     Raises:
         StorageFailed: The file cannot be written.
@@ -47,13 +47,10 @@ def convert(model: Model, form: str, path: Path, pixels: Path | None) -> dict[st
     with storage_errors(f"The folder {path.parent}"):
         FORMS[form](network, path)
     if pixels is None:
-        return {}
+        return ()
     written = keras.models.load_model(path, compile=False)
-    return {
-        "scores": written(np.load(pixels, allow_pickle=False), training=False)
-        .numpy()[:, 0]
-        .tolist()
-    }
+    answers = written(np.load(pixels, allow_pickle=False), training=False).numpy()
+    return tuple(answers[:, 0].tolist())
 
 
 def ensure_answering(cache: Path, kind: Architecture) -> Path:

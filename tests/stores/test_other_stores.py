@@ -112,8 +112,9 @@ def test_training_makes_good_what_went_wrong(
     assert device_store.sent_round("person") == 2
     device_store.end_errand("person")
     assert device_store.errand("person") == Errand("person", "2027-01-15", 20, None)
-    device_store.remember_round(round_of(4))
-    device_store.remember_round(round_of(5))
+    device_store.remember_rounds([round_of(4)])
+    for _ in range(2):
+        device_store.remember_rounds([round_of(5)])
     assert (
         device_store.newest_round("person") == round_of(5)
         and device_store.newest_round("car") is None

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 
@@ -24,6 +25,7 @@ from device.bell.doorbell import _prepare
 from device.context import Device
 from device.rounds.model_trial import settle
 from device.store.records import Held
+from device.training.jobs import Export, Job, PrepareRings
 from device.training.models import build, set_params
 from device.training.worker_client import Busy
 from device.vision.export import TOLERANCES, NotFaithful, export, labels
@@ -64,7 +66,9 @@ def doorbell(environ: dict[str, str]) -> Iterator[Device]:
             Held(detector, made.blobs.put(a_model(detector, kind, number).to_bytes()), 1)
         )
         settle(made, detector)
-        made.trainer.run(made.job("answer", detector) | {"architecture": kind.name})
+        made.trainer.run(
+            PrepareRings(detector=detector, folders=made.folders, architecture=kind.name)
+        )
     own = made.settings.data / "face" / made.settings.client / "test" / "face"
     own.mkdir(parents=True)
     (own / "1.png").write_bytes(a_picture(7))
@@ -173,8 +177,10 @@ class Swapping:
             doorbell.blobs.path(doorbell.blobs.put(model.to_bytes())),
         )
 
-    def run(self, job: dict[str, Any]) -> dict[str, Any]:
-        return self._trainer.run(job | {"model": str(self._path)})
+    def run(self, job: Job[Any]) -> Any:
+        if isinstance(job, Export):
+            job = msgspec.structs.replace(job, model=self._path)
+        return self._trainer.run(job)
 
 
 def test_detector_without_a_model_is_refused(doorbell: Device, tmp_path: Path) -> None:
@@ -190,11 +196,11 @@ class Preparing:
         self.asked: list[str] = []
         self._errors = list(errors)
 
-    def run(self, job: dict[str, Any]) -> None:
-        self.asked.append(job["architecture"])
+    def run(self, job: PrepareRings) -> None:
+        self.asked.append(job.architecture)
         if self._errors:
             raise self._errors.pop(0)
-        answering_file(Path(job["machine_cache"]), ARCHITECTURES[job["architecture"]]).touch()
+        answering_file(job.folders.machine_cache, ARCHITECTURES[job.architecture]).touch()
 
 
 @pytest.mark.parametrize(
