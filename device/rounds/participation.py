@@ -48,19 +48,15 @@ def announce(device: Device) -> dict[str, RoundPlan]:
         PeerUnreachable: The main server does not answer.
         InvalidMessage: It answers something else than rounds.
     """
-    trained = {name: device.store.newest_training(name) for name in device.detectors()}
-    message = {
-        "address": device.settings.url,
-        "detectors": {
-            name: training.round if training else None for name, training in trained.items()
-        },
-    }
+    trained = device.store.trained_rounds()
+    detectors = {name: trained.get(name) for name in device.detectors()}
+    message = {"address": device.settings.url, "detectors": detectors}
     main = device.standing.main()
     reply = device.http.post_json(f"{main.url}/clientstatus", message, main).json
     if (
         not isinstance(reply, dict)
         or not isinstance(rounds := reply.get("rounds"), dict)
-        or set(rounds) != set(trained)
+        or set(rounds) != set(detectors)
     ):
         raise InvalidMessage("The main server did not name the open rounds.")
     device.standing.rename(checked_member_name(reply.get("name"), "device"))

@@ -231,6 +231,13 @@ class Store:
                 else Training(**(dict(row) | {"history": json.loads(row["history"])}))
             )
 
+    def trained_rounds(self) -> dict[str, int]:
+        """Return the round that each detector's newest training was for."""
+        newest = select(func.max(TRAININGS.c.id)).group_by(TRAININGS.c.detector)
+        query = select(TRAININGS.c.detector, TRAININGS.c.round).where(TRAININGS.c.id.in_(newest))
+        with self.database.read() as connection:
+            return {row.detector: row.round for row in connection.execute(query)}
+
     def trainings(self, detector: str, limit: int) -> tuple[Training, ...]:
         """Return the newest trainings of a detector, newest first."""
         with self.database.read() as connection:

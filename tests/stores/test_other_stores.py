@@ -104,6 +104,7 @@ def test_training_makes_good_what_went_wrong(
         and newest.update is None
         and not newest.sent
     )
+    assert device_store.trained_rounds() == {"person": newest.round}
     assert device_store.setback("person") is None and device_store.sent_round("person") is None
     assert [device_store.keep_update(newest, letter * 64) for letter in "ab"] == ["a" * 64] * 2
     for _ in range(2):
