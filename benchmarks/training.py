@@ -23,7 +23,7 @@ from device.training.jobs import Folders, Train
 from device.training.worker_client import Trainer
 from federation.round import Addresses, Step, run_round
 from learning.architectures import architecture
-from shared.round.payloads import Model
+from learning.model import Model
 
 DETECTOR = "animal"
 WARM = 2

@@ -20,6 +20,7 @@ from device.store.records import Held, Score
 from device.training import jobs
 from device.training.jobs import Measure
 from device.training.worker_client import Busy, ChildDied
+from learning.model import parse_model, version_of
 from shared.errors import (
     CannotTrain,
     DatasetError,
@@ -28,7 +29,6 @@ from shared.errors import (
     OutOfOrder,
     TrainingFailed,
 )
-from shared.round.payloads import parse_model, version_of
 from shared.security.manifest import HEADER, check_manifest
 from shared.web.steps import Done
 

@@ -41,8 +41,9 @@ from device.training.jobs import (
     job_of,
     to_line,
 )
+from learning.finite import all_finite
+from learning.model import Model, parse_model
 from shared.errors import Cancelled, CannotTrain, DoorbellError, TrainingFailed
-from shared.round.payloads import Model, parse_model
 
 Emit = Callable[[dict[str, Any]], None]
 Tell = Callable[[Progress], None]
@@ -236,10 +237,8 @@ class Bench:
         return Ready()
 
     def _scores(self, model: Model, part: Any) -> Any:
-        import numpy as np  # noqa: PLC0415
-
         scores = self._learner(model.architecture).scores(model.params, part.inputs)
-        if not np.isfinite(scores).all():
+        if not all_finite(scores):
             raise TrainingFailed(
                 "What the model answers is no number.", kept="What was stored is kept."
             )

@@ -25,7 +25,7 @@ from device.training.jobs import (
     Train,
     Trained,
 )
-from shared.round.payloads import Model, parse_model
+from learning.model import Model, parse_model
 from shared.security.identity import Identity
 from shared.security.manifest import HEADER, Manifest
 from shared.settings import DeviceSettings

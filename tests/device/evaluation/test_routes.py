@@ -25,9 +25,9 @@ from device.store.records import Held
 from device.training.jobs import Compare, Folders
 from federation.backup.backup import services
 from learning.architectures import architecture
+from learning.model import Model
 from shared.errors import TrainingFailed
 from shared.protocol.evaluations import METRICS, parse_figures
-from shared.round.payloads import Model
 
 PAGE = {"Host": "localhost", "Accept": "text/html"}
 HOSTILE = 'a;=HYPERLINK("x")&<b>y\udce9.png'

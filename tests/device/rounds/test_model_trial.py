@@ -18,8 +18,8 @@ from device.store.records import Held
 from device.training.jobs import Folders, Measure, Scores, Train
 from device.training.jobs import Score as JobScore
 from device.training.worker_client import Busy, ChildDied
+from learning.model import Model, version_of
 from shared.errors import CannotTrain, DatasetError, InvalidMessage, OutOfOrder, TrainingFailed
-from shared.round.payloads import Model, version_of
 
 Pushed = Callable[..., Model]
 

@@ -40,8 +40,8 @@ from device.training.worker_client import Busy, ChildDied, Trainer, describe, pr
 from device.vision.predictor import in_force, open_seer
 from device.vision.threshold import threshold_for
 from learning.architectures import PORCH_CNN
+from learning.model import Model
 from shared.errors import Cancelled, CannotTrain, DatasetError, OutOfOrder, TrainingFailed
-from shared.round.payloads import Model
 from shared.round.plan import LocalWork
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from learning.architectures import architecture
-from learning.round import masked_update, plain_update
 from shared.errors import Forbidden, InvalidMessage, NotFound, OutOfOrder
 from shared.round.fixed_point import encode
 from shared.round.masking import mask, new_seed, seal
 from shared.round.payloads import Aggregate
 from shared.round.plan import MAX_VALUE_RANGE, RoundPlan, parse_round_plan
+from tests.updates import masked_update, plain_update
 
 SUM = "http://main/secagg_model"
 
@@ -403,7 +403,7 @@ def test_direct_aggregation_of_too_few_says_who_is_missing(direct: Any) -> None:
     direct.announce("b")
     send_plain(direct, "a", 5, direct.delta())
     before = state(direct)
-    with pytest.raises(OutOfOrder, match="1 of the 2 updates it needs. Still missing: b"):  # noqa: RUF043
+    with pytest.raises(OutOfOrder, match="1 of the 2 updates it needs. Still missing: b"):
         direct.step("main", "aggregate_models")
     assert state(direct) == before
 
