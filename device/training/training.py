@@ -24,7 +24,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from device.training.jobs import Epoch, Progress
-from device.training.models import build, get_params, set_params
+from device.training.models import get_params, set_params
 from learning.architectures import Architecture, Params
 from learning.finite import all_finite
 from shared.errors import TrainingFailed
@@ -78,7 +78,7 @@ class Learner:
     def __init__(self, architecture: Architecture) -> None:
         tf.config.experimental.enable_op_determinism()
         self._architecture = architecture
-        self._model = build(architecture)
+        self._model = architecture.build()
         self._optimizer = keras.optimizers.SGD(momentum=MOMENTUM)
         self._optimizer.build(self._model.trainable_variables)
         signature = (
@@ -183,7 +183,7 @@ class Learner:
         for batch in range(batches):
             rows = order[batch * work.batch_size : (batch + 1) * work.batch_size]
             inputs = _floats(train.inputs[rows])
-            if self._architecture.body is None:
+            if self._architecture.is_augmented:
                 inputs = augment(inputs, rng)
             tally.add(self._step(inputs, _floats(train.labels[rows])).numpy(), len(rows))
             if not math.isfinite(tally.loss):

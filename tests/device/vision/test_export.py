@@ -26,7 +26,7 @@ from device.context import Device
 from device.rounds.model_trial import settle
 from device.store.records import Held
 from device.training.jobs import Export, Job, PrepareRings
-from device.training.models import build, set_params
+from device.training.models import set_params
 from device.training.worker_client import Busy
 from device.vision.export import TOLERANCES, NotFaithful, export, labels
 from device.vision.litert import Network, answering_file
@@ -129,7 +129,7 @@ def test_frigate_gets_the_labels_in_the_order_of_the_answers(
 
 def test_model_without_a_body_answers_rings_as_keras_does(doorbell: Device) -> None:
     kind, picture = PORCH_CNN, porch.draw("animal", True, 1, "test", 0, size_px=64)
-    model = build(kind)
+    model = kind.build()
     set_params(model, kind, a_model("animal", kind, 1).params)
     logit = float(model(picture[np.newaxis].astype(np.float32), training=False)[0, 0])
     png = cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
