@@ -8,7 +8,8 @@ export CHROMIUM
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 # LOCKED=1 also pins what our requirements require, and refuses a file that is not the one that was tested.
 REQUIREMENTS = $(if $(filter-out 0,$(LOCKED)),--require-hashes -r requirements$(1).lock,-r requirements$(1).txt)
-LOCK = .venv/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --no-strip-extras --no-annotate \
+# uv heeds no upper bound of requires-python, and pip does: newer ones than these are for Python 3.10 and older alone.
+LOCK = echo 'backports-strenum<1.3' | .venv/bin/uv pip compile --constraints /dev/stdin pyproject.toml --universal --python-version 3.11 --no-strip-extras --no-annotate \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --quiet
 
 help:  ## List the targets

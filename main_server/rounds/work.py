@@ -134,7 +134,8 @@ def for_device(
     server.store.note_status(Device(caller.name, address, server.clock(), True), statuses)
     found, again_s = news.wait_for(lambda: _device_tasks(server, statuses), wait_s)
     _log_rounds(caller.name, found)
-    return {"name": caller.name, "tasks": found, "again_s": again_s}
+    joined = server.store.member(caller.verified.key_id)  # it may have been renamed while it waited
+    return {"name": joined.name if joined else caller.name, "tasks": found, "again_s": again_s}
 
 
 def for_aggregator(server: MainServer, news: News, message: object) -> dict[str, object]:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from main_server.context import MainServer
 from main_server.members.devices import MAX_DETECTORS
-from main_server.members.members import revoke
+from main_server.members.members import rename, revoke
 from main_server.rounds.work import News, for_aggregator, for_device
 from main_server.rounds.work_messages import (
     MAX_SAID_CHARS,
@@ -29,6 +29,7 @@ from main_server.rounds.work_messages import (
 from main_server.runs import runs
 from main_server.store.records import Status
 from shared.errors import Forbidden, InvalidMessage
+from tests.conftest import Federation
 
 NOTHING: dict[str, Any] = vars(Status(None, None, None, None, None))
 VERSION = "0123456789abcdef" * 4
@@ -413,6 +414,21 @@ def test_whoever_waits_in_vain_is_answered_in_time(
     assert news.wait_for(list, 0.6) == ([], 0.0)
     assert 0.6 <= time.monotonic() - begun < PATIENCE_S / 2
     assert news.wait_for(list, 0) == ([], 0.0)
+
+
+def test_device_that_is_renamed_while_it_waits_hears_its_new_name(federation: Federation) -> None:
+    class Renaming(News):
+        """Lets a device be renamed while it waits."""
+
+        def wait_for(
+            self, tasks: Callable[[], list[Any]], wait_s: float
+        ) -> tuple[list[Any], float]:
+            rename(federation.main, "a", "garden")
+            return [], 0.0
+
+    caller = federation.caller("a")
+    answer = for_device(federation.main, Renaming(federation.main), caller, asking(PATIENCE_S))
+    assert answer["name"] == "garden", "by its old one it would send an update that nobody takes"
 
 
 def test_change_by_another_process_wakes_whoever_waits_within_a_second(
