@@ -28,7 +28,6 @@ PATIENCE_S = 300.0
 WARM = (
     "device.training.worker",
     "device.training.training",
-    "device.evaluation.plot",
     "device.evaluation.metrics",
     "device.training.examples",
 )

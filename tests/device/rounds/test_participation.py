@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 
 from device.context import Device
 from device.rounds import participation
+from device.training.jobs import Compare
 from learning.architectures import architecture
 from learning.model import parse_model
 from main_server.members.members import rename
@@ -64,14 +64,16 @@ def test_training_fetches_version_0_and_keeps_it(federation: Any, doorbell: Devi
     assert federation.main.store.devices()[0].address == "http://device-1"
 
 
-def test_training_is_kept_with_params_history_and_plot(federation: Any, doorbell: Device) -> None:
+def test_training_is_kept_with_params_and_history_and_draws_nothing(
+    federation: Any, doorbell: Device
+) -> None:
     participation.train(doorbell, "package")
     training = doorbell.store.newest_training("package")
     local, base = (
         parse_model(doorbell.blobs.get(d)) for d in (training.local_model, training.base_version)
     )
     assert all((local.params[name] == base.params[name] + STEP).all() for name in base.params)
-    assert doorbell.blobs.get(training.plot) == b"a plot"
+    assert training.plot == ""
     assert (training.weight, training.finished_at, training.round) == (12, 99.0, 1)
     assert training.history[0]["val_accuracy"] == 0.8
     assert (training.update, training.sent) == (None, 0)
@@ -94,9 +96,7 @@ def test_same_round_and_base_train_with_the_same_seed_and_devices_with_others(
     for one in (doorbell, doorbell, other):
         participation.train(one, "package")
     assert (
-        doorbell.trainer.jobs[0]["seed"]
-        == doorbell.trainer.jobs[1]["seed"]
-        != other.trainer.jobs[0]["seed"]
+        doorbell.trainer.jobs[0].seed == doorbell.trainer.jobs[1].seed != other.trainer.jobs[0].seed
     )
 
 
@@ -119,7 +119,7 @@ def test_first_training_without_main_server_says_what_to_start(
     federation.network.down = {"main"}
     with pytest.raises(
         PeerUnreachable, match="no model to start from yet.*Start the main server"
-    ) as caught:  # noqa: RUF043
+    ) as caught:
         participation.train(doorbell, "package")
     assert caught.value.status == 503
     assert not doorbell.trainer.jobs
@@ -281,7 +281,7 @@ def test_pushed_model_is_installed_and_training_starts_from_it(
     newest = federation.main.store.newest_version("package")
     assert doorbell.store.held("package").version == newest.version
     participation.train(doorbell, "package")
-    assert doorbell.trainer.jobs[-1]["base_version"] == newest.version
+    assert doorbell.trainer.jobs[-1].base_version == newest.version
     assert fetched(federation) == 2
 
 
@@ -397,9 +397,10 @@ def test_performance_measures_local_and_global_model_on_the_test_split(
     participation.train(doorbell, "package")
     done = participation.performance(doorbell, "package")
     job, training = doorbell.trainer.jobs[-1], doorbell.store.newest_training("package")
-    assert (job["do"], job["split"], job["clients"]) == ("score", "test", ["client_1"])
-    assert Path(job["models"]["local"]).name == training.local_model
-    assert Path(job["models"]["global"]).name == training.base_version
+    assert isinstance(job, Compare)
+    assert (job.split, job.client) == ("test", "client_1")
+    assert job.models["local"].name == training.local_model
+    assert job.models["global"].name == training.base_version
     assert "On 4 test pictures: local model accuracy 75.0%" in done.said
     assert "no AUC" in done.said
     assert (done.figures["local_round"], done.figures["global_round"]) == (1, 0)
@@ -455,4 +456,8 @@ def test_app_shows_the_plot_of_the_newest_training(federation: Any, doorbell: De
     with pytest.raises(NotFound, match="No package training"):
         federation.http.get("http://device-1/plot/package.png")
     participation.train(doorbell, "package")
-    assert federation.http.get("http://device-1/plot/package.png").body == b"a plot"
+    plot = federation.http.get("http://device-1/plot/package.png").body
+    assert plot.startswith(b"\x89PNG")
+    kept = doorbell.store.newest_training("package")
+    assert doorbell.blobs.get(kept.plot) == plot
+    assert federation.http.get("http://device-1/plot/package.png").body == plot

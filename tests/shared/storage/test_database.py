@@ -281,12 +281,14 @@ def test_full_database_says_so_and_keeps_what_it_has(tmp_path: Path) -> None:
         pages = connection.execute(text("PRAGMA page_count")).scalar()
         rounds = database.tables(connection)["rounds"]
         database.fill(connection, rounds, [row_of(rounds, 1)])
-    with pytest.raises(
-        StorageFailed, match=r"is full, or its disk is\. What was stored before is kept"
-    ):  # noqa: SIM117
-        with database.write() as connection:
-            connection.execute(text(f"PRAGMA max_page_count = {pages}"))
-            database.fill(connection, rounds, [row_of(rounds, 2) | {"detector": "x" * 1_000_000}])
+    with (
+        pytest.raises(
+            StorageFailed, match=r"is full, or its disk is\. What was stored before is kept"
+        ),
+        database.write() as connection,
+    ):
+        connection.execute(text(f"PRAGMA max_page_count = {pages}"))
+        database.fill(connection, rounds, [row_of(rounds, 2) | {"detector": "x" * 1_000_000}])
     with database.read() as connection:
         assert rows_of(connection, rounds) == [row_of(rounds, 1)]
 

@@ -217,7 +217,7 @@ def remembered(tmp_path: Path, round_settings: Callable[..., RoundPlan]) -> None
     (settings.data / "cat" / settings.client).mkdir(parents=True)
     current, store = round_settings(detector=DETECTOR), device_store.Store(settings.folder)
     Membership(bytes(32), settings.name).save(settings.folder)
-    store.remember_round(current)
+    store.remember_rounds([current])
     store.hold(device_store.Held(DETECTOR, current.base_version, 2))
     training = {
         "detector": DETECTOR,
