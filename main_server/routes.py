@@ -7,8 +7,8 @@ from functools import partial
 from flask import Flask, Response, g, jsonify, request
 
 from main_server.context import MainServer
-from main_server.dashboard.evaluations import add_report, note
-from main_server.members.devices import ROUNDS, STATUS, announce
+from main_server.dashboard.routes import add_dashboard
+from main_server.members.devices import detectors
 from main_server.members.members import (
     ADMISSION,
     JOINING,
@@ -19,7 +19,9 @@ from main_server.members.members import (
     member_of,
     roster,
 )
+from main_server.models.evaluations import keep_evaluation
 from main_server.models.registry import deliver, published_model
+from main_server.rounds.announcement import ROUNDS, STATUS, announce
 from main_server.rounds.rounds import (
     FINISHED,
     REFUSED,
@@ -31,9 +33,10 @@ from main_server.rounds.rounds import (
     check_seeds,
     current_round,
 )
-from main_server.rounds.work import News, for_aggregator, for_device
 from main_server.rounds.work_messages import ASKING, WORK
-from main_server.runs.controls import add_controls
+from main_server.runs.change_notifier import ChangeNotifier
+from main_server.runs.routes import add_controls
+from main_server.runs.tasks import for_aggregator, for_device
 from shared.errors import DoorbellError
 from shared.names import checked_name, checked_version
 from shared.protocol.evaluations import PERFORMANCE
@@ -51,14 +54,15 @@ from shared.web.steps import Done, each
 _NOTHING = "No device has announced itself yet. Open /sendstatus on the devices, then try again."
 
 
-def add_routes(app: Flask, server: MainServer, news: News) -> None:
+def add_routes(app: Flask, server: MainServer, notifier: ChangeNotifier) -> None:
     """Add the main server's addresses to its app."""
-    _add_messages(app, server, news)
+    _add_messages(app, server, notifier)
     add_controls(app, server)
-    add_report(app, server)
+    add_dashboard(app, server)
 
-    aggregate_models = each(server.store.detectors, partial(aggregate_plain, server), _NOTHING)
-    send_model_clients = each(server.store.detectors, partial(deliver, server), _NOTHING)
+    names = partial(detectors, server)
+    aggregate_models = each(names, partial(aggregate_plain, server), _NOTHING)
+    send_model_clients = each(names, partial(deliver, server), _NOTHING)
     add_step(
         app,
         "/aggregate_models",
@@ -71,7 +75,7 @@ def add_routes(app: Flask, server: MainServer, news: News) -> None:
     )
 
 
-def _add_messages(app: Flask, server: MainServer, news: News) -> None:
+def _add_messages(app: Flask, server: MainServer, notifier: ChangeNotifier) -> None:
     gate = Gate(
         server.identity,
         lambda: MAIN_SERVER,
@@ -99,15 +103,15 @@ def _add_messages(app: Flask, server: MainServer, news: News) -> None:
         is_device = caller.member.role == "device"
         said = json_body()
         answer = (
-            for_device(server, news, caller, said)
+            for_device(server, notifier, caller, said)
             if is_device
-            else for_aggregator(server, news, said)
+            else for_aggregator(server, notifier, said)
         )
         g.quiet = not answer["tasks"]
         return jsonify(answer)
 
     def performance(caller: Caller) -> Response:
-        note(server, caller, json_body())
+        keep_evaluation(server, caller, json_body())
         return jsonify({"said": "The figures are kept."})
 
     def new_key(caller: Caller) -> Response:

@@ -35,6 +35,7 @@ from learning.round import masked_update
 from main_server.context import MainServer
 from main_server.members.members import member_of
 from main_server.models.registry import load_model
+from main_server.store.versions import newest_version
 from sec_agg.aggregation import Aggregator
 from sec_agg.roster import Roster
 from sec_agg.store.store import Store
@@ -46,6 +47,7 @@ from shared.security.signing import Verified
 from shared.settings import AggregatorSettings, MainSettings
 from shared.storage.blobs import BlobStore
 from shared.transport.http_client import HttpClient, Peer, Reply
+from tests.main_store import read
 
 ON_BOTH_DATABASES = {"main_server": {"test_devices", "test_rounds"}}
 """Modules whose tests of verbs run on SQLite and on PostgreSQL; the stores beneath the others do in
@@ -227,7 +229,7 @@ class Federation:
 
     def params(self, detector: str = "package") -> Vector:
         """Return the params of the newest published model, flat."""
-        newest = self.main.store.newest_version(detector)
+        newest = read(self.main.store, newest_version, detector)
         assert newest is not None
         return architecture(newest.architecture).flatten(
             load_model(self.main, newest.version).params
@@ -343,7 +345,7 @@ def postgresql() -> Iterator[PostgreSQL]:
 def migrated(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The name of a database with both servers' tables, empty, to make others of."""
     postgresql.execute("CREATE DATABASE migrated TEMPLATE template0")
-    for store in (main_server.store.store.Store, Store):
+    for store in (main_server.store.store.Store.open, Store):
         store(tmp_path_factory.mktemp("migrated"), postgresql.url("migrated")).database.close()
     return "migrated"
 

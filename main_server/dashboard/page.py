@@ -12,6 +12,7 @@ from markupsafe import Markup
 from main_server.context import MainServer
 from main_server.dashboard.status import status
 from main_server.members.device_status import STATES
+from main_server.store.snapshot import accuracies
 from shared.web.charts import COLOURS, line_chart, thin
 
 _DEVICES, _ROUNDS, _DOTS, _FEWEST_DOTS = 100, 1_000, 120, 12
@@ -55,7 +56,8 @@ def _accuracies(server: MainServer) -> list[dict[str, Any]]:
     """Return a chart for every six detectors, with the numbers in it: round to accuracies, newest
     first.
     """
-    found = server.store.accuracies(_ROUNDS)
+    with server.store.read() as connection:
+        found = accuracies(connection, _ROUNDS)
     names = list(found)
     most = max(_FEWEST_DOTS, _DOTS // max(1, len(names)))
     charts = []

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from main_server.context import MainServer
-from main_server.members.device_status import attendance
-from main_server.runs.next_step import outlook
+from main_server.members.device_status import device_statuses
+from main_server.runs.next_step import next_step
 from main_server.store.records import Round, Version
-from main_server.store.snapshot import Standing
+from main_server.store.snapshot import Snapshot, read_snapshot
 from shared.telemetry.metrics import refusals
 
 _ROUNDS, _VERSIONS, _EVENTS = 10, 10, 30
@@ -16,38 +16,39 @@ _ROUNDS, _VERSIONS, _EVENTS = 10, 10, 30
 
 def status(server: MainServer) -> dict[str, Any]:
     """Return devices, runs, rounds and versions; all times are seconds since the epoch."""
-    standing = server.store.standing(_ROUNDS, _VERSIONS, _EVENTS)
+    with server.store.read() as connection:
+        snapshot = read_snapshot(connection, _ROUNDS, _VERSIONS, _EVENTS)
     return {
         "federation": server.settings.federation,
         "topology": server.settings.topology,
         "time": server.clock(),
-        "devices": [dict(vars(each)) for each in attendance(server, standing)],
-        "detectors": [_detector(server, standing, name) for name in standing.detectors],
+        "devices": [dict(vars(each)) for each in device_statuses(server, snapshot)],
+        "detectors": [_detector(server, snapshot, name) for name in snapshot.detectors],
         "refusals": refusals(),
-        "events": [dict(vars(event)) for event in standing.events],
-        "event_count": standing.event_count,
+        "events": [dict(vars(event)) for event in snapshot.events],
+        "event_count": snapshot.event_count,
     }
 
 
-def _detector(server: MainServer, standing: Standing, name: str) -> dict[str, object]:
-    current, rounds = standing.newest_round(name), standing.rounds.get(name, ())
-    run, done = standing.runs.get(name, (None, 0))
-    versions = standing.versions.get(name, ())
+def _detector(server: MainServer, snapshot: Snapshot, name: str) -> dict[str, object]:
+    current, rounds = snapshot.newest_round(name), snapshot.rounds.get(name, ())
+    run, done = snapshot.runs.get(name, (None, 0))
+    versions = snapshot.versions.get(name, ())
     in_force = next(
         (version.version for version in versions if version.released_at is not None), None
     )
     return {
         "detector": name,
-        "next": outlook(server, standing, name),
+        "next": next_step(server, snapshot, name),
         "round": None
         if current is None
-        else _open_round(current) | {"sent": dict(standing.sent.get(name, {}))},
+        else _open_round(current) | {"sent": dict(snapshot.sent.get(name, {}))},
         "run": None if run is None else vars(run) | {"done": done},
-        "pinned": standing.pins.get(name),
+        "pinned": snapshot.pins.get(name),
         "rounds": [_round(each) for each in rounds],
-        "round_count": standing.round_counts.get(name, 0),
+        "round_count": snapshot.round_counts.get(name, 0),
         "versions": [_version(each) | {"in_force": each.version == in_force} for each in versions],
-        "version_count": standing.version_counts.get(name, 0),
+        "version_count": snapshot.version_counts.get(name, 0),
     }
 
 

@@ -10,7 +10,10 @@ from prometheus_client import Counter
 
 from learning.architectures import architecture
 from main_server.context import MainServer
+from main_server.store.devices import all_devices, note_delivery, participations
 from main_server.store.records import PASSED, Device, Version
+from main_server.store.rounds import count_bytes_down, newest_round
+from main_server.store.versions import add_version, find_version, newest_version, release
 from shared.errors import DoorbellError, NotFound, OutOfOrder
 from shared.round.payloads import Model, parse_model
 from shared.security.manifest import HEADER, Manifest
@@ -47,7 +50,8 @@ def initial_version(server: MainServer, detector: str, number: int, parent: str 
     seed = np.random.SeedSequence([server.settings.seed, *detector.encode()])
     model = Model(detector, number, parent, spec.name, spec.initial(np.random.default_rng(seed)))
     version = keep_model(server, model)
-    server.store.add_version(version)
+    with server.store.write() as connection:
+        add_version(connection, version)
     return version
 
 
@@ -79,14 +83,15 @@ def published_model(server: MainServer, version: str) -> tuple[bytes, str]:
     Raises:
         NotFound: No such version was published.
     """
-    published = server.store.version(version)
+    with server.store.read() as connection:
+        published = find_version(connection, version)
     if published is None or published.forgotten:
         raise NotFound(
             "There is no such version, or not any more.",
             todo="Ask for the version that the open round starts from.",
         )
     model = server.blobs.get(version)
-    server.store.note_given(published.detector, len(model))
+    _count_given(server, published.detector, len(model))
     _deliveries.labels(published.detector, "fetched").inc()
     return model, published.manifest
 
@@ -98,29 +103,19 @@ def deliver(server: MainServer, detector: str) -> Done:
     Raises:
         OutOfOrder: No round has been finished yet.
     """
-    version = server.store.newest_version(detector)
-    newest = server.store.newest_round(detector)
-    if version is None or newest is None or version.round == 0:
-        raise OutOfOrder(
-            "No aggregated model exists yet.",
-            todo="Finish a round first: train, send, aggregate; then deliver.",
-        )
-    server.store.release(version.version, server.clock())
+    version, devices = _release(server, detector)
     model = server.blobs.get(version.version)
-    taking_part = {p.device for p in server.store.participations(detector)}
-    devices = [device for device in server.store.devices() if device.name in taking_part]
     with ThreadPoolExecutor(_PARALLEL_DELIVERIES) as pool:
         push = carried(lambda device: _deliver_to(server, device, version, model))
         outcomes = list(pool.map(push, devices))
-    there = [
-        device.name for device, reason in zip(devices, outcomes, strict=True) if reason is None
-    ]
-    later = {
-        device.name: reason
-        for device, reason in zip(devices, outcomes, strict=True)
-        if reason is not None
-    }
-    server.store.note_given(detector, len(model) * len(there))
+    there = []
+    later = {}
+    for device, reason in zip(devices, outcomes, strict=True):
+        if reason is None:
+            there.append(device.name)
+        else:
+            later[device.name] = reason
+    _count_given(server, detector, len(model) * len(there))
     said = f"The model of round {version.round} is delivered to {', '.join(there) or 'no device'}."
     said += "".join(f" {name} fetches it later: {reason}" for name, reason in later.items())
     figures = {
@@ -132,6 +127,29 @@ def deliver(server: MainServer, detector: str) -> Done:
     return Done(said, figures | {"bytes_per_device": len(model)})
 
 
+def _release(server: MainServer, detector: str) -> tuple[Version, list[Device]]:
+    """Give the newest version to the devices from now on; return it, and who is to get it."""
+    with server.store.write() as connection:
+        version = newest_version(connection, detector)
+        newest = newest_round(connection, detector)
+        if version is None or newest is None or version.round == 0:
+            raise OutOfOrder(
+                "No aggregated model exists yet.",
+                todo="Finish a round first: train, send, aggregate; then deliver.",
+            )
+        release(connection, version.version, server.clock())
+        devices = all_devices(connection)
+        parts = participations(connection, detector)
+    taking_part = {part.device for part in parts}
+    return version, [device for device in devices if device.name in taking_part]
+
+
+def _count_given(server: MainServer, detector: str, size: int) -> None:
+    """Count bytes of models that devices were given: one statement, so no write lock is taken."""
+    with server.store.write(alone=False) as connection:
+        count_bytes_down(connection, detector, size)
+
+
 def _deliver_to(server: MainServer, device: Device, version: Version, model: bytes) -> str | None:
     """Push a model to one device; return why it has to fetch it later, or None."""
     try:
@@ -141,5 +159,6 @@ def _deliver_to(server: MainServer, device: Device, version: Version, model: byt
         _deliveries.labels(version.detector, "missed").inc()
         return str(error)
     _deliveries.labels(version.detector, "pushed").inc()
-    server.store.note_delivery(device.name, version.detector, version.version)
+    with server.store.write() as connection:
+        note_delivery(connection, device.name, version.detector, version.version)
     return None

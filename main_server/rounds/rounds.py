@@ -21,7 +21,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +30,22 @@ from learning.architectures import architecture
 from learning.strategies.fedavg import step, weighted_mean
 from main_server.context import MainServer
 from main_server.models.registry import initial_version, keep_model, load_model
+from main_server.models.rollback import check_not_pinned
+from main_server.store import publication
+from main_server.store.contributions import keep_plain_update, plain_updates
+from main_server.store.devices import participations
 from main_server.store.records import Round, Version
-from main_server.store.runs import RUNNING, Run
+from main_server.store.rounds import (
+    abandon_round,
+    add_round,
+    fail_round,
+    find_round,
+    is_vouched,
+    newest_round,
+    vouch,
+)
 from main_server.store.states import OPEN, PUBLISHED
+from main_server.store.versions import newest_version
 from shared.errors import DoorbellError, InvalidMessage, NotFound, OutOfOrder
 from shared.names import checked_name
 from shared.round.fixed_point import EXTRA_COORDINATES, Mean, decode
@@ -60,8 +73,9 @@ def open_round(server: MainServer, detector: str) -> RoundPlan:
     An open round made under other settings (architecture, topology, ...) is abandoned: its number
     is never used again.
     """
-    newest = server.store.newest_round(detector)
-    base = server.store.newest_version(detector)
+    with server.store.read() as connection:
+        newest = newest_round(connection, detector)
+        base = newest_version(connection, detector)
     if newest is not None and newest.state == OPEN and base is not None:
         same = _settings(server, newest.settings.round, base, newest.settings.value_range)
         if newest.settings == same:
@@ -70,9 +84,9 @@ def open_round(server: MainServer, detector: str) -> RoundPlan:
         number = 0 if base is None else max(base.round + 1, newest.settings.round if newest else 0)
         base = initial_version(server, detector, number, None if base is None else base.version)
     number = max(base.round, newest.settings.round if newest else 0) + 1
-    return server.store.open_round(
-        _settings(server, number, base, _value_range(server, newest)), server.clock()
-    ).settings
+    plan = _settings(server, number, base, _value_range(server, newest))
+    with server.store.write() as connection:
+        return add_round(connection, plan, server.clock()).settings
 
 
 def current_round(
@@ -89,49 +103,23 @@ def current_round(
     Raises:
         NotFound: No device takes part in that detector.
     """
-    devices = tuple(p.device for p in server.store.participations(detector))
+    with server.store.read() as connection:
+        devices = tuple(part.device for part in participations(connection, detector))
     if not devices:
         raise NotFound(
             f"No device takes part in {detector}.",
             todo="Open /sendstatus on a device that has pictures for it.",
         )
     settings = open_round(server, detector)
-    if untouched and server.store.vouched(detector, settings.round):
-        said = f"Round {settings.round} is given up: the aggregator lost what it knew of it."
-        server.store.give_up(settings, server.clock(), said)
-        settings = open_round(server, detector)
+    if untouched:
+        with server.store.write() as connection:
+            given_up = is_vouched(connection, detector, settings.round)
+            if given_up:
+                said = f"Round {settings.round} is abandoned: the aggregator lost its state."
+                abandon_round(connection, settings, server.clock(), said)
+        if given_up:
+            settings = open_round(server, detector)
     return settings, devices
-
-
-def asked_rounds(
-    runs: Iterable[Run], newest_round: Callable[[str], Round | None]
-) -> dict[str, Round]:
-    """Return detector to open round of those that a run has asked the devices for.
-
-    Args:
-        runs: The newest of each detector.
-        newest_round: Returns a detector's newest round, or None.
-    """
-    newest = {run.detector: newest_round(run.detector) for run in runs if run.state == RUNNING}
-    return {
-        name: each
-        for name, each in newest.items()
-        if each and each.state == OPEN and each.asked_at is not None
-    }
-
-
-def check_not_pinned(server: MainServer, detector: str) -> None:
-    """Refuse to change the model of a detector that is pinned.
-
-    Raises:
-        OutOfOrder: It is.
-    """
-    if detector in server.store.pins():
-        raise OutOfOrder(
-            f"{detector} is pinned to a version, so no round changes its model.",
-            kept="What was sent is kept.",
-            todo=f"On the main server: python -m federation unpin {detector}; then try again.",
-        )
 
 
 def check_seeds(server: MainServer, message: object) -> dict[str, str]:
@@ -153,7 +141,7 @@ def check_seeds(server: MainServer, message: object) -> dict[str, str]:
     current = _round(server, detector, message.get("round"))
     if current.state != OPEN:
         raise _not_open(current)
-    known = {p.device for p in server.store.participations(detector)}
+    known = _taking_part(server, detector)
     refused = {}
     for name, sealed in seeds.items():
         device = checked_name(name, "device")
@@ -167,7 +155,8 @@ def check_seeds(server: MainServer, message: object) -> dict[str, str]:
             )
     opened = [device for device in seeds if device not in refused]
     if len(opened) >= current.settings.min_cohort:  # or else the aggregator freezes nothing
-        server.store.vouch(current.settings, opened)
+        with server.store.write() as connection:
+            vouch(connection, current.settings, opened)
     return refused
 
 
@@ -195,7 +184,7 @@ def accept_aggregate(server: MainServer, body: bytes) -> Done:
             return _published(server, current)
         raise _not_open(current)
     _check_aggregate(settings, aggregate)
-    known = {p.device for p in server.store.participations(aggregate.detector)}
+    known = _taking_part(server, aggregate.detector)
     seeds = {
         device: _open_seed(server, settings, known, device, s)
         for device, s in aggregate.sealed_seeds.items()
@@ -206,7 +195,8 @@ def accept_aggregate(server: MainServer, body: bytes) -> Done:
     try:
         mean = decode(total, settings, len(seeds))
     except InvalidMessage:
-        server.store.fail(settings, digest, server.clock())
+        with server.store.write() as connection:
+            fail_round(connection, settings, digest, server.clock())
         raise
     return _step_and_publish(server, settings, tuple(seeds), digest, mean, len(body))
 
@@ -231,14 +221,18 @@ def accept_plain(server: MainServer, caller: Caller) -> Done:
         )
     if update.base_version != settings.base_version or update.delta.size != settings.size:
         raise InvalidMessage("This update was not made for this round's model.")
-    if update.device not in {p.device for p in server.store.participations(update.detector)}:
+    if update.device not in _taking_part(server, update.detector):
         raise InvalidMessage(
             f"{update.device} has not announced itself.", todo="Open /sendstatus on it first."
         )
     if current.state != OPEN:  # before the disk is touched
         raise _not_open(current)
     kept = server.blobs.put(body)
-    if not server.store.keep_plain_update(settings, update.device, kept, server.clock(), len(body)):
+    with server.store.write() as connection:
+        is_kept = keep_plain_update(
+            connection, settings, update.device, kept, server.clock(), len(body)
+        )
+    if not is_kept:
         raise _not_open(current)
     count_upload(update.detector, len(body))
     return Done(f"The update for round {settings.round} is kept.")
@@ -257,12 +251,10 @@ def aggregate_plain(server: MainServer, detector: str) -> Done:
             todo="Open /aggregate_models on the secure aggregator (port 8003).",
         )
     check_not_pinned(server, detector)
-    digests = server.store.plain_updates(settings)
-    if (
-        not digests
-        and (before := server.store.round(detector, settings.round - 1))
-        and before.state == PUBLISHED
-    ):
+    with server.store.read() as connection:
+        digests = plain_updates(connection, settings)
+        before = find_round(connection, detector, settings.round - 1)
+    if not digests and before is not None and before.state == PUBLISHED:
         return _published(server, before)
     if len(digests) < settings.min_cohort:
         missing = ", ".join(device for device in devices if device not in digests)
@@ -312,14 +304,20 @@ def _value_range(server: MainServer, last: Round | None) -> float:
 
 
 def _round(server: MainServer, detector: str, number: object) -> Round:
-    current = (
-        server.store.round(detector, number) if type(number) is int and 0 < number < 2**31 else None
-    )
+    current = None
+    if type(number) is int and 0 < number < 2**31:
+        with server.store.read() as connection:
+            current = find_round(connection, detector, number)
     if current is None:
         raise InvalidMessage(
             f"There is no such round of {detector}.", todo="Ask for the open round, and use that."
         )
     return current
+
+
+def _taking_part(server: MainServer, detector: str) -> set[str]:
+    with server.store.read() as connection:
+        return {part.device for part in participations(connection, detector)}
 
 
 def _check_aggregate(settings: RoundPlan, aggregate: Aggregate) -> None:
@@ -359,7 +357,10 @@ def _step_and_publish(
         settings.detector, settings.round, settings.base_version, spec.name, spec.unflatten(params)
     )
     version = keep_model(server, model)
-    current = server.store.publish(settings, cohort, digest, mean.clamped, version, received)
+    with server.store.write() as connection:
+        current = publication.publish(
+            connection, settings, cohort, digest, mean.clamped, version, received
+        )
     if current.aggregate != digest:
         raise _not_open(current)
     done = _published(server, current)

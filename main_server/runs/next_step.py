@@ -10,34 +10,32 @@ from collections.abc import Sequence
 from main_server.context import MainServer
 from main_server.store.records import PENDING, Round, Version
 from main_server.store.runs import RUNNING, STOPPED
-from main_server.store.snapshot import Standing
+from main_server.store.snapshot import Snapshot
 from main_server.store.states import OPEN
 
 _NAMED = 3
 
 
-def outlook(server: MainServer, standing: Standing, detector: str) -> str:
+def next_step(server: MainServer, snapshot: Snapshot, detector: str) -> str:
     """Return what happens next with a detector.
 
     Args:
         server: The main server.
-        standing: How things stand, with a round and a version of each detector at least.
+        snapshot: The state of the federation, with a round and a version of each detector.
         detector: Its name.
     """
-    current, newest = (
-        standing.newest_round(detector),
-        next(iter(standing.versions.get(detector, ())), None),
-    )
-    run, _ = standing.runs.get(detector, (None, 0))
-    if detector in standing.pins:
+    current = snapshot.newest_round(detector)
+    newest = snapshot.newest_version(detector)
+    run, _ = snapshot.runs.get(detector, (None, 0))
+    if detector in snapshot.pins:
         return "Pinned: no round changes the model until you press “Unpin”."
     if newest is not None and newest.gate == PENDING and newest.released_at is not None:
         return _at_the_gate(
-            server, newest, sum(part.detector == detector for part in standing.parts)
+            server, newest, sum(part.detector == detector for part in snapshot.parts)
         )
     if run is not None and run.state == RUNNING:
         return (
-            _in_a_run(server, standing, current)
+            _in_a_run(server, snapshot, current)
             if current and current.state == OPEN
             else "The next round is near."
         )
@@ -48,7 +46,7 @@ def outlook(server: MainServer, standing: Standing, detector: str) -> str:
             f"The model of round {newest.round} is made: “Send Aggregated Models to Federated Clients” gives it to the "
             "devices, and so does the next run."
         )
-    return _by_hand(current, len(standing.sent.get(detector, ())))
+    return _by_hand(current, len(snapshot.sent.get(detector, ())))
 
 
 def _at_the_gate(server: MainServer, version: Version, devices: int) -> str:
@@ -59,9 +57,9 @@ def _at_the_gate(server: MainServer, version: Version, devices: int) -> str:
     )
 
 
-def _in_a_run(server: MainServer, standing: Standing, current: Round) -> str:
-    settings, sent = current.settings, standing.sent.get(current.settings.detector, {})
-    parts = [part for part in standing.parts if part.detector == settings.detector]
+def _in_a_run(server: MainServer, snapshot: Snapshot, current: Round) -> str:
+    settings, sent = current.settings, snapshot.sent.get(current.settings.detector, {})
+    parts = [part for part in snapshot.parts if part.detector == settings.detector]
     missing = [part.device for part in parts if part.device not in sent]
     if current.asked_at is None:
         return f"Round {settings.round} is about to begin."

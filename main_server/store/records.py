@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from main_server.store.states import OPEN
 from shared.round.plan import RoundPlan
 
 PENDING, PASSED, REJECTED, UNCHECKED = "pending", "passed", "rejected", "unchecked"
@@ -84,6 +85,11 @@ class Round:
     closed_at: float | None = None
     bytes_up: int = 0
     bytes_down: int = 0
+
+    @property
+    def is_requested(self) -> bool:
+        """Whether it is open, and a run has asked the devices to train for it."""
+        return self.state == OPEN and self.asked_at is not None
 
 
 @dataclass(frozen=True)

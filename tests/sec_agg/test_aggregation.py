@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from learning.architectures import architecture
 from learning.round import masked_update, plain_update
+from main_server.store.rounds import find_round
 from sec_agg.aggregation import add_up, aggregate
 from sec_agg.store.store import Stored
 from shared.errors import InvalidMessage, NotFound, OutOfOrder, PeerUnreachable
@@ -27,6 +28,7 @@ from shared.round.payloads import (
     parse_masked_update,
 )
 from shared.round.plan import RoundPlan
+from tests.main_store import read
 
 CMODEL = "http://aggregator/cmodel"
 SUM = "main/secagg_model"
@@ -401,7 +403,7 @@ def test_device_masked_with_another_seed_fails_the_round_and_the_next_opens(
     with pytest.raises(InvalidMessage, match="makes no sense"):
         federation.step("aggregator", "send_model_secagg")
     np.testing.assert_array_equal(federation.params(), base)
-    assert federation.main.store.round("package", 1).state == "failed"
+    assert read(federation.main.store, find_round, "package", 1).state == "failed"
     with pytest.raises(OutOfOrder, match="Round 1 is failed"):
         federation.step("aggregator", "send_model_secagg")
     for device in ("a", "b"):

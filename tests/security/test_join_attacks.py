@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from main_server.store.members import Invitation
+from main_server.store.members import Invitation, invite
 from shared.security.identity import Identity
 from shared.security.joining import JoinCode, JoinRequest, new_key_statement
+from tests.main_store import write
 
 Field = Any
 
@@ -36,7 +37,7 @@ def code_of(field: Field, uses: int, hours: float = 1) -> JoinCode:
     invitation = Invitation(
         code.invitation, code.secret, "device", uses, time.time() + hours * 3600
     )
-    field.store().invite(invitation)
+    write(field.store(), invite, invitation)
     return code
 
 

@@ -1,6 +1,4 @@
-"""How well the devices' own models and the global one do on their test pictures: told by devices,
-shown to people.
-"""
+"""The report: how well the devices' own models and the global one do on their test pictures."""
 
 from __future__ import annotations
 
@@ -10,21 +8,15 @@ from dataclasses import astuple
 from itertools import groupby
 from typing import Any, Final
 
-from flask import Flask, Response
-
 from main_server.context import MainServer
-from main_server.store.evaluations import Told
-from shared.errors import InvalidMessage, NotFound
-from shared.protocol.evaluations import METRICS, ROWS, Estimate, Figures, parse_performance, shown
-from shared.security.authenticator import Caller
-from shared.web.live import render_page
-from shared.web.openapi import PAGE, Operation, declare
-from shared.web.spreadsheet import CSV, Cell, download
+from main_server.store.evaluations import Told, performances
+from shared.protocol.evaluations import METRICS, ROWS, Estimate, Figures, shown
+from shared.web.spreadsheet import Cell
 
 SHOWN: Final = ("accuracy", "f1", "roc_auc")
 """What the page has room for; the file has all."""
-_NAMES: Final = {"local": "Local", "global": "Global", "difference": "Difference"}
-_COLUMNS: Final = (
+ROW_NAMES: Final = {"local": "Local", "global": "Global", "difference": "Difference"}
+COLUMNS: Final = (
     "detector",
     "device",
     "pictures",
@@ -36,55 +28,23 @@ _COLUMNS: Final = (
 )
 
 
-def note(server: MainServer, caller: Caller, message: object) -> None:
-    """Keep what a device measured of its own and the global model.
-
-    Raises:
-        InvalidMessage: The message is anything else, or about a version that is none of that
-            detector's.
-        NotFound: The device takes no part in that detector.
-    """
-    performance = parse_performance(message)
-    version = server.store.version(performance.version)
-    if version is None or version.detector != performance.detector:
-        raise InvalidMessage(
-            f"That is no version of {performance.detector} here.",
-            todo="Fetch the newest model, and measure again.",
-        )
-    if not server.store.note_performance(caller.name, performance, server.clock()):
-        raise NotFound(
-            f"{caller.name} does not take part in {performance.detector}.",
-            todo="Open /sendstatus on it first.",
-        )
+def report(server: MainServer) -> dict[str, object]:
+    """Return what the page shows: a table per detector, with means over its devices."""
+    with server.store.read() as connection:
+        told = performances(connection)
+    return {
+        "detectors": [_table(name, list(each)) for name, each in groupby(told, _detector)],
+        "metrics": [METRICS[metric] for metric in SHOWN],
+        "rows": ROW_NAMES,
+    }
 
 
-def add_report(app: Flask, server: MainServer) -> None:
-    """Add the page, and the same as a file, to the main server's app."""
-
-    def make() -> dict[str, object]:
-        found = [
-            _table(name, list(told))
-            for name, told in groupby(server.store.performances(), _detector)
-        ]
-        return {
-            "detectors": found,
-            "metrics": [METRICS[metric] for metric in SHOWN],
-            "rows": _NAMES,
-        }
-
-    @app.get("/report")
-    def report() -> str:
-        return render_page(app, "performance.html", make, here="/report")
-
-    @app.get("/report.csv")
-    def report_csv() -> Response:
-        rows = (row for told in server.store.performances() for row in _rows(told))
-        return download(f"{server.settings.federation}-performance.csv", _COLUMNS, rows)
-
-    declare(app.extensions, "report", GET=PAGE)
-    table = Operation("Give what devices measured as a table.", {}, CSV, (), "operator")
-    declare(app.extensions, "report_csv", GET=table)
-    app.config["DOORBELL_NAV"].append(("/report", "Performance"))
+def report_rows(server: MainServer) -> Iterator[list[Cell]]:
+    """Yield the rows of the file: three for each device and detector."""
+    with server.store.read() as connection:
+        told = performances(connection)
+    for each in told:
+        yield from _rows(each)
 
 
 def weighted_mean(told: Sequence[Told], row: str, metric: str) -> Estimate:

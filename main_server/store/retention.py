@@ -1,0 +1,55 @@
+"""What old rounds and versions need no more, and which blobs are still needed."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, and_, select
+
+from main_server.store.pins import find_pins
+from main_server.store.rounds import newest_round
+from main_server.store.tables import CONTRIBUTIONS, SCORES, VERSIONS
+
+
+def forget_old(connection: Connection, detector: str, keep_versions: int, keep_rounds: int) -> None:
+    """Delete what only older rounds needed; rounds, versions and events stay known.
+
+    Args:
+        connection: The transaction.
+        detector: Whose.
+        keep_versions: So many of the newest versions keep their parameters, beside those that
+            are still needed: the pinned one, the base of the open round, and the parent that the
+            newest may be rolled back to.
+        keep_rounds: So many of the newest rounds keep who sent an update, and when.
+    """
+    _forget_versions(connection, detector, keep_versions)
+    current = newest_round(connection, detector)
+    newest = 0 if current is None else current.settings.round
+    old = and_(
+        CONTRIBUTIONS.c.detector == detector,
+        CONTRIBUTIONS.c.round <= newest - keep_rounds,
+    )
+    connection.execute(CONTRIBUTIONS.delete().where(old))
+
+
+def _forget_versions(connection: Connection, detector: str, keep_versions: int) -> None:
+    query = select(VERSIONS).where(VERSIONS.c.detector == detector)
+    rows = connection.execute(query.order_by(VERSIONS.c.round.desc())).all()
+    needed = {row.version for row in rows[:keep_versions]}
+    if rows:
+        needed.add(rows[0].parent)
+    needed.add(find_pins(connection).get(detector))
+    current = newest_round(connection, detector)
+    if current is not None:
+        needed.add(current.settings.base_version)
+    gone = [row.version for row in rows if row.version not in needed and not row.forgotten]
+    change = VERSIONS.update().where(VERSIONS.c.version.in_(gone)).values(forgotten=True)
+    connection.execute(change)
+    connection.execute(SCORES.delete().where(SCORES.c.version.in_(gone)))
+
+
+def needed_blobs(connection: Connection) -> set[str]:
+    """Return the digests of every blob that is still needed: versions, and plain updates."""
+    kept = select(VERSIONS.c.version).where(VERSIONS.c.forgotten.is_(False))
+    versions = connection.execute(kept).scalars()
+    sent = select(CONTRIBUTIONS.c.digest).where(CONTRIBUTIONS.c.digest.is_not(None))
+    updates = connection.execute(sent).scalars()
+    return {*versions, *updates}
