@@ -21,27 +21,19 @@ from main_server.members.members import (
 )
 from main_server.models.evaluations import keep_evaluation
 from main_server.models.registry import deliver, published_model
+from main_server.rounds.aggregation import FINISHED, accept_aggregate
 from main_server.rounds.announcement import ROUNDS, STATUS, announce
-from main_server.rounds.rounds import (
-    FINISHED,
-    REFUSED,
-    ROUND,
-    SEEDS,
-    accept_aggregate,
-    accept_plain,
-    aggregate_plain,
-    check_seeds,
-    current_round,
-)
+from main_server.rounds.direct import accept_plain, aggregate_plain
+from main_server.rounds.opening import ROUND, current_round
+from main_server.rounds.seeds import REFUSED, SEEDS, check_seeds
 from main_server.rounds.work_messages import ASKING, WORK
 from main_server.runs.change_notifier import ChangeNotifier
 from main_server.runs.routes import add_controls
 from main_server.runs.tasks import for_aggregator, for_device
 from shared.errors import DoorbellError
-from shared.names import checked_name, checked_version
+from shared.names import MAIN_SERVER, checked_name, checked_version
 from shared.protocol.evaluations import PERFORMANCE
 from shared.security.authenticator import AnyRole, Caller, Gate
-from shared.security.joining import MAIN_SERVER
 from shared.security.manifest import HEADER
 from shared.security.nonces import open_nonces
 from shared.transport.http_client import CONTAINER_TYPE

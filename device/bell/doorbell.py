@@ -27,8 +27,8 @@ from device.training.worker_client import Busy
 from device.vision.litert import answering_file
 from device.vision.predictor import open_seer
 from learning.architectures import architecture
+from learning.model import parse_model
 from shared.errors import CannotTrain, DoorbellError
-from shared.round.payloads import parse_model
 from shared.web.background import add_background
 
 _TIDY_EVERY_S = 3600.0

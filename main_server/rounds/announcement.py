@@ -12,7 +12,7 @@ from main_server.members.devices import (
     checked_address,
     checked_round_number,
 )
-from main_server.rounds.rounds import open_round
+from main_server.rounds.opening import open_round
 from main_server.store.devices import note_device
 from main_server.store.records import Device
 from shared.errors import InvalidMessage

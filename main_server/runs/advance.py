@@ -15,7 +15,8 @@ from typing import NamedTuple
 from main_server.context import MainServer
 from main_server.members.device_status import is_online
 from main_server.models.gate import judge
-from main_server.rounds.rounds import aggregate_plain, open_round
+from main_server.rounds.direct import aggregate_plain
+from main_server.rounds.opening import open_round
 from main_server.store.contributions import sent_updates
 from main_server.store.devices import all_detectors, all_devices, participations
 from main_server.store.records import Round, Version
@@ -33,6 +34,7 @@ from main_server.store.states import FAILED, OPEN
 from main_server.store.store import Connection
 from main_server.store.versions import newest_version, newest_versions, release
 from shared.errors import DoorbellError, InvalidMessage
+from shared.names import MAIN_SERVER
 from shared.telemetry.logs import round_id, under
 
 # One sum may fail by chance, as when a device clamps wildly; three in a row have a cause.
@@ -147,7 +149,8 @@ def _next_step(
 def _is_to_be_summed_here(current: Round, sent: int) -> bool:
     """Return whether plain updates are to be averaged; sums are the aggregator's, who asks."""
     is_due = current.asked_at is not None and current.due_at is not None
-    return is_due and current.settings.topology == "direct" and sent >= current.settings.min_cohort
+    is_enough = sent >= current.settings.min_cohort
+    return is_due and is_enough and current.settings.receiver == MAIN_SERVER
 
 
 def _why_due(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from main_server.context import MainServer
 from main_server.models.rollback import check_not_pinned
-from main_server.rounds.rounds import current_round, open_round
+from main_server.rounds.opening import current_round, open_round
 from main_server.store.rounds import ask_for_updates, count_published, find_round
 from main_server.store.runs import RUNNING, STOPPED, Run, move_run, newest_run, running_run
 from main_server.store.runs import start_run as add_run

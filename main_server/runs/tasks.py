@@ -21,7 +21,7 @@ from main_server.store.runs import requested_rounds
 from main_server.store.store import Connection
 from main_server.store.versions import find_version, newest_version
 from shared.errors import InvalidMessage
-from shared.names import checked_name
+from shared.names import AGGREGATOR, checked_name
 from shared.security.authenticator import Caller
 from shared.telemetry.logs import round_id, under
 
@@ -122,5 +122,5 @@ def _aggregator_tasks(server: MainServer) -> list[Task]:
     return [
         {"do": "aggregate", "detector": detector, "round": current.settings.round}
         for detector, current in requested.items()
-        if current.due_at is not None and current.settings.topology == "secure"
+        if current.due_at is not None and current.settings.receiver == AGGREGATOR
     ]

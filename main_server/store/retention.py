@@ -47,9 +47,11 @@ def _forget_versions(connection: Connection, detector: str, keep_versions: int) 
 
 
 def needed_blobs(connection: Connection) -> set[str]:
-    """Return the digests of every blob that is still needed: versions, and plain updates."""
-    kept = select(VERSIONS.c.version).where(VERSIONS.c.forgotten.is_(False))
-    versions = connection.execute(kept).scalars()
-    sent = select(CONTRIBUTIONS.c.digest).where(CONTRIBUTIONS.c.digest.is_not(None))
-    updates = connection.execute(sent).scalars()
-    return {*versions, *updates}
+    """Return the digests of every blob that is still needed.
+
+    Versions, the strategy's arrays that belong to them, and plain updates.
+    """
+    kept = select(VERSIONS.c.version, VERSIONS.c.state).where(VERSIONS.c.forgotten.is_(False))
+    needed = {digest for row in connection.execute(kept) for digest in row}
+    needed.update(connection.execute(select(CONTRIBUTIONS.c.digest)).scalars())
+    return {digest for digest in needed if digest is not None}

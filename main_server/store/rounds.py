@@ -12,7 +12,7 @@ from main_server.store.events import add_event
 from main_server.store.records import Round
 from main_server.store.states import ABANDONED, FAILED, OPEN, PUBLISHED, move_round
 from main_server.store.tables import ROUNDS
-from shared.round.plan import RoundPlan, parse_round_plan
+from shared.round.plan import RoundPlan, parse_stored_plan
 
 
 def newest_round(connection: Connection, detector: str) -> Round | None:
@@ -162,7 +162,7 @@ def set_open_round(connection: Connection, plan: RoundPlan, **values: object) ->
 def round_of(row: Mapping[Any, Any]) -> Round:
     """Return the round in a row of the table of rounds."""
     values = {name: row[name] for name in Round.__dataclass_fields__}
-    values["settings"] = parse_round_plan(json.loads(row["settings"]))
+    values["settings"] = parse_stored_plan(row["settings"])
     values["cohort"] = tuple(json.loads(row["cohort"]))
     return Round(**values)
 

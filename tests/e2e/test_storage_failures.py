@@ -18,7 +18,6 @@ import psutil
 import pytest
 import requests
 
-from learning.round import plain_update
 from main_server.store.contributions import plain_updates
 from main_server.store.devices import all_devices
 from main_server.store.members import all_members
@@ -31,6 +30,7 @@ from shared.security.identity import Identity
 from shared.transport.http_client import HttpClient
 from tests.main_store import read
 from tests.ports import free_port
+from tests.updates import plain_update
 
 PROJECT = Path(__file__).resolve().parents[2]
 LIKE_ANYBODY = (

@@ -18,21 +18,20 @@ import numpy as np
 import pytest
 
 from learning.architectures import architecture
+from learning.model import Model, parse_model
 from main_server.store.publication import revoke
 from main_server.store.rounds import find_round
 from main_server.store.store import Store
 from main_server.store.versions import find_version, newest_version
-from shared.round.fixed_point import EXTRA_COORDINATES
 from shared.round.masking import SealingKey, new_private_key, new_seed, seal
 from shared.round.payloads import (
     Aggregate,
     MaskedUpdate,
-    Model,
     PlainUpdate,
     parse_aggregate,
     parse_masked_update,
-    parse_model,
 )
+from shared.round.plan import EXTRA_COORDINATES
 from shared.security.manifest import HEADER, Manifest
 from shared.storage.blobs import BlobStore
 from shared.transport.http_client import CONTAINER_TYPE

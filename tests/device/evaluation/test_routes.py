@@ -24,10 +24,10 @@ from device.rounds.cleanup import tidy
 from device.store.records import Held
 from federation.backup.backup import services
 from learning.architectures import architecture
+from learning.model import Model
 from main_server.store.evaluations import performances
 from shared.errors import TrainingFailed
 from shared.protocol.evaluations import METRICS, parse_figures
-from shared.round.payloads import Model
 from tests.main_store import read
 
 PAGE = {"Host": "localhost", "Accept": "text/html"}

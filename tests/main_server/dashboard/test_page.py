@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event
 
-from learning.round import plain_update
 from main_server.dashboard.page import page
 from main_server.dashboard.status import status
 from main_server.members.device_status import page_token
@@ -34,6 +33,7 @@ from main_server.store.snapshot import accuracies, read_snapshot
 from main_server.store.versions import newest_version, release
 from tests.main_store import read, write
 from tests.pages import BROWSER, buttons, page_of, section, text_of
+from tests.updates import plain_update
 
 NOON = 1_900_000_000.0
 HOSTILE = "<script>alert('&')</script>\"{{ 191 * 7 }}"

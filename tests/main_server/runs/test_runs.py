@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learning.round import masked_update, plain_update
 from main_server.context import MainServer
 from main_server.models import rollback
-from main_server.rounds.rounds import accept_aggregate
+from main_server.rounds.aggregation import accept_aggregate
 from main_server.runs import advance, runs
 from main_server.runs.change_notifier import ChangeNotifier
 from main_server.runs.tasks import for_aggregator, for_device
@@ -39,6 +38,7 @@ from shared.errors import InvalidMessage, NotFound, OutOfOrder
 from shared.round.payloads import Aggregate
 from shared.storage.database import Database
 from tests.main_store import read, write
+from tests.updates import masked_update, plain_update
 
 NOON, DEADLINE = 1_900_000_000.0, 600.0
 SAID = {
@@ -539,7 +539,7 @@ def test_device_that_vanished_before_its_upload_is_not_waited_for(street: Street
     street.advance()
     assert street.round.due_at == street.now
     assert street.now - NOON < DEADLINE
-    assert "All 2 devices that are there" in read(street.main.store, newest_events, 1)[0].said
+    assert "All 2 devices that are online" in read(street.main.store, newest_events, 1)[0].said
 
 
 def test_target_cohort_is_enough(make_federation: Callable[..., Any], tmp_path: Path) -> None:
@@ -706,6 +706,8 @@ def test_two_sums_that_make_no_sense_stop_nothing(street: Street) -> None:
 
 
 def test_direct_sum_that_makes_no_sense_fails_the_round(direct: Street) -> None:
+    overshooting = replace(direct.main.settings, server_learning_rate=10.0)
+    direct.main = replace(direct.main, settings=overshooting)
     direct.begin(1)
     direct.visit("a", "b")
     base = direct.federation.params()
@@ -714,9 +716,6 @@ def test_direct_sum_that_makes_no_sense_fails_the_round(direct: Street) -> None:
         huge = np.full(settings.size, 3e38, np.float32)
         body = plain_update(huge, 4096, settings, name).to_bytes()
         direct.federation.device(name).post("http://main/cmodel", body)
-    direct.main = replace(
-        direct.main, settings=replace(direct.main.settings, server_learning_rate=10.0)
-    )
     with np.errstate(over="ignore"):
         direct.advance(2)
     assert direct.states()[0] == FAILED

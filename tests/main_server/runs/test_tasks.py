@@ -546,7 +546,7 @@ def test_no_wake_up_is_lost_however_close_it_comes(federation: Any) -> None:
 
         def change(number: int = number, work: list[Any] = work) -> None:
             work.append("work")
-            news._tell(number)
+            news._notify(number)
 
         writer = threading.Thread(target=change)
 

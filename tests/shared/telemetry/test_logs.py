@@ -134,7 +134,7 @@ def test_rounds_that_run_by_themselves_have_one_id_everywhere(
     aggregator = federation.aggregator
     Attendant(aggregator, Pruner(aggregator.store, aggregator.blobs)).attend_once()
     said = [line for line in lines.said if line["request"] == "round-package-1"]
-    assert {"main_server.rounds.work", "main_server.rounds.rounds", "sec_agg.poll_loop"} <= {
+    assert {"main_server.runs.tasks", "main_server.rounds.publishing", "sec_agg.poll_loop"} <= {
         line["logger"] for line in said
     }
     assert ("/secagg_model", 200) in [(line.get("path"), line.get("status")) for line in said]

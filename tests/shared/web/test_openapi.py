@@ -26,7 +26,8 @@ from device.training.worker_client import Trainer
 from main_server.app import create_app as main_app
 from main_server.members import members
 from main_server.models import evaluations, registry
-from main_server.rounds import announcement, rounds
+from main_server.rounds import aggregation as sums
+from main_server.rounds import announcement, direct, opening, seeds
 from main_server.runs import tasks
 from sec_agg import aggregation
 from sec_agg.app import create_app as aggregator_app
@@ -69,11 +70,11 @@ VERBS: dict[tuple[str, str], Callable[..., object]] = {
     ("main", "/performance"): evaluations.keep_evaluation,
     ("main", "/new_key"): members.change_key,
     ("main", "/roster"): members.roster,
-    ("main", "/round/{detector}"): rounds.current_round,
+    ("main", "/round/{detector}"): opening.current_round,
     ("main", "/model/{version}"): registry.published_model,
-    ("main", "/check_seeds"): rounds.check_seeds,
-    ("main", "/secagg_model"): rounds.accept_aggregate,
-    ("main", "/cmodel"): rounds.accept_plain,
+    ("main", "/check_seeds"): seeds.check_seeds,
+    ("main", "/secagg_model"): sums.accept_aggregate,
+    ("main", "/cmodel"): direct.accept_plain,
     ("aggregator", "/cmodel"): aggregation.accept,
     ("device", "/aggmodel"): participation.install,
 }
