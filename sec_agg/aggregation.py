@@ -1,7 +1,7 @@
 """The secure aggregator's half of a round: accept, freeze, sum, hand over. Integers only; it knows
 no model.
 
-The steps of docs/protocol.md that happen here, in their order:
+The steps of docs/reference/protocol.md that happen here, in their order:
 
     5  accept         check a masked update and keep it durably
     6  aggregate      ask main which seeds open, freeze the cohort, add it up once

@@ -2,7 +2,7 @@
 else.
 
 A value that a service could not run with fails at start, naming the variable. Every variable is
-described in README.md; a test keeps that true.
+described in docs/reference/settings.md; a test keeps that true.
 """
 
 from __future__ import annotations

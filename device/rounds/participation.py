@@ -1,4 +1,4 @@
-"""The device's half of a round, top to bottom, in the order of docs/protocol.md.
+"""The device's half of a round, top to bottom, in the order of docs/reference/protocol.md.
 
     announce      tell the main server what this device takes part in; hear which rounds are open
     (step 2) train         fetch the newest global model, train on local pictures, keep the result

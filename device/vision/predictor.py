@@ -104,7 +104,7 @@ class _Networks:
         raise OutOfOrder(
             f"The {what} is not on this machine yet.",
             todo="Where TensorFlow is installed it is made within a minute; else copy it from a machine that has it: "
-            "docs/raspberry-pi.md says how.",
+            "docs/tutorials/doorbell-on-a-raspberry-pi.md says how.",
         )
 
 

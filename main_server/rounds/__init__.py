@@ -1,4 +1,4 @@
-"""The main server's half of a round, in the order of docs/protocol.md.
+"""The main server's half of a round, in the order of docs/reference/protocol.md.
 
     announcement   (step 2) a device hears what the open rounds ask of it
     opening        decide what the next round asks of everybody, and write it down

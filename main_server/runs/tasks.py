@@ -2,7 +2,7 @@
 answer (long poll).
 
 The caller says what it has, and the answer is what is missing; nothing has to be remembered between
-two calls, so whoever dies simply asks again. docs/protocol.md has the messages.
+two calls, so whoever dies simply asks again. docs/reference/protocol.md has the messages.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The README's curl transcripts, executed as they stand, in both topologies."""
+"""The tutorial's curl transcripts, executed as they stand, in both topologies."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+PROJECT = Path(__file__).resolve().parents[2]
+TUTORIAL = PROJECT / "docs" / "tutorials" / "first-round-by-hand.md"
 PORTS = {"main": 8000, "device1": 8001, "device2": 8002, "aggregator": 8003}
 NUMBER = re.compile(r"\d[\d.,]*%?")
 
 
 def _transcript(topology: str) -> list[tuple[str, str]]:
-    text = README.read_text()
+    text = TUTORIAL.read_text()
     block = re.search(rf"<!-- transcript: {topology} -->\n```console\n(.*?)```", text, re.DOTALL)
-    assert block, f"README.md has no {topology} transcript"
+    assert block, f"{TUTORIAL.name} has no {topology} transcript"
     parts = re.split(r"^\$ ", block[1], flags=re.MULTILINE)[1:]
     return [(command, answer) for command, answer in (part.split("\n", 1) for part in parts)]
 
