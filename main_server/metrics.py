@@ -56,7 +56,7 @@ def _open_rounds(snapshot: Snapshot, now: float) -> Iterator[Metric]:
     )
     for detector, (newest, *_) in snapshot.rounds.items():
         if newest.state == OPEN:
-            number.add_metric([detector], newest.settings.round)
+            number.add_metric([detector], newest.plan.round)
             # Not below 0: the clock may have been set back since.
             age.add_metric([detector], max(0.0, now - newest.opened_at))
             sent.add_metric([detector], len(snapshot.sent.get(detector, {})))

@@ -247,7 +247,7 @@ def _move_on(
             current = newest_round(connection, detector)
         if source is None:
             continue
-        number = max(source.round, current.settings.round if current else 0) + ROUNDS_AHEAD
+        number = max(source.round, current.plan.round if current else 0) + ROUNDS_AHEAD
         why = f"The model of round {source.round} again, after a backup was restored."
         again = republish(server, source, number, why)
         again = replace(again, gate=UNCHECKED) if source.gate == PENDING else again

@@ -12,7 +12,7 @@ from federation.backup.backup import AGGREGATOR, MAIN, Service
 from federation.doctor.checks import Finding, Setup
 from federation.doctor.checks_state import look
 from main_server.store.devices import all_devices
-from main_server.store.members import Joined, all_members, find_invitation, find_member
+from main_server.store.members import MemberRecord, all_members, find_invitation, find_member
 from main_server.store.records import Device
 from main_server.store.store import Store
 from shared.errors import DoorbellError
@@ -121,7 +121,7 @@ def _membership(setup: Setup, name: str, service: Service, store: Store | None) 
     return _as_main_knows_it(where, membership.name, member, anew)
 
 
-def _as_main_knows_it(where: str, name: str, member: Joined | None, anew: str) -> Finding:
+def _as_main_knows_it(where: str, name: str, member: MemberRecord | None, anew: str) -> Finding:
     if member is None:
         said = f"The main server knows nobody with the key of {name}."
         return Finding(

@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Any, Final
 
 from main_server.context import MainServer
-from main_server.store.evaluations import Told, performances
+from main_server.store.evaluations import DeviceEvaluation, performances
 from shared.protocol.evaluations import METRICS, ROWS, Estimate, Figures, shown
 from shared.web.spreadsheet import Cell
 
@@ -47,7 +47,7 @@ def report_rows(server: MainServer) -> Iterator[list[Cell]]:
         yield from _rows(each)
 
 
-def weighted_mean(told: Sequence[Told], row: str, metric: str) -> Estimate:
+def weighted_mean(told: Sequence[DeviceEvaluation], row: str, metric: str) -> Estimate:
     """Return the mean over the devices that know a value, weighted by their test pictures; it has
     no interval.
     """
@@ -62,11 +62,11 @@ def weighted_mean(told: Sequence[Told], row: str, metric: str) -> Estimate:
     )
 
 
-def _detector(told: Told) -> str:
+def _detector(told: DeviceEvaluation) -> str:
     return told.performance.detector
 
 
-def _table(detector: str, told: Sequence[Told]) -> dict[str, Any]:
+def _table(detector: str, told: Sequence[DeviceEvaluation]) -> dict[str, Any]:
     def cells(figures: Figures) -> dict[str, list[str]]:
         return {
             row: [shown(metric, figures[row][metric], row == "difference") for metric in SHOWN]
@@ -92,7 +92,7 @@ def _table(detector: str, told: Sequence[Told]) -> dict[str, Any]:
     }
 
 
-def _rows(told: Told) -> Iterator[list[Cell]]:
+def _rows(told: DeviceEvaluation) -> Iterator[list[Cell]]:
     performance = told.performance
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(told.told_at))
     of = {

@@ -56,8 +56,8 @@ def _open_round(current: Round) -> dict[str, object]:
     times = {
         name: getattr(current, name) for name in ("opened_at", "asked_at", "due_at", "closed_at")
     }
-    who = {"cohort": list(current.cohort), "min_cohort": current.settings.min_cohort}
-    return {"round": current.settings.round, "state": current.state, **times, **who}
+    who = {"cohort": list(current.cohort), "min_cohort": current.plan.min_cohort}
+    return {"round": current.plan.round, "state": current.state, **times, **who}
 
 
 def _round(each: Round) -> dict[str, object]:
@@ -71,7 +71,7 @@ def _round(each: Round) -> dict[str, object]:
         "bytes_down": each.bytes_down,
     }
     when = {"opened_at": each.opened_at, "seconds": seconds}
-    return {"round": each.settings.round, "state": each.state, **when, **figures}
+    return {"round": each.plan.round, "state": each.state, **when, **figures}
 
 
 def _version(version: Version) -> dict[str, object]:

@@ -22,7 +22,7 @@ STATES = ("failing", "late", "offline", "training", "sent", "online", "by hand")
 
 
 @dataclass(frozen=True)
-class Attendance:
+class DeviceStatus:
     """One device as an operator wants to see it.
 
     Attributes:
@@ -47,7 +47,9 @@ def is_online(device: Device, now: float) -> bool:
     )  # either way: the clock may have been set back
 
 
-def device_statuses(server: MainServer, snapshot: Snapshot | None = None) -> tuple[Attendance, ...]:
+def device_statuses(
+    server: MainServer, snapshot: Snapshot | None = None
+) -> tuple[DeviceStatus, ...]:
     """Return the status of every device that announced itself, by name.
 
     Args:
@@ -68,7 +70,7 @@ def device_statuses(server: MainServer, snapshot: Snapshot | None = None) -> tup
     for device in snapshot.devices:
         mine = waiting_for[device.name]
         state, why = _in_rounds(device, mine, now) or _otherwise(device, bool(mine), now)
-        found.append(Attendance(device.name, state, why, device.last_seen, device.address))
+        found.append(DeviceStatus(device.name, state, why, device.last_seen, device.address))
     return tuple(found)
 
 
@@ -85,22 +87,22 @@ def _in_rounds(
     none does.
     """
     for part, current, _ in mine:
-        if part.setback_round == current.settings.round:
+        if part.setback_round == current.plan.round:
             return "failing", f"{part.detector}, round {part.setback_round}: {part.setback}"
     missing = [
         (part.detector, current, sent) for part, current, sent in mine if device.name not in sent
     ]
     for detector, current, sent in missing:
-        if current.due_at is not None or len(sent) >= current.settings.min_cohort:
+        if current.due_at is not None or len(sent) >= current.plan.min_cohort:
             return "late", _why_late(device, detector, current, len(sent), now)
     if missing and is_online(device, now):
-        names = [f"{detector}, round {each.settings.round}" for detector, each, _ in missing]
+        names = [f"{detector}, round {each.plan.round}" for detector, each, _ in missing]
         return "training", ", ".join(names) + "."
     return None
 
 
 def _why_late(device: Device, detector: str, current: Round, sent: int, now: float) -> str:
-    why = f"{detector}: round {current.settings.round} has {sent} updates, and none of this device"
+    why = f"{detector}: round {current.plan.round} has {sent} updates, and none of this device"
     if is_online(device, now):
         return f"{why}."
     return f"{why}; last seen {_ago(now - device.last_seen)}."

@@ -15,7 +15,7 @@ from typing import get_args
 from main_server.context import MainServer
 from main_server.store import members as store
 from main_server.store import publication
-from main_server.store.members import Invitation, Joined
+from main_server.store.members import Invitation, MemberRecord
 from shared.errors import Forbidden, InvalidMessage, NotFound, OutOfOrder
 from shared.security.authenticator import Caller, Member
 from shared.security.identity import fingerprint, secret_file, verify
@@ -94,7 +94,7 @@ def admit(server: MainServer, message: object) -> dict[str, str]:
         raise Forbidden(refused, todo="Ask for a new one.", slug="join-refused")
     now = server.clock()
     key_id = fingerprint(request.public_key)
-    member = Joined(key_id, request.name, request.role, request.public_key, now, None)
+    member = MemberRecord(key_id, request.name, request.role, request.public_key, now, None)
     # Uses left and expiry are looked at again in here: of two with the last use, one joins.
     with server.store.write() as connection:
         reason = store.admit(connection, request.invitation, member, now)

@@ -113,7 +113,7 @@ def made_again(server: MainServer, source: Version, said: str) -> Version:
     with server.store.read() as connection:
         newest = newest_round(connection, source.detector)
         version = newest_version(connection, source.detector)
-    last_round = newest.settings.round if newest else 0
+    last_round = newest.plan.round if newest else 0
     last_version = version.round if version else 0
     # The number of the open round may be used: that round is abandoned in the same transaction.
     return republish(server, source, max(last_version + 1, last_round), said)

@@ -39,7 +39,7 @@ def accept_aggregate(server: MainServer, body: bytes) -> Done:
     """
     aggregate = parse_aggregate(body)
     current = named_round(server, aggregate.detector, aggregate.round)
-    plan = current.settings
+    plan = current.plan
     if current.state == OPEN:
         check_not_pinned(server, aggregate.detector)
     if plan.receiver != AGGREGATOR:

@@ -35,7 +35,7 @@ def accept_plain(server: MainServer, caller: Caller) -> Done:
     update = parse_plain_update(body)
     caller.must_be(update.device)
     current = named_round(server, update.detector, update.round)
-    plan = current.settings
+    plan = current.plan
     _check_update(server, plan, update)
     if current.state != OPEN:  # before the disk is touched
         raise not_open(current)

@@ -38,7 +38,7 @@ def taking_part(server: MainServer, detector: str) -> tuple[str, ...]:
 
 def not_open(current: Round) -> OutOfOrder:
     """Return the error for a message to a round that is closed."""
-    happened = f"Round {current.settings.round} is {current.state}"
+    happened = f"Round {current.plan.round} is {current.state}"
     if current.state in (PUBLISHED, FAILED):
         happened += ": it has had its one sum"
     return OutOfOrder(

@@ -29,10 +29,10 @@ def open_round(server: MainServer, detector: str) -> RoundPlan:
         newest = newest_round(connection, detector)
         base = newest_version(connection, detector)
     if newest is not None and newest.state == OPEN and base is not None:
-        same = _plan(server, newest.settings.round, base, newest.settings.value_range)
-        if newest.settings == same:
+        same = _plan(server, newest.plan.round, base, newest.plan.value_range)
+        if newest.plan == same:
             return same
-    last_number = 0 if newest is None else newest.settings.round
+    last_number = 0 if newest is None else newest.plan.round
     if base is None:
         base = initial_version(server, detector, 0, None)
     elif base.architecture != server.settings.architecture:
@@ -42,7 +42,7 @@ def open_round(server: MainServer, detector: str) -> RoundPlan:
     plan = _plan(server, number, base, next_value_range(server, newest))
     # Of two that open a round at once, the first does; the other returns that one.
     with server.store.write() as connection:
-        return add_round(connection, plan, server.clock()).settings
+        return add_round(connection, plan, server.clock()).plan
 
 
 def current_round(
@@ -80,7 +80,7 @@ def next_value_range(server: MainServer, last: Round | None) -> float:
     if last is None:
         return server.settings.value_range
     factor = 2 if last.clamped else 1
-    return min(last.settings.value_range * factor, MAX_VALUE_RANGE)
+    return min(last.plan.value_range * factor, MAX_VALUE_RANGE)
 
 
 def _abandon_vouched(server: MainServer, plan: RoundPlan) -> bool:

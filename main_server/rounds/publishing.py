@@ -66,7 +66,7 @@ def step_and_publish(
 
 def published(server: MainServer, current: Round) -> Done:
     """Return what to answer about a round that is published, the first time and again."""
-    number = current.settings.round
+    number = current.plan.round
     devices = len(current.cohort)
     said = f"Round {number} is finished: the global model took a step from {devices} devices'"
     said += " updates."

@@ -38,7 +38,7 @@ def check_seeds(server: MainServer, message: object) -> dict[str, str]:
     current = named_round(server, detector, message.get("round"))
     if current.state != OPEN:
         raise not_open(current)
-    plan = current.settings
+    plan = current.plan
     known = taking_part(server, detector)
     refused = {}
     for name, sealed in seeds.items():

@@ -132,7 +132,7 @@ def _next_step(
         current: The round.
         sent: The devices whose updates were sent.
     """
-    plan = current.settings
+    plan = current.plan
     now = server.clock()
     # Asked later than now: the clock was set back, and the deadline would be too far away.
     if current.asked_at is None or current.asked_at > now:
@@ -149,15 +149,15 @@ def _next_step(
 def _is_to_be_summed_here(current: Round, sent: int) -> bool:
     """Return whether plain updates are to be averaged; sums are the aggregator's, who asks."""
     is_due = current.asked_at is not None and current.due_at is not None
-    is_enough = sent >= current.settings.min_cohort
-    return is_due and is_enough and current.settings.receiver == MAIN_SERVER
+    is_enough = sent >= current.plan.min_cohort
+    return is_due and is_enough and current.plan.receiver == MAIN_SERVER
 
 
 def _why_due(
     server: MainServer, connection: Connection, current: Round, sent: set[str]
 ) -> str | None:
     """Return why a round is to be summed now, or None while it waits for more updates."""
-    plan = current.settings
+    plan = current.plan
     now = server.clock()
     target = server.settings.target_cohort
     if target is not None and len(sent) >= max(target, plan.min_cohort):
@@ -185,17 +185,17 @@ def _is_stuck(server: MainServer, connection: Connection, current: Round) -> boo
     # Either way: the clock may have been set back.
     if abs(now - (current.due_at or now)) < server.settings.round_deadline_s:
         return False
-    parts = participations(connection, current.settings.detector)
-    failed = {part.device for part in parts if part.setback_round == current.settings.round}
+    parts = participations(connection, current.plan.detector)
+    failed = {part.device for part in parts if part.setback_round == current.plan.round}
     devices = all_devices(connection)
     return any(device.name in failed and is_online(device, now) for device in devices)
 
 
 def _sum_plain(server: MainServer, current: Round) -> None:
     try:
-        aggregate_plain(server, current.settings.detector)
+        aggregate_plain(server, current.plan.detector)
     except InvalidMessage:
         # The same updates would fail again and again: the run goes on with the next round.
         with server.store.write() as connection:
-            fail_round(connection, current.settings, "", server.clock())
+            fail_round(connection, current.plan, "", server.clock())
         raise

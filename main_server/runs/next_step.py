@@ -59,7 +59,7 @@ def _at_the_gate(server: MainServer, version: Version, devices: int) -> str:
 
 
 def _in_a_run(server: MainServer, snapshot: Snapshot, current: Round) -> str:
-    settings, sent = current.settings, snapshot.sent.get(current.settings.detector, {})
+    settings, sent = current.plan, snapshot.sent.get(current.plan.detector, {})
     parts = [part for part in snapshot.parts if part.detector == settings.detector]
     missing = [part.device for part in parts if part.device not in sent]
     if current.asked_at is None:
@@ -88,8 +88,8 @@ def _by_hand(current: Round | None, sent: int) -> str:
         return (
             "No round is open: “Run rounds” opens the next one, and so does a training on a device."
         )
-    number, least = current.settings.round, current.settings.min_cohort
-    if current.settings.receiver == AGGREGATOR:
+    number, least = current.plan.round, current.plan.min_cohort
+    if current.plan.receiver == AGGREGATOR:
         how = "train and send on each device, then add up and hand over on the secure aggregator"
         return (
             f"Round {number} is open and needs {least} updates: {how}; “Run rounds” does all of it."

@@ -90,16 +90,16 @@ def _device_tasks(server: MainServer, statuses: Mapping[str, Status]) -> list[Ta
                 tasks.append({"do": "install", "detector": detector, "version": released.version})
             current = requested.get(detector)
             if current is not None and _is_to_train(connection, status, current):
-                number = current.settings.round
+                number = current.plan.round
                 tasks.append({"do": "train", "detector": detector, "round": number})
     return tasks
 
 
 def _is_to_train(connection: Connection, status: Status, current: Round) -> bool:
     """Return whether a round waits for a device's update, and training has not failed there."""
-    number = current.settings.round
-    sent = len(sent_updates(connection, current.settings))
-    if current.due_at is not None and sent >= current.settings.min_cohort:
+    number = current.plan.round
+    sent = len(sent_updates(connection, current.plan))
+    if current.due_at is not None and sent >= current.plan.min_cohort:
         return False
     has_failed = status.setback is not None and status.setback[0] == number
     return status.sent_round != number and not has_failed
@@ -120,7 +120,7 @@ def _aggregator_tasks(server: MainServer) -> list[Task]:
     with server.store.read() as connection:
         requested = requested_rounds(connection)
     return [
-        {"do": "aggregate", "detector": detector, "round": current.settings.round}
+        {"do": "aggregate", "detector": detector, "round": current.plan.round}
         for detector, current in requested.items()
-        if current.due_at is not None and current.settings.receiver == AGGREGATOR
+        if current.due_at is not None and current.plan.receiver == AGGREGATOR
     ]

@@ -17,7 +17,7 @@ def note_sent(connection: Connection, device: Device, detector: str, number: int
     current = find_round(connection, detector, number)
     if current is None or current.state != OPEN:
         return
-    mine = and_(_of(current.settings), CONTRIBUTIONS.c.device == device.name)
+    mine = and_(_of(current.plan), CONTRIBUTIONS.c.device == device.name)
     if connection.execute(select(CONTRIBUTIONS.c.device).where(mine)).first() is not None:
         return
     row = {

@@ -24,7 +24,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Told:
+class DeviceEvaluation:
     """What a device told last of a detector.
 
     Attributes:
@@ -113,12 +113,14 @@ def note_performance(
     return True
 
 
-def performances(connection: Connection) -> tuple[Told, ...]:
+def performances(connection: Connection) -> tuple[DeviceEvaluation, ...]:
     """Return what each device told last, by detector and device."""
     same = VERSIONS.c.version == PERFORMANCES.c.version
     query = select(PERFORMANCES, VERSIONS.c.round).join(VERSIONS, same)
     rows = connection.execute(query.order_by(PERFORMANCES.c.detector, PERFORMANCES.c.device))
-    return tuple(Told(row.device, _performance_of(row), row.round, row.told_at) for row in rows)
+    return tuple(
+        DeviceEvaluation(row.device, _performance_of(row), row.round, row.told_at) for row in rows
+    )
 
 
 def _performance_of(row: Row[Any]) -> Performance:

@@ -12,7 +12,7 @@ from shared.security.joining import Role
 
 
 @dataclass(frozen=True)
-class Joined:
+class MemberRecord:
     """A service that joined; a revoked name may join anew, with another key.
 
     Attributes:
@@ -64,7 +64,7 @@ def find_invitation(connection: Connection, invitation: str) -> Invitation | Non
     return None if row is None else Invitation(**row)
 
 
-def admit(connection: Connection, invitation: str, member: Joined, now: float) -> str | None:
+def admit(connection: Connection, invitation: str, member: MemberRecord, now: float) -> str | None:
     """Add a member by one use of a join code; the same member twice costs one use.
 
     Args:
@@ -92,18 +92,18 @@ def admit(connection: Connection, invitation: str, member: Joined, now: float) -
     return None
 
 
-def find_member(connection: Connection, key_id: str) -> Joined | None:
+def find_member(connection: Connection, key_id: str) -> MemberRecord | None:
     """Return the member with a key, revoked or not, or None."""
     query = select(MEMBERS).where(MEMBERS.c.key_id == key_id)
     row = connection.execute(query).mappings().first()
-    return None if row is None else Joined(**row)
+    return None if row is None else MemberRecord(**row)
 
 
-def all_members(connection: Connection) -> tuple[Joined, ...]:
+def all_members(connection: Connection) -> tuple[MemberRecord, ...]:
     """Return everybody who ever joined, by name and time."""
     query = select(MEMBERS).order_by(MEMBERS.c.name, MEMBERS.c.joined_at)
     rows = connection.execute(query).mappings()
-    return tuple(Joined(**row) for row in rows)
+    return tuple(MemberRecord(**row) for row in rows)
 
 
 def set_revoked(connection: Connection, name: str, reason: str) -> bool:

@@ -127,7 +127,7 @@ def activate(connection: Connection, version: Version, at: float, said: str) -> 
         return False
     newest = newest_round(connection, version.detector)
     if newest is not None:
-        move_round(connection, version.detector, newest.settings.round, ABANDONED, at, said)
+        move_round(connection, version.detector, newest.plan.round, ABANDONED, at, said)
     add_version(connection, version)
     release(connection, version.version, at)
     return True

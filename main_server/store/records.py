@@ -61,7 +61,7 @@ class Round:
     """One round; all times are seconds since the epoch.
 
     Attributes:
-        settings: What it asks of everybody.
+        plan: What it asks of everybody.
         state: See `states.py`.
         cohort: Who is in it.
         aggregate: Digest of what it was made from.
@@ -74,7 +74,7 @@ class Round:
             `bytes_down`: what was given out, in models.
     """
 
-    settings: RoundPlan
+    plan: RoundPlan
     state: str
     cohort: tuple[str, ...] = ()
     aggregate: str | None = None

@@ -22,7 +22,7 @@ def forget_old(connection: Connection, detector: str, keep_versions: int, keep_r
     """
     _forget_versions(connection, detector, keep_versions)
     current = newest_round(connection, detector)
-    newest = 0 if current is None else current.settings.round
+    newest = 0 if current is None else current.plan.round
     old = and_(
         CONTRIBUTIONS.c.detector == detector,
         CONTRIBUTIONS.c.round <= newest - keep_rounds,
@@ -39,7 +39,7 @@ def _forget_versions(connection: Connection, detector: str, keep_versions: int) 
     needed.add(find_pins(connection).get(detector))
     current = newest_round(connection, detector)
     if current is not None:
-        needed.add(current.settings.base_version)
+        needed.add(current.plan.base_version)
     gone = [row.version for row in rows if row.version not in needed and not row.forgotten]
     change = VERSIONS.update().where(VERSIONS.c.version.in_(gone)).values(forgotten=True)
     connection.execute(change)

@@ -57,10 +57,10 @@ def add_round(connection: Connection, plan: RoundPlan, at: float) -> Round:
         The newest round of the detector.
     """
     newest = newest_round(connection, plan.detector)
-    if newest is not None and newest.settings.round >= plan.round:
+    if newest is not None and newest.plan.round >= plan.round:
         return newest
     if newest is not None and newest.state == OPEN:
-        number = newest.settings.round
+        number = newest.plan.round
         said = f"Round {number} is abandoned: the settings or the model changed."
         move_round(connection, plan.detector, number, ABANDONED, at, said)
     row = {
@@ -161,10 +161,11 @@ def set_open_round(connection: Connection, plan: RoundPlan, **values: object) ->
 
 def round_of(row: Mapping[Any, Any]) -> Round:
     """Return the round in a row of the table of rounds."""
-    values = {name: row[name] for name in Round.__dataclass_fields__}
-    values["settings"] = parse_stored_plan(row["settings"])
-    values["cohort"] = tuple(json.loads(row["cohort"]))
-    return Round(**values)
+    columns = set(Round.__dataclass_fields__) - {"plan", "cohort"}
+    values = {name: row[name] for name in columns}
+    plan = parse_stored_plan(row["settings"])
+    cohort = tuple(json.loads(row["cohort"]))
+    return Round(plan=plan, cohort=cohort, **values)
 
 
 def _add_event(connection: Connection, plan: RoundPlan, at: float, kind: str, said: str) -> None:

@@ -70,4 +70,4 @@ def is_next(connection: Connection, version: Version) -> bool:
     if newest is not None and newest.round >= version.round:
         return False
     current = newest_round(connection, version.detector)
-    return current is None or current.settings.round <= version.round
+    return current is None or current.plan.round <= version.round

@@ -106,7 +106,7 @@ def kept(federation: Any) -> tuple[Any, ...]:
     try:
         with store.read() as connection:
             newest = newest_round(connection, "person")
-            updates = plain_updates(connection, newest.settings) if newest else {}
+            updates = plain_updates(connection, newest.plan) if newest else {}
             return all_members(connection), newest, updates
     finally:
         store.database.close()

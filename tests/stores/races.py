@@ -14,7 +14,7 @@ import device.store.store
 import main_server.store.store
 import sec_agg.store.store
 from main_server.store import members, publication, rounds, runs
-from main_server.store.members import Joined
+from main_server.store.members import MemberRecord
 from main_server.store.records import PASSED, Version
 from main_server.store.runs import Run
 from sec_agg.store.store import Stored
@@ -67,7 +67,7 @@ def admit(store: main_server.store.store.Store, me: int, invitation: str) -> Any
         store,
         members.admit,
         invitation,
-        Joined(f"key {me}", f"device-{me}", "device", b"k" * 32, NOW, None),
+        MemberRecord(f"key {me}", f"device-{me}", "device", b"k" * 32, NOW, None),
         NOW,
     )
 
@@ -84,7 +84,7 @@ def move_run(store: main_server.store.store.Store, me: int, run: Run) -> Any:
 
 @contender
 def open_round(store: main_server.store.store.Store, me: int, current: RoundPlan) -> Any:
-    return write(store, rounds.add_round, current, NOW + me).settings.round
+    return write(store, rounds.add_round, current, NOW + me).plan.round
 
 
 @contender

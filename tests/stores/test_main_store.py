@@ -17,11 +17,17 @@ from main_server.store.devices import (
     note_device,
     participations,
 )
-from main_server.store.evaluations import Score, Told, note_performance, performances, scores
+from main_server.store.evaluations import (
+    DeviceEvaluation,
+    Score,
+    note_performance,
+    performances,
+    scores,
+)
 from main_server.store.events import forget_old_events, newest_event_id, newest_events
 from main_server.store.members import (
     Invitation,
-    Joined,
+    MemberRecord,
     admit,
     all_members,
     change_key,
@@ -71,7 +77,7 @@ from shared.round.plan import RoundPlan
 from tests.main_store import read, write
 
 NOW = 1_800_000_000.125
-ANNA = Joined("k" * 32, "anna", "device", bytes(range(32)), NOW, None)
+ANNA = MemberRecord("k" * 32, "anna", "device", bytes(range(32)), NOW, None)
 CODE = Invitation("i" * 32, b"\x00secret\xff", "device", 2, NOW + 60)
 Rounds = Callable[..., RoundPlan]
 
@@ -217,7 +223,7 @@ def test_rounds_follow_one_another(main_store: Store, round_of: Rounds) -> None:
     )
     write(main_store, add_round, round_of(2), NOW + 1)
     assert [
-        (one.settings.round, one.state) for one in read(main_store, newest_rounds, "person", 9)
+        (one.plan.round, one.state) for one in read(main_store, newest_rounds, "person", 9)
     ] == [
         (2, OPEN),
         (1, ABANDONED),
@@ -385,7 +391,7 @@ def test_performance_is_kept_of_who_takes_part_and_moves_and_goes_with_its_devic
         assert write(
             main_store, note_performance, "anna", replace(measured, pictures=pictures), NOW
         )
-    assert read(main_store, performances) == (Told("anna", measured, 3, NOW),)
+    assert read(main_store, performances) == (DeviceEvaluation("anna", measured, 3, NOW),)
     assert kinds(main_store).count("measured") == 2
     write(main_store, rename, "anna", "otto", NOW)
     assert [told.device for told in read(main_store, performances)] == ["otto"]

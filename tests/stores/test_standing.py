@@ -72,7 +72,7 @@ def test_newest_rounds_and_versions_of_each_detector(
     write(main_store, add_round, round_of(9), NOW)
     standing = read(main_store, read_snapshot, rounds=3, versions=2, events=4)
     assert {
-        name: [each.settings.round for each in rounds] for name, rounds in standing.rounds.items()
+        name: [each.plan.round for each in rounds] for name, rounds in standing.rounds.items()
     } == {"car": [2, 1], "person": [9, 4, 3]}
     assert dict(standing.round_counts) == {"car": 2, "person": 5}
     assert standing.rounds["person"][1] == read(main_store, find_round, "person", 4)

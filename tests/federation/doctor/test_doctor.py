@@ -40,7 +40,7 @@ from federation.doctor.checks_members import memberships
 from federation.doctor.checks_network import WORRYING_S, network
 from main_server.store import publication
 from main_server.store.devices import note_device
-from main_server.store.members import Invitation, Joined, admit, invite
+from main_server.store.members import Invitation, MemberRecord, admit, invite
 from main_server.store.publication import rename
 from main_server.store.records import Device
 from main_server.store.store import Store
@@ -904,7 +904,7 @@ def test_cohorts_that_so_few_devices_never_make(stopped: dict[str, str], home: P
         "DOORBELL_TARGET_COHORT is 4, and 2 devices have joined: every round waits for its deadline.",
     ]
     write(
-        store_of(home), admit, "", Joined("k", "x", "device", b"", 0.0, None), 0.0
+        store_of(home), admit, "", MemberRecord("k", "x", "device", b"", 0.0, None), 0.0
     )  # by no code: nobody joins
     assert [
         finding for finding in memberships(Setup.read(stopped)) if finding.where == "settings"

@@ -207,7 +207,7 @@ def test_free_words_of_devices_are_only_words(federation: Any) -> None:
     advance.advance(federation.main)
     main, number = (
         federation.main,
-        read(federation.main.store, newest_round, "package").settings.round,
+        read(federation.main.store, newest_round, "package").plan.round,
     )
     write(
         main.store,
@@ -228,7 +228,7 @@ def test_free_words_of_devices_are_only_words(federation: Any) -> None:
     write(
         main.store,
         make_due,
-        read(main.store, newest_round, "package").settings,
+        read(main.store, newest_round, "package").plan,
         main.clock(),
         HOSTILE,
     )
@@ -319,7 +319,7 @@ def test_refused_requests_are_counted_by_reason(federation: Any) -> None:
 
 def test_run_has_a_progress_bar_and_the_button_that_fits(federation: Any) -> None:
     publish(federation)
-    first = read(federation.main.store, newest_round, "package").settings.round
+    first = read(federation.main.store, newest_round, "package").plan.round
     runs.start(federation.main, "package", 4)
     assert first == 1
     publish(federation)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from main_server.members.device_status import ONLINE_S, Attendance, device_statuses, is_online
+from main_server.members.device_status import ONLINE_S, DeviceStatus, device_statuses, is_online
 from main_server.runs import advance, runs
 from main_server.store.devices import note_device
 from main_server.store.publication import note_status
@@ -57,7 +57,7 @@ def porch(federation: Any) -> Porch:
 def test_device_that_waits_for_work_is_online(porch: Porch) -> None:
     porch.call("a")
     assert device_statuses(porch.main) == (
-        Attendance("a", "online", "It waits for work.", NOON, "http://a"),
+        DeviceStatus("a", "online", "It waits for work.", NOON, "http://a"),
     )
 
 
@@ -129,7 +129,7 @@ def test_device_that_missed_the_deadline_is_late(porch: Porch) -> None:
     write(
         porch.main.store,
         make_due,
-        read(porch.main.store, newest_round, "package").settings,
+        read(porch.main.store, newest_round, "package").plan,
         NOON,
         "The deadline is over.",
     )
@@ -149,7 +149,7 @@ def test_setback_of_an_earlier_round_is_over(porch: Porch) -> None:
     write(
         porch.main.store,
         abandon_round,
-        read(porch.main.store, newest_round, "package").settings,
+        read(porch.main.store, newest_round, "package").plan,
         NOON,
         "why",
     )

@@ -676,7 +676,7 @@ def test_new_key_works_and_the_old_one_is_refused(federation: Any) -> None:
     body = masked_update(
         federation.delta(),
         10,
-        read(federation.main.store, newest_round, "package").settings,
+        read(federation.main.store, newest_round, "package").plan,
         "a",
         federation.rng,
     ).to_bytes()

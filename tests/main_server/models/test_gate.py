@@ -239,7 +239,7 @@ def test_run_goes_on_from_the_version_that_a_rejection_put_in_force(porch: Porch
     for _ in range(3):
         advance.advance(porch.main)
     current = read(porch.main.store, newest_round, "package")
-    assert (current.state, current.settings.base_version) == (OPEN, porch.newest.version)
+    assert (current.state, current.plan.base_version) == (OPEN, porch.newest.version)
     assert current.asked_at == porch.now
     assert porch.newest.parent == version.parent
 

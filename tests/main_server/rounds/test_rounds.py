@@ -350,7 +350,7 @@ def test_restart_under_the_same_settings_goes_on_with_the_open_round(federation:
 
 def test_open_round_reads_back_as_it_was_written(federation: Any) -> None:
     settings = federation.announce("a")
-    assert read(federation.main.store, newest_round, "package").settings == settings
+    assert read(federation.main.store, newest_round, "package").plan == settings
     assert parse_round_plan(json.loads(json.dumps(settings.to_json()))) == settings
 
 

@@ -96,7 +96,7 @@ class Street:
 
     def send(self, name: str, detector: str = "package", scale: float = 0.01) -> int:
         """Send a device's update for the open round; return its number."""
-        settings = read(self.main.store, newest_round, detector).settings
+        settings = read(self.main.store, newest_round, detector).plan
         if settings.topology == "direct":
             body = plain_update(self.federation.delta(scale), 10, settings, name).to_bytes()
             self.federation.device(name).post("http://main/cmodel", body)
@@ -127,7 +127,7 @@ class Street:
     def sum_of(self, detector: str, number: int, **changed: Any) -> bytes:
         """Add up what was sent for a round."""
         updates = self.uploads[detector, number]
-        settings = read(self.main.store, find_round, detector, number).settings
+        settings = read(self.main.store, find_round, detector, number).plan
         total = np.zeros(settings.size + 2, np.uint32)
         for update in updates.values():
             total += update.masked
@@ -192,7 +192,7 @@ class Signed(Street):
 
     def send(self, name: str, detector: str = "package", scale: float = 0.01) -> int:
         self.federation.upload(name, self.federation.delta(scale), detector=detector)
-        return int(read(self.main.store, newest_round, detector).settings.round)
+        return int(read(self.main.store, newest_round, detector).plan.round)
 
     def add_up(self) -> None:
         for task in self.federation.as_aggregator.post_json("http://main/work", {"wait_s": 0}).json[
@@ -404,7 +404,7 @@ def test_server_that_decides_late_does_not_undo_what_another_decided(street: Str
     due = street.round
     assert due.due_at == street.now
     write(
-        street.main.store, ask_for_updates, asked.settings, street.now + 5, None
+        street.main.store, ask_for_updates, asked.plan, street.now + 5, None
     )  # of one that read the round before it was asked for
     assert street.round == due
 
@@ -511,7 +511,7 @@ def test_deadline_with_enough_updates_sums_without_the_rest(street: Street) -> N
     street.visit("a", "b", "c")
     street.turn("a", "b", "c")
     street.visit("c")
-    assert street.round.settings.round == 2
+    assert street.round.plan.round == 2
     assert street.houses["c"].said["package"]["sent_round"] == 2
 
 
@@ -578,10 +578,8 @@ def test_straggler_for_a_closed_round_is_refused_and_gets_the_next_ones_task(
     runs.start(street.main, "package", 3)
     street.advance()
     (late,) = [task for task in street.ask("c") if task["do"] == "train"]
-    body = masked_update(
-        federation.delta(), 10, street.round.settings, "c", federation.rng
-    ).to_bytes()
-    write(street.main.store, make_due, street.round.settings, 1.0, "The deadline is over.")
+    body = masked_update(federation.delta(), 10, street.round.plan, "c", federation.rng).to_bytes()
+    write(street.main.store, make_due, street.round.plan, 1.0, "The deadline is over.")
     for name in ("a", "b"):
         street.send(name)
     street.add_up()
@@ -643,7 +641,7 @@ def test_setback_is_not_asked_for_again_in_this_round_and_is_in_the_next(street:
     street.add_up()
     street.turn("a", "b", "c")
     street.advance(2)
-    assert street.round.settings.round == 2
+    assert street.round.plan.round == 2
     assert {"do": "train", "detector": "package", "round": 2} in street.ask("c")
 
 
@@ -699,7 +697,7 @@ def test_three_sums_in_a_row_that_make_no_sense_stop_the_run_and_it_can_be_resum
 def test_two_sums_that_make_no_sense_stop_nothing(street: Street) -> None:
     street.begin(1)
     for _ in (1, 2):
-        write(street.main.store, fail_round, street.round.settings, "", street.now)
+        write(street.main.store, fail_round, street.round.plan, "", street.now)
         street.advance(2)
     until_finished(street)
     assert street.states() == [FAILED, FAILED, PUBLISHED]
@@ -711,7 +709,7 @@ def test_direct_sum_that_makes_no_sense_fails_the_round(direct: Street) -> None:
     direct.begin(1)
     direct.visit("a", "b")
     base = direct.federation.params()
-    settings = direct.round.settings
+    settings = direct.round.plan
     for name in ("a", "b"):
         huge = np.full(settings.size, 3e38, np.float32)
         body = plain_update(huge, 4096, settings, name).to_bytes()

@@ -63,7 +63,7 @@ def begin(federation: Any) -> Any:
         tasks(federation, device)
     runs.start(federation.main, "package", 3)
     advance.advance(federation.main)
-    return read(federation.main.store, newest_round, "package").settings
+    return read(federation.main.store, newest_round, "package").plan
 
 
 @pytest.fixture
