@@ -16,7 +16,13 @@ from shared.protocol.evaluations import Performance, figures_to_json, parse_figu
 
 @dataclass(frozen=True)
 class Score:
-    """A version's accuracy on one device's validation pictures; of 0 pictures if it has none."""
+    """A version's accuracy on one device's validation pictures.
+
+    Attributes:
+        device: Its name.
+        accuracy: Share of the pictures that the version classifies correctly, 0 to 1.
+        pictures: How many; 0 if the device has no validation pictures.
+    """
 
     device: str
     accuracy: float
@@ -25,13 +31,13 @@ class Score:
 
 @dataclass(frozen=True)
 class DeviceEvaluation:
-    """What a device told last of a detector.
+    """What a device measured last of a detector, on its test pictures.
 
     Attributes:
         device: Its name.
         performance: What it measured.
         global_round: The round that made the global model.
-        told_at: When, in seconds since the epoch.
+        told_at: When it was reported, in seconds since the epoch.
     """
 
     device: str
@@ -55,13 +61,16 @@ def note_score(
 
     A report of no pictures does not replace a score.
     """
-    of_detector = and_(VERSIONS.c.version == version, VERSIONS.c.detector == detector)
-    if connection.execute(select(VERSIONS.c.version).where(of_detector)).first() is None:
+    if not _is_version_of(connection, version, detector):
         return
-    mine = and_(SCORES.c.version == version, SCORES.c.device == score.device)
+    mine = and_(
+        SCORES.c.version == version,
+        SCORES.c.device == score.device,
+    )
     kept = connection.execute(select(SCORES).where(mine)).first()
     if kept is not None:
         is_same = (kept.accuracy, kept.pictures) == (score.accuracy, score.pictures)
+        # Devices report with every poll: only a change is written, and only a change wakes others.
         if is_same or not score.pictures:
             return
     connection.execute(SCORES.delete().where(mine))
@@ -73,21 +82,42 @@ def note_score(
         add_event(connection, at, "scored", said, detector=detector, device=score.device)
 
 
+def _is_version_of(connection: Connection, version: str, detector: str) -> bool:
+    query = select(VERSIONS.c.version)
+    query = query.where(VERSIONS.c.version == version, VERSIONS.c.detector == detector)
+    return connection.execute(query).first() is not None
+
+
 def _sum_up_scores(connection: Connection, version: str) -> None:
     """Write the mean of a version's scores beside it: it stays when the scores are deleted."""
     pictures = func.sum(SCORES.c.pictures)
-    mean = func.sum(SCORES.c.accuracy * SCORES.c.pictures) / pictures
-    scored = and_(SCORES.c.version == version, SCORES.c.pictures > 0)
-    query = select(mean, func.count(), func.coalesce(pictures, 0)).where(scored)
-    accuracy, devices, seen = connection.execute(query).one()
-    values = {"accuracy": accuracy, "scored_by": devices, "scored_pictures": seen}
-    connection.execute(VERSIONS.update().where(VERSIONS.c.version == version).values(values))
+    correct = func.sum(SCORES.c.accuracy * SCORES.c.pictures)
+    scored = and_(
+        SCORES.c.version == version,
+        SCORES.c.pictures > 0,
+    )
+    # The sum over no rows is NULL, and so is the mean: no device has scored it.
+    query = select(correct / pictures, func.count(), func.coalesce(pictures, 0))
+    accuracy, devices, seen = connection.execute(query.where(scored)).one()
+    values = {
+        "accuracy": accuracy,
+        "scored_by": devices,
+        "scored_pictures": seen,
+    }
+    mine = VERSIONS.c.version == version
+    connection.execute(VERSIONS.update().where(mine).values(values))
 
 
 def note_performance(
     connection: Connection, device: str, performance: Performance, at: float
 ) -> bool:
-    """Keep what a device measured, in place of what it told before.
+    """Keep what a device measured, in place of what it reported before.
+
+    Args:
+        connection: The transaction.
+        device: Its name.
+        performance: What it measured of its own and the global model.
+        at: When it was reported, in seconds since the epoch.
 
     Returns:
         False if it has no part in the detector; then nothing was changed.
@@ -101,12 +131,16 @@ def note_performance(
         "pictures": performance.pictures,
         "figures": json.dumps(figures_to_json(performance.figures)),
     }
-    mine = and_(PERFORMANCES.c.device == device, PERFORMANCES.c.detector == detector)
+    mine = and_(
+        PERFORMANCES.c.device == device,
+        PERFORMANCES.c.detector == detector,
+    )
     before = connection.execute(select(PERFORMANCES).where(mine)).mappings().first()
     connection.execute(PERFORMANCES.delete().where(mine))
-    row = {"detector": detector, "device": device, "told_at": at} | values
+    row = {"detector": detector, "device": device, "told_at": at, **values}
     connection.execute(insert(PERFORMANCES).values(row))
-    if before is None or any(before[name] != value for name, value in values.items()):
+    is_news = before is None or any(before[name] != value for name, value in values.items())
+    if is_news:
         pictures = f"{performance.pictures} test pictures"
         said = f"{device} has measured its own and the global model on {pictures}."
         add_event(connection, at, "measured", said, detector=detector, device=device)
@@ -114,15 +148,26 @@ def note_performance(
 
 
 def performances(connection: Connection) -> tuple[DeviceEvaluation, ...]:
-    """Return what each device told last, by detector and device."""
+    """Return what each device measured last, by detector and device."""
     same = VERSIONS.c.version == PERFORMANCES.c.version
     query = select(PERFORMANCES, VERSIONS.c.round).join(VERSIONS, same)
-    rows = connection.execute(query.order_by(PERFORMANCES.c.detector, PERFORMANCES.c.device))
+    query = query.order_by(PERFORMANCES.c.detector, PERFORMANCES.c.device)
     return tuple(
-        DeviceEvaluation(row.device, _performance_of(row), row.round, row.told_at) for row in rows
+        DeviceEvaluation(
+            device=row.device,
+            performance=_performance_of(row),
+            global_round=row.round,
+            told_at=row.told_at,
+        )
+        for row in connection.execute(query)
     )
 
 
 def _performance_of(row: Row[Any]) -> Performance:
-    figures = parse_figures(json.loads(row.figures))
-    return Performance(row.detector, row.trained_round, row.version, row.pictures, figures)
+    return Performance(
+        detector=row.detector,
+        trained_round=row.trained_round,
+        version=row.version,
+        pictures=row.pictures,
+        figures=parse_figures(json.loads(row.figures)),
+    )

@@ -11,20 +11,35 @@ from main_server.store.tables import VERSIONS
 
 
 def add_version(connection: Connection, version: Version) -> None:
-    """Add a version, if it is new."""
+    """Add a version, if it is new.
+
+    A version is named by the SHA-256 of its container, so one that is known is the same.
+    """
     if find_version(connection, version.version) is None:
         connection.execute(insert(VERSIONS).values(vars(version)))
 
 
 def release(connection: Connection, version: str, at: float) -> None:
     """Give a version to the devices from now on, if they are not given it already."""
-    unreleased = and_(VERSIONS.c.version == version, VERSIONS.c.released_at.is_(None))
+    # The first release counts: the gate's deadline runs from it.
+    unreleased = and_(
+        VERSIONS.c.version == version,
+        VERSIONS.c.released_at.is_(None),
+    )
     change = VERSIONS.update().where(unreleased).values(released_at=at)
     if connection.execute(change).rowcount == 0:
         return
-    row = connection.execute(select(VERSIONS).where(VERSIONS.c.version == version)).one()
+    released = select(VERSIONS.c.detector, VERSIONS.c.round)
+    row = connection.execute(released.where(VERSIONS.c.version == version)).one()
     said = f"The model of round {row.round} is given to the devices."
-    add_event(connection, at, "released", said, detector=row.detector, round=row.round)
+    add_event(
+        connection,
+        at,
+        "released",
+        said,
+        detector=row.detector,
+        round=row.round,
+    )
 
 
 def find_version(connection: Connection, version: str) -> Version | None:
@@ -36,8 +51,9 @@ def find_version(connection: Connection, version: str) -> Version | None:
 
 def find_versions(connection: Connection, prefix: str) -> tuple[Version, ...]:
     """Return the versions whose names start with `prefix`."""
-    query = select(VERSIONS).where(VERSIONS.c.version.startswith(prefix, autoescape=True))
-    rows = connection.execute(query).mappings()
+    # Without autoescape a prefix of "%" would match every version.
+    starts = VERSIONS.c.version.startswith(prefix, autoescape=True)
+    rows = connection.execute(select(VERSIONS).where(starts)).mappings()
     return tuple(Version(**row) for row in rows)
 
 
@@ -61,11 +77,15 @@ def newest_versions(connection: Connection, detector: str, count: int) -> tuple[
     """Return the newest versions of a detector, newest first."""
     query = select(VERSIONS).where(VERSIONS.c.detector == detector)
     newest = query.order_by(VERSIONS.c.round.desc()).limit(count)
-    return tuple(Version(**row) for row in connection.execute(newest).mappings())
+    rows = connection.execute(newest).mappings()
+    return tuple(Version(**row) for row in rows)
 
 
 def is_next(connection: Connection, version: Version) -> bool:
-    """Return whether no version has that number or a higher one, and no round a higher one."""
+    """Return whether a version may become the newest of its detector.
+
+    Numbers only grow: no version may have that number or a higher one, and no round a higher one.
+    """
     newest = newest_version(connection, version.detector)
     if newest is not None and newest.round >= version.round:
         return False
