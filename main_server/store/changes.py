@@ -15,6 +15,7 @@ def change_token(connection: Connection, seen_since: float = 0.0) -> str:
         connection: The transaction.
         seen_since: A device that asked for work since then (seconds since the epoch) is online.
     """
+    # One row of each joined without a condition is one row of all: one statement, one moment.
     together: FromClause = select(func.max(EVENTS.c.id)).subquery()
     for counted in (_online(seen_since), _participations(), _sent()):
         together = together.join(counted, true())
@@ -23,14 +24,22 @@ def change_token(connection: Connection, seen_since: float = 0.0) -> str:
 
 def _online(seen_since: float) -> Subquery:
     """Count the devices that are online."""
-    is_online = and_(DEVICES.c.waiting, DEVICES.c.last_seen >= seen_since)
-    return select(func.count()).select_from(DEVICES).where(is_online).subquery()
+    is_online = and_(
+        DEVICES.c.waiting,
+        DEVICES.c.last_seen >= seen_since,
+    )
+    count = select(func.count()).select_from(DEVICES)
+    return count.where(is_online).subquery()
 
 
 def _participations() -> Subquery:
     """Count participations and failures; a failure in a later round changes the sum."""
     failed = PARTICIPATIONS.c.setback_round
-    figures = (func.count(), func.count(failed), func.sum(failed))
+    figures = (
+        func.count(),
+        func.count(failed),
+        func.sum(failed),
+    )
     return select(*figures).select_from(PARTICIPATIONS).subquery()
 
 

@@ -17,8 +17,10 @@ def note_sent(connection: Connection, device: Device, detector: str, number: int
     current = find_round(connection, detector, number)
     if current is None or current.state != OPEN:
         return
+    # A device says so with every poll: the first time counts.
     mine = and_(_of(current.plan), CONTRIBUTIONS.c.device == device.name)
-    if connection.execute(select(CONTRIBUTIONS.c.device).where(mine)).first() is not None:
+    known = select(CONTRIBUTIONS.c.device).where(mine)
+    if connection.execute(known).first() is not None:
         return
     row = {
         "detector": detector,
@@ -28,8 +30,15 @@ def note_sent(connection: Connection, device: Device, detector: str, number: int
     }
     connection.execute(insert(CONTRIBUTIONS).values(row))
     said = f"{device.name} has sent its update for round {number}."
-    about = {"detector": detector, "round": number, "device": device.name}
-    add_event(connection, device.last_seen, "sent", said, **about)
+    add_event(
+        connection,
+        device.last_seen,
+        "sent",
+        said,
+        detector=detector,
+        round=number,
+        device=device.name,
+    )
 
 
 def keep_plain_update(
@@ -71,8 +80,8 @@ def keep_plain_update(
 
 def plain_updates(connection: Connection, plan: RoundPlan) -> dict[str, str]:
     """Return device to digest of the plain updates of a round, by device name."""
-    columns = (CONTRIBUTIONS.c.device, CONTRIBUTIONS.c.digest)
-    query = select(*columns).where(_of(plan), CONTRIBUTIONS.c.digest.is_not(None))
+    query = select(CONTRIBUTIONS.c.device, CONTRIBUTIONS.c.digest)
+    query = query.where(_of(plan), CONTRIBUTIONS.c.digest.is_not(None))
     rows = connection.execute(query.order_by(CONTRIBUTIONS.c.device))
     return {str(row.device): str(row.digest) for row in rows}
 
@@ -84,4 +93,7 @@ def sent_updates(connection: Connection, plan: RoundPlan) -> dict[str, float]:
 
 
 def _of(plan: RoundPlan) -> ColumnElement[bool]:
-    return and_(CONTRIBUTIONS.c.detector == plan.detector, CONTRIBUTIONS.c.round == plan.round)
+    return and_(
+        CONTRIBUTIONS.c.detector == plan.detector,
+        CONTRIBUTIONS.c.round == plan.round,
+    )

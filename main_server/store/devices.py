@@ -27,31 +27,37 @@ def note_device(
 
 def put_device(connection: Connection, device: Device) -> None:
     """Add a device, or note its address and that it was just seen."""
-    values: dict[str, object] = {"address": device.address, "last_seen": device.last_seen}
+    values: dict[str, object] = {
+        "address": device.address,
+        "last_seen": device.last_seen,
+    }
     if device.waiting:  # a device that once asked for work stays one that does
         values["waiting"] = True
-    change = DEVICES.update().where(DEVICES.c.name == device.name).values(values)
-    if connection.execute(change).rowcount == 0:
+    change = DEVICES.update().where(DEVICES.c.name == device.name)
+    is_known = connection.execute(change.values(values)).rowcount > 0
+    if not is_known:
         connection.execute(insert(DEVICES).values(vars(device)))
 
 
 def put_participation(connection: Connection, device: str, detector: str, **values: object) -> None:
     """Add a device's part in a detector, or set columns of it."""
-    change = PARTICIPATIONS.update().where(_part(device, detector)).values(values)
-    if connection.execute(change).rowcount == 0:
+    change = PARTICIPATIONS.update().where(_part(device, detector))
+    is_known = connection.execute(change.values(values)).rowcount > 0
+    if not is_known:
         row = {"device": device, "detector": detector, **values}
         connection.execute(insert(PARTICIPATIONS).values(row))
 
 
 def note_delivery(connection: Connection, device: str, detector: str, version: str) -> None:
     """Note that a device has a version."""
-    change = PARTICIPATIONS.update().where(_part(device, detector)).values(delivered=version)
-    connection.execute(change)
+    change = PARTICIPATIONS.update().where(_part(device, detector))
+    connection.execute(change.values(delivered=version))
 
 
 def all_devices(connection: Connection) -> tuple[Device, ...]:
     """Return every device, by name."""
-    rows = connection.execute(select(DEVICES).order_by(DEVICES.c.name)).mappings()
+    query = select(DEVICES).order_by(DEVICES.c.name)
+    rows = connection.execute(query).mappings()
     return tuple(Device(**row) for row in rows)
 
 
@@ -59,7 +65,8 @@ def participations(
     connection: Connection, detector: str | None = None
 ) -> tuple[Participation, ...]:
     """Return who takes part in a detector, or in any, by detector and name."""
-    query = select(PARTICIPATIONS).order_by(PARTICIPATIONS.c.detector, PARTICIPATIONS.c.device)
+    query = select(PARTICIPATIONS)
+    query = query.order_by(PARTICIPATIONS.c.detector, PARTICIPATIONS.c.device)
     if detector is not None:
         query = query.where(PARTICIPATIONS.c.detector == detector)
     rows = connection.execute(query).mappings()
@@ -74,9 +81,13 @@ def takes_part(connection: Connection, device: str, detector: str) -> bool:
 
 def all_detectors(connection: Connection) -> tuple[str, ...]:
     """Return every detector that a device takes part in, in alphabetical order."""
-    query = select(PARTICIPATIONS.c.detector).distinct().order_by(PARTICIPATIONS.c.detector)
-    return tuple(connection.execute(query).scalars())
+    query = select(PARTICIPATIONS.c.detector).distinct()
+    in_order = query.order_by(PARTICIPATIONS.c.detector)
+    return tuple(connection.execute(in_order).scalars())
 
 
 def _part(device: str, detector: str) -> ColumnElement[bool]:
-    return and_(PARTICIPATIONS.c.device == device, PARTICIPATIONS.c.detector == detector)
+    return and_(
+        PARTICIPATIONS.c.device == device,
+        PARTICIPATIONS.c.detector == detector,
+    )

@@ -31,18 +31,29 @@ def forget_old(connection: Connection, detector: str, keep_versions: int, keep_r
 
 
 def _forget_versions(connection: Connection, detector: str, keep_versions: int) -> None:
-    query = select(VERSIONS).where(VERSIONS.c.detector == detector)
-    rows = connection.execute(query.order_by(VERSIONS.c.round.desc())).all()
+    """Mark the versions whose parameters nobody needs any more; `prune` then deletes the blobs."""
+    columns = (
+        VERSIONS.c.version,
+        VERSIONS.c.parent,
+        VERSIONS.c.forgotten,
+    )
+    query = select(*columns).where(VERSIONS.c.detector == detector)
+    newest_first = query.order_by(VERSIONS.c.round.desc())
+    rows = connection.execute(newest_first).all()
     needed = {row.version for row in rows[:keep_versions]}
-    if rows:
+    if rows:  # the gate may roll the newest back to its parent
         needed.add(rows[0].parent)
     needed.add(find_pins(connection).get(detector))
     current = newest_round(connection, detector)
-    if current is not None:
+    if current is not None:  # devices that train for it fetch its base
         needed.add(current.plan.base_version)
-    gone = [row.version for row in rows if row.version not in needed and not row.forgotten]
-    change = VERSIONS.update().where(VERSIONS.c.version.in_(gone)).values(forgotten=True)
-    connection.execute(change)
+    gone = []
+    for row in rows:
+        if row.version not in needed and not row.forgotten:
+            gone.append(row.version)
+    change = VERSIONS.update().where(VERSIONS.c.version.in_(gone))
+    connection.execute(change.values(forgotten=True))
+    # Their mean stays beside the version: the chart shows it.
     connection.execute(SCORES.delete().where(SCORES.c.version.in_(gone)))
 
 
@@ -52,6 +63,9 @@ def needed_blobs(connection: Connection) -> set[str]:
     Versions, the strategy's arrays that belong to them, and plain updates.
     """
     kept = select(VERSIONS.c.version, VERSIONS.c.state).where(VERSIONS.c.forgotten.is_(False))
-    needed = {digest for row in connection.execute(kept) for digest in row}
-    needed.update(connection.execute(select(CONTRIBUTIONS.c.digest)).scalars())
+    needed: set[str | None] = set()
+    for row in connection.execute(kept):
+        needed.update(row)
+    updates = select(CONTRIBUTIONS.c.digest)
+    needed.update(connection.execute(updates).scalars())
     return {digest for digest in needed if digest is not None}

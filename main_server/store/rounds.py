@@ -23,7 +23,8 @@ def newest_round(connection: Connection, detector: str) -> Round | None:
 
 def find_round(connection: Connection, detector: str, number: int) -> Round | None:
     """Return one round, or None if there was no such."""
-    query = select(ROUNDS).where(ROUNDS.c.detector == detector, ROUNDS.c.round == number)
+    query = select(ROUNDS)
+    query = query.where(ROUNDS.c.detector == detector, ROUNDS.c.round == number)
     row = connection.execute(query).mappings().first()
     return None if row is None else round_of(row)
 
@@ -32,9 +33,11 @@ def newest_rounds(
     connection: Connection, detector: str, count: int, since: int = 0
 ) -> tuple[Round, ...]:
     """Return the newest rounds of a detector from number `since` on, newest first."""
-    query = select(ROUNDS).where(ROUNDS.c.detector == detector, ROUNDS.c.round >= since)
+    query = select(ROUNDS)
+    query = query.where(ROUNDS.c.detector == detector, ROUNDS.c.round >= since)
     newest = query.order_by(ROUNDS.c.round.desc()).limit(count)
-    return tuple(round_of(row) for row in connection.execute(newest).mappings())
+    rows = connection.execute(newest).mappings()
+    return tuple(round_of(row) for row in rows)
 
 
 def count_published(connection: Connection, detector: str, first_round: int) -> int:
@@ -51,7 +54,12 @@ def count_published(connection: Connection, detector: str, first_round: int) -> 
 def add_round(connection: Connection, plan: RoundPlan, at: float) -> Round:
     """Open a round, unless the detector has that one or a newer already.
 
-    An earlier round that is open is abandoned.
+    An earlier round that is open is abandoned: at most one is open.
+
+    Args:
+        connection: The transaction.
+        plan: What the round asks of everybody.
+        at: When, in seconds since the epoch.
 
     Returns:
         The newest round of the detector.
@@ -109,13 +117,17 @@ def count_bytes_down(connection: Connection, detector: str, size: int) -> None:
     A single statement: it needs no write lock.
     """
     mine = ROUNDS.c.detector == detector
-    newest = select(func.max(ROUNDS.c.round)).where(mine).scalar_subquery()
-    change = ROUNDS.update().where(mine, ROUNDS.c.round == newest)
-    connection.execute(change.values(bytes_down=ROUNDS.c.bytes_down + size))
+    newest = select(func.max(ROUNDS.c.round)).where(mine)
+    change = ROUNDS.update().where(mine, ROUNDS.c.round == newest.scalar_subquery())
+    more = ROUNDS.c.bytes_down + size
+    connection.execute(change.values(bytes_down=more))
 
 
 def vouch(connection: Connection, plan: RoundPlan, devices: list[str]) -> None:
-    """Note whose seeds opened in a round: their updates may be in its sum from now on."""
+    """Note whose seeds opened in a round: their updates may be in its sum from now on.
+
+    Noted before the aggregator hears of it, so that no frozen cohort is unknown here.
+    """
     set_open_round(connection, plan, vouched=json.dumps(devices))
 
 
@@ -133,8 +145,14 @@ def abandon_round(connection: Connection, plan: RoundPlan, at: float, said: str)
 
 def abandon_vouched(connection: Connection, device: str, at: float) -> None:
     """Abandon the open rounds whose sums a device may be in, because it is no member any more."""
-    rows = connection.execute(select(ROUNDS).where(ROUNDS.c.state == OPEN)).mappings().all()
-    for row in rows:
+    columns = (
+        ROUNDS.c.detector,
+        ROUNDS.c.round,
+        ROUNDS.c.vouched,
+    )
+    open_rounds = select(*columns).where(ROUNDS.c.state == OPEN)
+    # All are read before the first is moved: no cursor is open over rows that change.
+    for row in connection.execute(open_rounds).mappings().all():
         if device not in json.loads(row["vouched"]):
             continue
         number = row["round"]
@@ -156,7 +174,8 @@ def set_open_round(connection: Connection, plan: RoundPlan, **values: object) ->
         ROUNDS.c.round == plan.round,
         ROUNDS.c.state == OPEN,
     )
-    return connection.execute(ROUNDS.update().where(where).values(values)).rowcount == 1
+    change = ROUNDS.update().where(where).values(values)
+    return connection.execute(change).rowcount == 1
 
 
 def round_of(row: Mapping[Any, Any]) -> Round:

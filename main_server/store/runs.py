@@ -61,6 +61,7 @@ def move_run(connection: Connection, run: Run, to: str, said: str, at: float) ->
     Returns:
         False if it is not in that state any more: somebody else was first.
     """
+    # The state is part of the condition: of two that move one run, only the first does.
     unmoved = and_(RUNS.c.id == run.id, RUNS.c.state == run.state)
     change = RUNS.update().where(unmoved).values(state=to, said=said)
     moved = connection.execute(change).rowcount == 1
@@ -72,14 +73,16 @@ def move_run(connection: Connection, run: Run, to: str, said: str, at: float) ->
 def newest_runs(connection: Connection) -> tuple[Run, ...]:
     """Return the newest run of every detector that has had one, by detector."""
     newest = select(func.max(RUNS.c.id)).group_by(RUNS.c.detector)
-    query = select(RUNS).where(RUNS.c.id.in_(newest)).order_by(RUNS.c.detector)
-    return tuple(Run(**row) for row in connection.execute(query).mappings())
+    query = select(RUNS).where(RUNS.c.id.in_(newest))
+    rows = connection.execute(query.order_by(RUNS.c.detector)).mappings()
+    return tuple(Run(**row) for row in rows)
 
 
 def newest_run(connection: Connection, detector: str) -> Run | None:
     """Return the newest run of a detector, or None if it has had none."""
-    query = select(RUNS).where(RUNS.c.detector == detector).order_by(RUNS.c.id.desc()).limit(1)
-    row = connection.execute(query).mappings().first()
+    query = select(RUNS).where(RUNS.c.detector == detector)
+    newest = query.order_by(RUNS.c.id.desc()).limit(1)
+    row = connection.execute(newest).mappings().first()
     return None if row is None else Run(**row)
 
 

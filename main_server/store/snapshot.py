@@ -62,9 +62,12 @@ class Snapshot:
     @property
     def requested_rounds(self) -> dict[str, Round]:
         """Detector to open round of those for which a run has asked the devices to train."""
-        running = [run.detector for run, _ in self.runs.values() if run.state == RUNNING]
-        newest = {detector: self.newest_round(detector) for detector in running}
-        return {name: each for name, each in newest.items() if each and each.is_requested}
+        requested = {}
+        for run, _ in self.runs.values():
+            current = self.newest_round(run.detector)
+            if run.state == RUNNING and current is not None and current.is_requested:
+                requested[run.detector] = current
+        return requested
 
     def newest_round(self, detector: str) -> Round | None:
         """Return the newest round of a detector, or None if it has had none."""
@@ -86,18 +89,18 @@ def read_snapshot(
         versions: So many of its newest versions.
         events: So many of the newest events.
     """
-    newest_rounds = _newest(connection, ROUNDS, rounds)
-    newest_versions = _newest(connection, VERSIONS, versions)
+    round_rows = _newest(connection, ROUNDS, rounds)
+    version_rows = _newest(connection, VERSIONS, versions)
     return Snapshot(
         devices=all_devices(connection),
         parts=participations(connection),
         runs=_runs(connection),
         pins=find_pins(connection),
-        rounds={name: tuple(map(round_of, rows)) for name, rows in newest_rounds.items()},
-        round_counts=_counts(newest_rounds),
+        rounds={name: tuple(map(round_of, rows)) for name, rows in round_rows.items()},
+        round_counts=_counts(round_rows),
         sent=_sent(connection),
-        versions={name: tuple(map(_version_of, rows)) for name, rows in newest_versions.items()},
-        version_counts=_counts(newest_versions),
+        versions={name: tuple(map(_version_of, rows)) for name, rows in version_rows.items()},
+        version_counts=_counts(version_rows),
         events=newest_events(connection, events),
         event_count=count_events(connection),
     )
@@ -110,12 +113,17 @@ def accuracies(connection: Connection, count: int) -> dict[str, dict[int, float]
         connection: The transaction.
         count: So many of the newest versions of each detector that have an accuracy.
     """
-    columns = (VERSIONS.c.detector, VERSIONS.c.round, VERSIONS.c.accuracy)
-    known = VERSIONS.c.accuracy.is_not(None)
-    newest = select(*columns, _rank(VERSIONS)).where(known).subquery()
-    query = select(newest).where(newest.c.rank <= count)
+    columns = (
+        VERSIONS.c.detector,
+        VERSIONS.c.round,
+        VERSIONS.c.accuracy,
+    )
+    scored = select(*columns, _rank(VERSIONS)).where(VERSIONS.c.accuracy.is_not(None))
+    ranked = scored.subquery()
+    query = select(ranked).where(ranked.c.rank <= count)
+    query = query.order_by(ranked.c.detector, ranked.c.round)
     found: dict[str, dict[int, float]] = defaultdict(dict)
-    for row in connection.execute(query.order_by(newest.c.detector, newest.c.round)):
+    for row in connection.execute(query):
         found[row.detector][row.round] = row.accuracy
     return dict(found)
 
@@ -126,9 +134,11 @@ def _version_of(row: Mapping[Any, Any]) -> Version:
 
 def _rank(table: Table) -> Label[int]:
     """Return a row's place among its detector's: 1 for the newest round."""
-    place = func.row_number()
-    newest_first = table.c.round.desc()
-    return place.over(partition_by=table.c.detector, order_by=newest_first).label("rank")
+    place = func.row_number().over(
+        partition_by=table.c.detector,
+        order_by=table.c.round.desc(),
+    )
+    return place.label("rank")
 
 
 def _newest(connection: Connection, table: Table, count: int) -> dict[str, _Rows]:
@@ -137,8 +147,13 @@ def _newest(connection: Connection, table: Table, count: int) -> dict[str, _Rows
     Each row tells as `all_of_it` how many the detector has.
     """
     all_of_it = func.count().over(partition_by=table.c.detector).label("all_of_it")
-    ranked = select(table.c.detector, table.c.round, _rank(table), all_of_it).subquery()
-    same = and_(ranked.c.detector == table.c.detector, ranked.c.round == table.c.round)
+    # Ranked by key alone: whole rows are read only of those that are wanted.
+    keys = (table.c.detector, table.c.round)
+    ranked = select(*keys, _rank(table), all_of_it).subquery()
+    same = and_(
+        ranked.c.detector == table.c.detector,
+        ranked.c.round == table.c.round,
+    )
     query = select(table, ranked.c.all_of_it).join_from(table, ranked, same)
     query = query.where(ranked.c.rank <= count)
     query = query.order_by(table.c.detector, table.c.round.desc())
@@ -154,22 +169,34 @@ def _counts(newest: Mapping[str, _Rows]) -> dict[str, int]:
 
 def _runs(connection: Connection) -> dict[str, tuple[Run, int]]:
     """Return detector to its newest run and how many of its rounds are done."""
-    in_run = and_(ROUNDS.c.detector == RUNS.c.detector, ROUNDS.c.round >= RUNS.c.first_round)
-    done = select(func.count()).where(in_run, ROUNDS.c.state == PUBLISHED).scalar_subquery()
+    done = select(func.count()).where(
+        ROUNDS.c.detector == RUNS.c.detector,
+        ROUNDS.c.round >= RUNS.c.first_round,
+        ROUNDS.c.state == PUBLISHED,
+    )
     newest = select(func.max(RUNS.c.id)).group_by(RUNS.c.detector)
-    rows = connection.execute(select(RUNS, done).where(RUNS.c.id.in_(newest)))
-    return {row.detector: (Run(*row[:-1]), row[-1]) for row in rows}
+    query = select(RUNS, done.scalar_subquery().label("done"))
+    found = {}
+    for row in connection.execute(query.where(RUNS.c.id.in_(newest))).mappings():
+        columns = {name: row[name] for name in Run.__dataclass_fields__}
+        found[row["detector"]] = (Run(**columns), row["done"])
+    return found
 
 
 def _sent(connection: Connection) -> dict[str, dict[str, float]]:
     """Return detector to device to when it sent its update for the newest round."""
     newest_number = func.max(ROUNDS.c.round).label("round")
-    newest = select(ROUNDS.c.detector, newest_number).group_by(ROUNDS.c.detector).subquery()
+    newest_of_each = select(ROUNDS.c.detector, newest_number).group_by(ROUNDS.c.detector)
+    newest = newest_of_each.subquery()
     of_newest = and_(
         CONTRIBUTIONS.c.detector == newest.c.detector,
         CONTRIBUTIONS.c.round == newest.c.round,
     )
-    columns = (CONTRIBUTIONS.c.detector, CONTRIBUTIONS.c.device, CONTRIBUTIONS.c.sent_at)
+    columns = (
+        CONTRIBUTIONS.c.detector,
+        CONTRIBUTIONS.c.device,
+        CONTRIBUTIONS.c.sent_at,
+    )
     query = select(*columns).join_from(newest, CONTRIBUTIONS, of_newest)
     found: dict[str, dict[str, float]] = defaultdict(dict)
     for detector, device, at in connection.execute(query):
