@@ -69,7 +69,11 @@ SQL |= {
     for path in (ROOT / "main_server" / "store").glob("*.py")
     if path.stem not in ("__init__", "records")
 }
-ENVIRONMENT = {"shared/settings.py", "device/training/worker_client.py"}
+ENVIRONMENT = {
+    "shared/settings.py",
+    "shared/web/gunicorn_hooks.py",
+    "device/training/worker_client.py",
+}
 
 
 def loaded_by(modules: list[str], home: Path) -> set[str]:

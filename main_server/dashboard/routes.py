@@ -17,16 +17,16 @@ from shared.web.spreadsheet import CSV, download
 def add_dashboard(app: Flask, server: MainServer) -> None:
     """Add the report's and the status' addresses to the main server's app."""
 
-    @app.get("/report")
+    @app.get("/report", endpoint="report")
     def show_report() -> str:
         return render_page(app, "performance.html", partial(report, server), here="/report")
 
-    @app.get("/report.csv")
+    @app.get("/report.csv", endpoint="report_csv")
     def show_report_csv() -> Response:
         name = f"{server.settings.federation}-performance.csv"
         return download(name, COLUMNS, report_rows(server))
 
-    @app.get("/status")
+    @app.get("/status", endpoint="status")
     def show_status() -> Response:
         return jsonify(status(server))
 
@@ -34,7 +34,7 @@ def add_dashboard(app: Flask, server: MainServer) -> None:
     shown = Operation(
         "Show devices, runs, rounds and versions.", answer=as_json(record()), security="operator"
     )
-    declare(app.extensions, "show_report", GET=PAGE)
-    declare(app.extensions, "show_report_csv", GET=table)
-    declare(app.extensions, "show_status", GET=shown)
+    declare(app.extensions, "report", GET=PAGE)
+    declare(app.extensions, "report_csv", GET=table)
+    declare(app.extensions, "status", GET=shown)
     app.config["DOORBELL_NAV"].append(("/report", "Performance"))
