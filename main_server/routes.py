@@ -79,6 +79,7 @@ def _add_messages(app: Flask, server: MainServer, notifier: ChangeNotifier) -> N
     attempts = Attempts()
 
     def join() -> Response:
+        # Guessing join codes is slowed down; whoever joins rightly is not counted.
         attempts.check(count=False)
         try:
             return jsonify(admit(server, json_body()))
@@ -99,6 +100,7 @@ def _add_messages(app: Flask, server: MainServer, notifier: ChangeNotifier) -> N
             if is_device
             else for_aggregator(server, notifier, said)
         )
+        # Devices poll every half minute: an empty answer is not worth a line of the log.
         g.quiet = not answer["tasks"]
         return jsonify(answer)
 
@@ -108,15 +110,14 @@ def _add_messages(app: Flask, server: MainServer, notifier: ChangeNotifier) -> N
 
     def new_key(caller: Caller) -> Response:
         change_key(server, caller, json_body())
-        return jsonify({"said": "The new key is in force."})
+        return jsonify({"said": "The new key is active."})
 
     def show_roster(_: Caller) -> Response:
         return jsonify({"members": roster(server)})
 
     def show_round(_: Caller, detector: str) -> Response:
-        first = (
-            request.args.get("first") == "1"
-        )  # whoever asks knows of no round: it may have lost what it knew
+        # An aggregator that knows of no round says so: it may have lost its state.
+        first = request.args.get("first") == "1"
         settings, devices = current_round(
             server, checked_name(detector, "detector"), untouched=first
         )

@@ -1,4 +1,4 @@
-"""Who is there, who is late, who is failing, and why: for the page, the command line and the runs."""
+"""The status of each device, and why: for the page, the command line and the runs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from main_server.store.records import Device, Participation, Round
 from main_server.store.snapshot import Snapshot, read_snapshot
 
 ONLINE_S = 75.0
-"""A device that waits for work calls at least every half minute; two calls may be lost before it
+"""A device that waits for work calls at least every half minute: two calls may be lost before it
 counts as offline.
 """
-
 
 STATES = ("failing", "late", "offline", "training", "sent", "online", "by hand")
 """What a device can be, the worst first."""
@@ -42,9 +41,8 @@ class DeviceStatus:
 
 def is_online(device: Device, now: float) -> bool:
     """Return whether a device waits for work, and did so a moment ago."""
-    return (
-        device.waiting and abs(now - device.last_seen) <= ONLINE_S
-    )  # either way: the clock may have been set back
+    # Either way: the clock may have been set back.
+    return device.waiting and abs(now - device.last_seen) <= ONLINE_S
 
 
 def device_statuses(
@@ -83,8 +81,15 @@ def page_token(server: MainServer) -> str:
 def _in_rounds(
     device: Device, mine: list[tuple[Participation, Round, Mapping[str, float]]], now: float
 ) -> tuple[str, str] | None:
-    """Return what a device does in the rounds that wait for it, each with what was sent; None if
-    none does.
+    """Return the state of a device that requested rounds wait for, and why.
+
+    Args:
+        device: The device.
+        mine: Its part in each requested round, the round, and when each device sent its update.
+        now: Seconds since the epoch.
+
+    Returns:
+        None if no round waits for it.
     """
     for part, current, _ in mine:
         if part.setback_round == current.plan.round:

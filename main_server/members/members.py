@@ -33,6 +33,7 @@ from shared.web.openapi import NAME_TEXT, as_json, base64_of, record, text
 
 DEVICE: Role = "device"
 AGGREGATOR: Role = "secure-aggregator"
+# A code for this machine alone, in a file of its owner: it is never used up.
 _ANY_NUMBER = 2**31
 _PROOF = {"public_key": base64_of(32), "proof": base64_of(32), "signature": base64_of(64)}
 _ROLE = {"enum": list(get_args(Role))}
@@ -66,7 +67,8 @@ def leave_local_codes(server: MainServer) -> None:
         fresh = JoinCode.make(server.identity.key_id)
         left = read_local_code(server.settings.folder, role)
         if left is not None and not left.endswith(server.identity.key_id):
-            path.unlink(missing_ok=True)  # it names a key that this server has no more
+            # It names a key that this server no longer has: nobody could join by it.
+            path.unlink(missing_ok=True)
         code = JoinCode.parse(secret_file(path, fresh.text.encode).decode())
         _keep_code(server, code, role, _ANY_NUMBER, math.inf)
 
@@ -88,7 +90,10 @@ def admit(server: MainServer, message: object) -> dict[str, str]:
     request = JoinRequest.parse(message)
     with server.store.read() as connection:
         invitation = store.find_invitation(connection, request.invitation)
-    code = JoinCode(invitation.secret if invitation else b"", server.identity.key_id)
+    # An unknown code is checked like a known one, and refused with the same words: the answer
+    # does not tell which codes exist.
+    secret = invitation.secret if invitation else b""
+    code = JoinCode(secret, server.identity.key_id)
     if invitation is None or not request.proves(code) or invitation.role != request.role:
         refused = "This join code is not one of this main server."
         raise Forbidden(refused, todo="Ask for a new one.", slug="join-refused")
@@ -148,8 +153,9 @@ def change_key(server: MainServer, caller: Caller, message: object) -> None:
         public, signature = (base64.b64decode(part, validate=True) for part in parts)
     except ValueError as error:
         raise InvalidMessage("This is not a new key.") from error
+    # The request is signed with the old key, this statement with the new one: both are owned.
     if not verify(public, signature, new_key_statement(caller.member.public_key)):
-        raise InvalidMessage("Whoever sent this key does not own it.", kept="The old key stays.")
+        raise InvalidMessage("The new key's signature does not verify.", kept="The old key stays.")
     with server.store.write() as connection:
         changed = store.change_key(connection, caller.verified.key_id, fingerprint(public), public)
     if not changed:

@@ -20,6 +20,7 @@ from main_server.store.pins import find_pins
 from main_server.store.records import PASSED, PENDING, REJECTED, UNCHECKED, Version
 from main_server.store.versions import find_version, newest_version
 
+# Sums of floats: a regression of exactly the limit passes.
 _ROUNDING = 1e-9
 
 
@@ -34,25 +35,35 @@ class Comparison:
 
     @classmethod
     def of(cls, parent: Sequence[Score], version: Sequence[Score]) -> Comparison | None:
-        """Compare over the devices that reported both; None if there is none."""
-        earlier = {score.device: score for score in parent}
-        asked = [score for score in version if score.pictures and score.device in earlier]
+        """Compare over the devices that reported both.
+
+        Args:
+            parent: What devices reported of the version before.
+            version: What they reported of the new one.
+
+        Returns:
+            The comparison, or None if no device reported both.
+        """
+        earlier = {score.device: score for score in parent if score.pictures}
         both = [
-            (earlier[score.device].accuracy, score)
-            for score in asked
-            if earlier[score.device].pictures
+            (earlier[score.device], score)
+            for score in version
+            if score.pictures and score.device in earlier
         ]
-        pictures = sum(score.pictures for _, score in both)
-        if not pictures:
+        if not both:
             return None
-        before = sum(accuracy * score.pictures for accuracy, score in both) / pictures
+        # Both accuracies weigh by the new count: pictures that a device gained meanwhile do not
+        # move the difference.
+        pictures = sum(score.pictures for _, score in both)
+        before = sum(old.accuracy * score.pictures for old, score in both) / pictures
         after = sum(score.accuracy * score.pictures for _, score in both) / pictures
         return cls(before, after, len(both), pictures)
 
     def __str__(self) -> str:
+        devices = f"{self.devices} device{'s' if self.devices > 1 else ''}"
         return (
-            f"{self.before:.1%} before, {self.after:.1%} after, on {self.pictures} validation pictures of "
-            f"{self.devices} device{'s' if self.devices > 1 else ''}"
+            f"{self.before:.1%} before, {self.after:.1%} after, "
+            f"on {self.pictures} validation pictures of {devices}"
         )
 
 

@@ -23,6 +23,7 @@ from shared.telemetry.metrics import REGISTRY
 from shared.transport.http_client import Peer
 from shared.web.steps import Done
 
+# So many devices are sent a model at once: one that does not answer holds up only its place.
 _PARALLEL_DELIVERIES = 8
 _deliveries = Counter(
     "doorbell_deliveries",
@@ -37,6 +38,7 @@ def keep_model(server: MainServer, model: Model, state: ServerState | None = Non
     data = model.to_bytes()
     now = server.clock()
     manifest = Manifest.of(server.settings.federation, model, data, now).signed(server.identity)
+    # On disk before a row names it: a version never lacks its params.
     digest = server.blobs.put(data)
     arrays = None if state is None else state.arrays_to_bytes()
     return Version(
@@ -52,12 +54,18 @@ def keep_model(server: MainServer, model: Model, state: ServerState | None = Non
 
 
 def initial_version(server: MainServer, detector: str, number: int, parent: str | None) -> Version:
-    """Publish freshly drawn params, by numpy alone, as the version of round `number` (0 for a new
-    detector).
+    """Publish freshly drawn params, by numpy alone.
+
+    Args:
+        server: The main server; its seed and the detector's name decide the params.
+        detector: Whose model.
+        number: The round that it counts as; 0 for a new detector.
+        parent: The version that it takes the place of, or None.
     """
     spec = architecture(server.settings.architecture)
     seed = np.random.SeedSequence([server.settings.seed, *detector.encode()])
-    model = Model(detector, number, parent, spec.name, spec.initial(np.random.default_rng(seed)))
+    params = spec.initial(np.random.default_rng(seed))
+    model = Model(detector, number, parent, spec.name, params)
     version = keep_model(server, model)
     with server.store.write() as connection:
         add_version(connection, version)
@@ -65,8 +73,15 @@ def initial_version(server: MainServer, detector: str, number: int, parent: str 
 
 
 def republish(server: MainServer, source: Version, number: int, said: str = "") -> Version:
-    """Return a new version with the params of an earlier one, under a higher round number; it is
-    not in force yet.
+    """Return a new version with the params and the server state of an earlier one.
+
+    It is kept, but not active yet.
+
+    Args:
+        server: The main server.
+        source: The earlier version.
+        number: The round that it counts as, higher than every one before.
+        said: Why.
 
     Raises:
         NotFound: Its parameters are not kept any more.
@@ -74,7 +89,8 @@ def republish(server: MainServer, source: Version, number: int, said: str = "") 
     if source.forgotten:
         raise NotFound(
             f"The parameters of {source.version[:12]} are not kept any more.",
-            todo="python -m federation models lists the versions that are; DOORBELL_KEEP_VERSIONS says how many.",
+            todo="python -m federation models lists the versions that are; "
+            "DOORBELL_KEEP_VERSIONS says how many.",
         )
     model = load_model(server, source.version)
     again = Model(model.detector, number, source.version, model.architecture, model.params)
@@ -109,6 +125,7 @@ def published_model(server: MainServer, version: str) -> tuple[bytes, str]:
             "There is no such version, or not any more.",
             todo="Ask for the version that the open round starts from.",
         )
+    # The container is signed over as it is: it is handed out byte for byte.
     model = server.blobs.get(version)
     _count_given(server, published.detector, len(model))
     _deliveries.labels(published.detector, "fetched").inc()
@@ -116,8 +133,9 @@ def published_model(server: MainServer, version: str) -> tuple[bytes, str]:
 
 
 def deliver(server: MainServer, detector: str) -> Done:
-    """Send the newest version to every device that takes part; those that do not answer fetch it
-    later.
+    """Send the newest version to every device that takes part.
+
+    Those that do not answer fetch it later.
 
     Raises:
         OutOfOrder: No round has been finished yet.
@@ -135,15 +153,18 @@ def deliver(server: MainServer, detector: str) -> Done:
         else:
             later[device.name] = reason
     _count_given(server, detector, len(model) * len(there))
-    said = f"The model of round {version.round} is delivered to {', '.join(there) or 'no device'}."
-    said += "".join(f" {name} fetches it later: {reason}" for name, reason in later.items())
+    names = ", ".join(there) or "no device"
+    said = f"The model of round {version.round} is delivered to {names}."
+    for name, reason in later.items():
+        said += f" {name} fetches it later: {reason}"
     figures = {
         "version": version.version,
         "round": version.round,
         "delivered": there,
         "later": later,
+        "bytes_per_device": len(model),
     }
-    return Done(said, figures | {"bytes_per_device": len(model)})
+    return Done(said, figures)
 
 
 def _release(server: MainServer, detector: str) -> tuple[Version, list[Device]]:
@@ -156,6 +177,7 @@ def _release(server: MainServer, detector: str) -> tuple[Version, list[Device]]:
                 "No aggregated model exists yet.",
                 todo="Finish a round first: train, send, aggregate; then deliver.",
             )
+        # Released first: a device that polls while others are sent the model installs it, too.
         release(connection, version.version, server.clock())
         devices = all_devices(connection)
         parts = participations(connection, detector)
@@ -175,6 +197,7 @@ def _deliver_to(server: MainServer, device: Device, version: Version, model: byt
         to = Peer(device.name, device.address)
         server.http.post(f"{device.address}/aggmodel", model, to, {HEADER: version.manifest})
     except DoorbellError as error:
+        # Nothing is lost: the device fetches the released version with its next poll.
         _deliveries.labels(version.detector, "missed").inc()
         return str(error)
     _deliveries.labels(version.detector, "pushed").inc()

@@ -39,6 +39,7 @@ def accept_plain(server: MainServer, caller: Caller) -> Done:
     _check_update(server, plan, update)
     if current.state != OPEN:  # before the disk is touched
         raise not_open(current)
+    # On disk before the row that names it, and before the answer goes out.
     kept = server.blobs.put(body)
     now = server.clock()
     with server.store.write() as connection:
@@ -70,7 +71,9 @@ def aggregate_plain(server: MainServer, detector: str) -> Done:
         return published(server, before)
     _check_cohort(plan, digests, devices)
     updates = [parse_plain_update(server.blobs.get(digest)) for digest in digests.values()]
+    # The cap holds here too: one device cannot outweigh the others by claiming many pictures.
     means = [Mean(each.delta, min(each.weight, plan.weight_cap), 0) for each in updates]
+    # In the order of the devices' names: the same updates always have the same digest.
     digest = hashlib.sha256("".join(digests.values()).encode()).hexdigest()
     return step_and_publish(server, plan, tuple(digests), digest, means)
 

@@ -28,6 +28,7 @@ def open_round(server: MainServer, detector: str) -> RoundPlan:
     with server.store.read() as connection:
         newest = newest_round(connection, detector)
         base = newest_version(connection, detector)
+    # Every setting that the plan holds may have changed since it was opened.
     if newest is not None and newest.state == OPEN and base is not None:
         same = _plan(server, newest.plan.round, base, newest.plan.value_range)
         if newest.plan == same:
@@ -36,6 +37,7 @@ def open_round(server: MainServer, detector: str) -> RoundPlan:
     if base is None:
         base = initial_version(server, detector, 0, None)
     elif base.architecture != server.settings.architecture:
+        # Another architecture begins anew, but numbers only grow: devices take no lower one.
         number = max(base.round + 1, last_number)
         base = initial_version(server, detector, number, base.version)
     number = max(base.round, last_number) + 1
@@ -79,6 +81,7 @@ def next_value_range(server: MainServer, last: Round | None) -> float:
     """
     if last is None:
         return server.settings.value_range
+    # Clamping loses a part of the update; a wider range costs precision, so it widens by steps.
     factor = 2 if last.clamped else 1
     return min(last.plan.value_range * factor, MAX_VALUE_RANGE)
 
@@ -105,6 +108,7 @@ def _plan(server: MainServer, number: int, base: Version, value_range: float) ->
     settings = server.settings
     spec = architecture(base.architecture)
     is_secure = settings.topology == "secure"
+    # Only in the secure topology does a device seal a seed for this server.
     sealing_key = base64.b64encode(server.key.public).decode() if is_secure else ""
     return RoundPlan(
         federation=settings.federation,

@@ -39,6 +39,7 @@ def check_seeds(server: MainServer, message: object) -> dict[str, str]:
     if current.state != OPEN:
         raise not_open(current)
     plan = current.plan
+    # A seed is opened and thrown away: nothing of it is kept before the sum comes.
     known = taking_part(server, detector)
     refused = {}
     for name, sealed in seeds.items():

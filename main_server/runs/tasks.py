@@ -49,6 +49,7 @@ def for_device(
         checked_name(name, "detector"): status_of(value) for name, value in detectors.items()
     }
     check_detectors(server, caller.name, set(statuses))
+    # Noted before the wait: the devices' page shows at once who is online.
     device = Device(caller.name, address, server.clock(), waiting=True)
     with server.store.write() as connection:
         note_status(connection, device, statuses)
@@ -82,6 +83,7 @@ def _log_rounds(who: str, tasks: list[Task]) -> None:
 
 def _device_tasks(server: MainServer, statuses: Mapping[str, Status]) -> list[Task]:
     tasks: list[Task] = []
+    # One transaction: all answers are about the same moment.
     with server.store.read() as connection:
         requested = requested_rounds(connection)
         for detector, status in statuses.items():
@@ -99,6 +101,7 @@ def _is_to_train(connection: Connection, status: Status, current: Round) -> bool
     """Return whether a round waits for a device's update, and training has not failed there."""
     number = current.plan.round
     sent = len(sent_updates(connection, current.plan))
+    # The sum is about to be taken: an update that is only trained now would come too late.
     if current.due_at is not None and sent >= current.plan.min_cohort:
         return False
     has_failed = status.setback is not None and status.setback[0] == number

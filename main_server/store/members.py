@@ -82,6 +82,7 @@ def admit(connection: Connection, invitation: str, member: MemberRecord, now: fl
         if known.name == member.name and known.revoked is None:
             return None
         return "that key has joined before, under another name, or was revoked"
+    # Two members of one name could not be told apart in a cohort.
     if _is_taken(connection, member.name):
         return f"there is a {member.name} already, with another key"
     if not _use(connection, invitation, now):
@@ -131,6 +132,7 @@ def change_key(connection: Connection, key_id: str, new_key_id: str, public_key:
 
 def _use(connection: Connection, invitation: str, now: float) -> bool:
     """Take one use of a join code; False if it has none left, or has expired."""
+    # One statement looks and takes: a use cannot be taken twice.
     usable = and_(
         _is_code(invitation),
         INVITATIONS.c.uses_left > 0,

@@ -69,9 +69,11 @@ def publish(
     }
     detector, number, now = plan.detector, plan.round, version.made_at
     said = f"Round {number} is published: {len(cohort)} devices are in it."
+    # Looked at in here: a pin that was set after the sum came still holds.
     is_pinned = detector in find_pins(connection)
     if not is_pinned and move_round(connection, detector, number, PUBLISHED, now, said, **values):
         add_version(connection, replace(version, gate=PENDING))
+        # By hand, the operator looks first and delivers; a run goes on by itself.
         if running_run(connection, detector) is not None:
             release(connection, version.version, now)
     return find_round(connection, detector, number) or Round(plan, OPEN)
@@ -98,6 +100,7 @@ def judge(
     Returns:
         False if another was faster, or something newer than `instead` came meanwhile.
     """
+    # Something newer came meanwhile: the verdict would activate an older model over it.
     if instead is not None and not is_next(connection, instead):
         return False
     pending = and_(VERSIONS.c.version == version.version, VERSIONS.c.gate == PENDING)
@@ -125,6 +128,7 @@ def activate(connection: Connection, version: Version, at: float, said: str) -> 
     """
     if not is_next(connection, version):
         return False
+    # Its sum would be a step from a version that is not active any more.
     newest = newest_round(connection, version.detector)
     if newest is not None:
         move_round(connection, version.detector, newest.plan.round, ABANDONED, at, said)
@@ -183,6 +187,7 @@ def rename(connection: Connection, old: str, new: str, at: float) -> bool:
         return False
     mine = PERFORMANCES.c.device == old
     connection.execute(PERFORMANCES.update().where(mine).values(device=new))
+    # Masks and seeds are bound to the name: what it sent under the old one is void.
     _end_participations(connection, old, at)
     connection.execute(DEVICES.delete().where(DEVICES.c.name == old))
     add_event(connection, at, "renamed", f"{old} is called {new} now.", device=new)

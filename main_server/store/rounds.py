@@ -65,6 +65,7 @@ def add_round(connection: Connection, plan: RoundPlan, at: float) -> Round:
         The newest round of the detector.
     """
     newest = newest_round(connection, plan.detector)
+    # Somebody else was first: of two that open a round, one does.
     if newest is not None and newest.plan.round >= plan.round:
         return newest
     if newest is not None and newest.state == OPEN:
@@ -97,6 +98,7 @@ def ask_for_updates(
     current = find_round(connection, plan.detector, plan.round)
     if current is None or current.asked_at != before:
         return
+    # Asked again, the round is not due any more: a new deadline begins.
     if set_open_round(connection, plan, asked_at=at, due_at=None):
         said = f"The devices are asked to train for round {plan.round}."
         _add_event(connection, plan, at, "asked", said)
