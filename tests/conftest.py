@@ -35,6 +35,7 @@ from learning.architectures import architecture
 from main_server.context import MainServer
 from main_server.members.members import member_of
 from main_server.models.registry import load_model
+from main_server.store.versions import newest_version
 from sec_agg.aggregation import Aggregator
 from sec_agg.roster import Roster
 from sec_agg.store.store import Store
@@ -47,6 +48,7 @@ from shared.security.signing import Verified
 from shared.settings import AggregatorSettings, MainSettings
 from shared.storage.blobs import BlobStore
 from shared.transport.http_client import HttpClient, Peer, Reply
+from tests.main_store import read
 from tests.updates import masked_update
 from tests.warm.services import Nursery, Trainers
 
@@ -248,7 +250,7 @@ class Federation:
 
     def params(self, detector: str = "package") -> Vector:
         """Return the params of the newest published model, flat."""
-        newest = self.main.store.newest_version(detector)
+        newest = read(self.main.store, newest_version, detector)
         assert newest is not None
         return architecture(newest.architecture).flatten(
             load_model(self.main, newest.version).params
@@ -391,7 +393,7 @@ def nursery(trainers: Trainers) -> Iterator[Nursery]:
 def migrated(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The name of a database with both servers' tables, empty, to make others of."""
     postgresql.execute("CREATE DATABASE migrated TEMPLATE template0")
-    for store in (main_server.store.store.Store, Store):
+    for store in (main_server.store.store.Store.open, Store):
         store(tmp_path_factory.mktemp("migrated"), postgresql.url("migrated")).database.close()
     return "migrated"
 

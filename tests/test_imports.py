@@ -46,12 +46,12 @@ WEB |= {
 WEB |= {
     "sec_agg/routes.py",
     "main_server/routes.py",
-    "main_server/runs/controls.py",
+    "main_server/runs/routes.py",
     "device/routes.py",
 }
 WEB |= {
     "shared/web/spreadsheet.py",
-    "main_server/dashboard/evaluations.py",
+    "main_server/dashboard/routes.py",
     "device/evaluation/routes.py",
 }
 WEB |= {"device/bell/routes.py", "device/bell/doorbell.py"}
@@ -59,20 +59,17 @@ SQL = {
     "sec_agg/store/store.py",
     "sec_agg/store/snapshot.py",
     "sec_agg/store/tables.py",
-    "main_server/store/store.py",
-    "main_server/store/members.py",
-    "main_server/store/totals.py",
-    "main_server/store/evaluations.py",
-    "main_server/store/runs.py",
-    "main_server/store/snapshot.py",
-    "main_server/store/states.py",
-    "main_server/store/tables.py",
     "device/store/store.py",
     "device/store/tables.py",
     "device/store/events.py",
     "device/store/notifications.py",
     "shared/storage/database.py",
     "shared/security/nonces.py",
+}
+SQL |= {
+    f"main_server/store/{path.name}"
+    for path in (ROOT / "main_server" / "store").glob("*.py")
+    if path.stem not in ("__init__", "records")
 }
 ENVIRONMENT = {
     "shared/settings.py",

@@ -111,9 +111,7 @@ def test_commands_show_and_steer_what_happens(federation: Federation) -> None:
         if v["round"] == 0
     )
     back = command(federation, "rollback", first["version"][:12])
-    assert back.returncode == 0 and "is in force again, as that of round" in back.stdout, (
-        back.stderr
-    )
+    assert back.returncode == 0 and "is active again, as that of round" in back.stdout, back.stderr
     pinned = command(federation, "pin", first["version"][:12])
     assert pinned.returncode == 0 and "animal is pinned" in pinned.stdout, pinned.stderr
     refused = command(federation, "run", "--rounds", "1", "--detector", "animal")

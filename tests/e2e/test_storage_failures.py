@@ -18,6 +18,10 @@ import psutil
 import pytest
 import requests
 
+from main_server.store.contributions import plain_updates
+from main_server.store.devices import all_devices
+from main_server.store.members import all_members
+from main_server.store.rounds import newest_round
 from main_server.store.store import Store
 from shared.errors import DoorbellError, StorageFailed, StorageUnavailable
 from shared.round.plan import RoundPlan, parse_round_plan
@@ -25,6 +29,7 @@ from shared.security.authenticator import Standing
 from shared.security.identity import Identity
 from shared.transport.http_client import HttpClient
 from tests.e2e.conftest import Federation, MakeFederation
+from tests.main_store import read
 from tests.ports import free_port
 from tests.updates import plain_update
 
@@ -98,10 +103,12 @@ def worker_of(federation: Federation) -> psutil.Process:
 
 
 def kept(federation: Federation) -> tuple[Any, ...]:
-    store = Store(federation.home / "main-server")
+    store = Store.open(federation.home / "main-server")
     try:
-        newest = store.newest_round("person")
-        return store.members(), newest, store.plain_updates(newest.settings) if newest else {}
+        with store.read() as connection:
+            newest = newest_round(connection, "person")
+            updates = plain_updates(connection, newest.plan) if newest else {}
+            return all_members(connection), newest, updates
     finally:
         store.database.close()
 
@@ -128,13 +135,14 @@ def test_full_disk_is_said_and_nothing_is_lost(direct: Federation) -> None:
 
 def test_database_on_a_full_disk_says_so(tmp_path: Path) -> None:
     program = (
-        "import resource, sys\nfrom pathlib import Path\nfrom main_server.store.records import Device\n"
+        "import resource, sys\nfrom pathlib import Path\nfrom main_server.store.devices import note_device\n"
+        "from main_server.store.records import Device\n"
         "from main_server.store.store import Store\n"
-        "store = Store(Path(sys.argv[1]))\nresource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))\n"
-        "try:\n    store.note_device(Device('a', 'http://a', 1.0), {'person': None})\n"
+        "store = Store.open(Path(sys.argv[1]))\nresource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))\n"
+        "try:\n    with store.write() as it: note_device(it, Device('a', 'http://a', 1.0), {'person': None})\n"
         "except Exception as error:\n    print(type(error).__name__, error)\n"
     )
-    Store(tmp_path).database.close()
+    Store.open(tmp_path).database.close()
     said = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path)],
         cwd=PROJECT,
@@ -146,7 +154,7 @@ def test_database_on_a_full_disk_says_so(tmp_path: Path) -> None:
         said.stdout.startswith(StorageFailed.__name__)
         and "What was stored before is kept." in said.stdout
     )
-    assert Store(tmp_path).devices() == ()
+    assert read(Store.open(tmp_path), all_devices) == ()
 
 
 @pytest.fixture
@@ -171,11 +179,12 @@ def test_service_whose_folder_cannot_be_made_says_so(
 
 def test_database_that_may_not_be_written_says_so(tmp_path: Path) -> None:
     program = (
-        "import sys\nfrom pathlib import Path\nfrom main_server.store.records import Device\n"
+        "import sys\nfrom pathlib import Path\nfrom main_server.store.devices import note_device\n"
+        "from main_server.store.records import Device\n"
         "from main_server.store.store import Store\n"
-        "store = Store(Path(sys.argv[1]))\nstore.database.close()\n"
+        "store = Store.open(Path(sys.argv[1]))\nstore.database.close()\n"
         "for path in Path(sys.argv[1]).iterdir(): path.chmod(0o400)\nPath(sys.argv[1]).chmod(0o500)\n"
-        "try:\n    store.note_device(Device('a', 'http://a', 1.0), {'person': None})\n"
+        "try:\n    with store.write() as it: note_device(it, Device('a', 'http://a', 1.0), {'person': None})\n"
         "except Exception as error:\n    print(type(error).__name__, error)\n"
     )
     said = subprocess.run(

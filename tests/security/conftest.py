@@ -30,12 +30,14 @@ import psutil
 import pytest
 
 from device.store.store import Store as DeviceStore
+from main_server.store.publication import revoke
 from main_server.store.store import Store
 from shared.round.payloads import MaskedUpdate
 from shared.round.plan import RoundPlan, parse_round_plan
 from shared.security.identity import Identity
 from shared.security.joining import JoinCode, JoinRequest, Role
 from shared.transport.http_client import CONTAINER_TYPE
+from tests.main_store import write
 from tests.security import aftermath
 from tests.updates import masked_update
 from tests.warm.services import Nursery
@@ -408,7 +410,7 @@ class Field:
 
     def store(self, service: str = "main") -> Store:
         """Open a main server's database, as its operator's commands do."""
-        return Store(self.home(service))
+        return Store.open(self.home(service))
 
     def code(self, service: str = "main", role: Role = "device") -> JoinCode:
         """Return the join code that a main server left for its own machine."""
@@ -583,7 +585,7 @@ def _settle(field: Field) -> None:
         field.join(name)
     alice, bob, ruth, nora = (field.members[name] for name in ("alice", "bob", "ruth", "nora"))
     field.announce(ruth, "animal")
-    field.store().revoke("ruth", "her key was stolen.", time.time())
+    write(field.store(), revoke, "ruth", "her key was stolen.", time.time())
     for member in (alice, bob):
         field.announce(member, "face", "animal", "car", "parcel")
     field.announce(field.members["mallory"], "animal")

@@ -26,8 +26,10 @@ from device.training.jobs import Compare, Folders
 from federation.backup.backup import services
 from learning.architectures import architecture
 from learning.model import Model
+from main_server.store.evaluations import performances
 from shared.errors import TrainingFailed
 from shared.protocol.evaluations import METRICS, parse_figures
+from tests.main_store import read
 
 PAGE = {"Host": "localhost", "Accept": "text/html"}
 HOSTILE = 'a;=HYPERLINK("x")&<b>y\udce9.png'
@@ -153,7 +155,7 @@ def test_main_server_is_told_the_figures_and_nothing_of_a_picture(
         b"confusion",
     ):
         assert hidden not in body
-    (kept,) = federation.main.store.performances()
+    (kept,) = read(federation.main.store, performances)
     assert (kept.device, kept.performance.pictures) == ("device-1", 4)
     assert kept.performance.figures == parse_figures(measuring.trainer.report["figures"])  # type: ignore[attr-defined]
     assert measuring.store.untold() == ()
@@ -170,7 +172,7 @@ def test_measurement_is_kept_without_the_main_server_and_told_with_the_next(
     (measuring.settings.data / "raccoon" / measuring.settings.client).mkdir(parents=True)
     participation.train(measuring, "raccoon")
     assert "main server" not in participation.performance(measuring, "raccoon").said
-    detectors = {each.performance.detector for each in federation.main.store.performances()}
+    detectors = {each.performance.detector for each in read(federation.main.store, performances)}
     assert detectors == {"package", "raccoon"}
 
 
@@ -185,7 +187,7 @@ def test_one_measurement_that_is_refused_holds_no_other_up(
     (measuring.settings.data / "raccoon" / measuring.settings.client).mkdir(parents=True)
     participation.train(measuring, "raccoon")
     assert "main server" not in participation.performance(measuring, "raccoon").said
-    assert [each.performance.detector for each in federation.main.store.performances()] == [
+    assert [each.performance.detector for each in read(federation.main.store, performances)] == [
         "raccoon"
     ]
     assert [each.detector for each in measuring.store.untold()] == ["package"]
@@ -501,6 +503,6 @@ def test_report_of_the_child_is_what_the_main_server_takes(
 ) -> None:
     measuring.trainer.report = bench.compare(job).report  # type: ignore[attr-defined]
     assert "main server" not in measure(measuring)
-    (kept,) = federation.main.store.performances()
+    (kept,) = read(federation.main.store, performances)
     assert kept.performance.pictures == 8
     assert get(federation).status_code == 200

@@ -16,6 +16,9 @@ from device.training.jobs import Compare
 from learning.architectures import architecture
 from learning.model import parse_model
 from main_server.members.members import rename
+from main_server.store.devices import all_devices, participations
+from main_server.store.rounds import find_round
+from main_server.store.versions import newest_version
 from shared.errors import (
     Forbidden,
     InvalidMessage,
@@ -26,6 +29,7 @@ from shared.errors import (
 )
 from shared.round.payloads import parse_masked_update, parse_plain_update
 from shared.security.manifest import HEADER, Manifest
+from tests.main_store import read
 
 STEP = np.float32(0.25)
 
@@ -61,7 +65,7 @@ def test_training_fetches_version_0_and_keeps_it(federation: Any, doorbell: Devi
         "Learned from and tested on as well (1), so measurements flatter: train/face/1.jpg = test"
         in done.said
     )
-    assert federation.main.store.devices()[0].address == "http://device-1"
+    assert read(federation.main.store, all_devices)[0].address == "http://device-1"
 
 
 def test_training_is_kept_with_params_and_history_and_draws_nothing(
@@ -266,7 +270,7 @@ def test_status_says_how_far_the_device_is(federation: Any, doorbell: Device) ->
     assert status() == "registered for round 1; not trained for it yet."
     participation.train(doorbell, "package")
     assert status() == "registered, trained, ready for round 1."
-    assert federation.main.store.participations()[0].trained_round == 1
+    assert read(federation.main.store, participations)[0].trained_round == 1
 
 
 # --- installing
@@ -278,7 +282,7 @@ def test_pushed_model_is_installed_and_training_starts_from_it(
     other = make_device(federation, 2)
     finish_a_round(federation, doorbell, other)
     assert federation.step("main", "send_model_clients")["delivered"] == ["device-1", "device-2"]
-    newest = federation.main.store.newest_version("package")
+    newest = read(federation.main.store, newest_version, "package")
     assert doorbell.store.held("package").version == newest.version
     participation.train(doorbell, "package")
     assert doorbell.trainer.jobs[-1].base_version == newest.version
@@ -419,7 +423,7 @@ def test_renamed_device_trains_sends_and_is_delivered_to_under_its_new_name(
     finish_a_round(federation, doorbell, other)
     assert doorbell.name == "porch"
     assert parse_masked_update(uploads(federation)[0]).device == "porch"
-    assert federation.main.store.round("package", 1).cohort == ("device-2", "porch")
+    assert read(federation.main.store, find_round, "package", 1).cohort == ("device-2", "porch")
     assert federation.step("main", "send_model_clients")["delivered"] == ["device-2", "porch"]
     assert doorbell.store.held("package").round == 1
 

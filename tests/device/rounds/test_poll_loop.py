@@ -21,9 +21,11 @@ from device.rounds.schedule import Schedule, keep_to_schedule
 from device.store.records import Setback
 from device.training.jobs import Activity, Measure, PrepareRings, Train
 from device.training.worker_client import Busy, ChildDied
+from main_server.store.devices import participations
 from shared.errors import Forbidden, InvalidMessage, NotFound, PeerUnreachable, TrainingFailed
 from shared.transport.http_client import Reply
 from shared.web.background import LONGEST_PAUSE_S, BackOff, start_background
+from tests.main_store import read
 
 Answer = dict[str, Any] | Exception | Callable[[], dict[str, Any]]
 
@@ -237,7 +239,7 @@ def test_real_main_server_takes_what_it_says(
     participation.train(doorbell, "package")
     doorbell.store.note_setback(Setback("package", 1, "It went wrong."))
     assert call(doorbell, 0.0).tasks == ()
-    (part,) = federation.main.store.participations("package")
+    (part,) = read(federation.main.store, participations, "package")
     assert (part.device, part.trained_round, part.setback_round) == ("device-1", 1, 1)
 
 
