@@ -36,14 +36,16 @@ from main_server.rounds.work_messages import ASKING, WORK
 from main_server.runs.controls import add_controls
 from shared.errors import DoorbellError
 from shared.names import checked_name, checked_version
-from shared.protocol.evaluations import PERFORMANCE
+from shared.protocol.answers import Said
+from shared.protocol.evaluations import Performance
 from shared.security.authenticator import AnyRole, Caller, Gate
 from shared.security.joining import MAIN_SERVER
 from shared.security.manifest import HEADER
 from shared.security.nonces import open_nonces
 from shared.transport.http_client import CONTAINER_TYPE
 from shared.web.app import add_message, add_step, json_body
-from shared.web.openapi import CONTAINER, Operation
+from shared.web.json_messages import answer_with, read_body
+from shared.web.openapi import CONTAINER, Operation, json_of
 from shared.web.operators import Attempts
 from shared.web.signed_routes import add_signed_message
 from shared.web.steps import Done, each
@@ -107,12 +109,12 @@ def _add_messages(app: Flask, server: MainServer, news: News) -> None:
         return jsonify(answer)
 
     def performance(caller: Caller) -> Response:
-        note(server, caller, json_body())
-        return jsonify({"said": "The figures are kept."})
+        note(server, caller, read_body(Performance))
+        return answer_with(Said("The figures are kept."))
 
     def new_key(caller: Caller) -> Response:
         change_key(server, caller, json_body())
-        return jsonify({"said": "The new key is in force."})
+        return answer_with(Said("The new key is in force."))
 
     def show_roster(_: Caller) -> Response:
         return jsonify({"members": roster(server)})
@@ -153,7 +155,7 @@ def _add_messages(app: Flask, server: MainServer, news: News) -> None:
     )
     message("/clientstatus", clientstatus, device, Operation("Announce a device.", STATUS, ROUNDS))
     message("/work", work, device + aggregator, Operation("Wait for work.", ASKING, WORK))
-    measured = Operation("Keep what a device measured.", PERFORMANCE, fails=(404,))
+    measured = Operation("Keep what a device measured.", json_of(Performance), fails=(404,))
     message("/performance", performance, device, measured)
     message(
         "/new_key",

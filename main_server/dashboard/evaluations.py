@@ -6,16 +6,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple
 from itertools import groupby
 from typing import Any, Final
 
 from flask import Flask, Response
+from msgspec.structs import astuple
 
 from main_server.context import MainServer
 from main_server.store.evaluations import Told
 from shared.errors import InvalidMessage, NotFound
-from shared.protocol.evaluations import METRICS, ROWS, Estimate, Figures, parse_performance, shown
+from shared.protocol.evaluations import METRICS, ROWS, Estimate, Figures, Performance, shown
 from shared.security.authenticator import Caller
 from shared.web.live import render_page
 from shared.web.openapi import PAGE, Operation, declare
@@ -36,15 +36,13 @@ _COLUMNS: Final = (
 )
 
 
-def note(server: MainServer, caller: Caller, message: object) -> None:
+def note(server: MainServer, caller: Caller, performance: Performance) -> None:
     """Keep what a device measured of its own and the global model.
 
     Raises:
-        InvalidMessage: The message is anything else, or about a version that is none of that
-            detector's.
+        InvalidMessage: It is about a version that is not one of that detector's.
         NotFound: The device takes no part in that detector.
     """
-    performance = parse_performance(message)
     version = server.store.version(performance.version)
     if version is None or version.detector != performance.detector:
         raise InvalidMessage(
@@ -87,7 +85,7 @@ def add_report(app: Flask, server: MainServer) -> None:
     app.config["DOORBELL_NAV"].append(("/report", "Performance"))
 
 
-def weighted_mean(told: Sequence[Told], row: str, metric: str) -> Estimate:
+def weighted_mean(told: Sequence[Told], row: str, metric: str) -> Estimate[float]:
     """Return the mean over the devices that know a value, weighted by their test pictures; it has
     no interval.
     """

@@ -11,7 +11,12 @@ from sqlalchemy import Row, and_, insert, select
 from main_server.store.members import MemberStore
 from main_server.store.states import note
 from main_server.store.tables import PARTICIPATIONS, PERFORMANCES, VERSIONS
-from shared.protocol.evaluations import Performance, figures_to_json, parse_figures
+from shared.protocol.evaluations import (
+    Performance,
+    figures_to_json,
+    parse_figures,
+    performance_of,
+)
 
 
 @dataclass(frozen=True)
@@ -69,4 +74,4 @@ class PerformanceStore(MemberStore):
 
 def _performance_of(row: Row[Any]) -> Performance:
     figures = parse_figures(json.loads(row.figures))
-    return Performance(row.detector, row.trained_round, row.version, row.pictures, figures)
+    return performance_of(row.detector, row.trained_round, row.version, row.pictures, figures)

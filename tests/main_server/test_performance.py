@@ -15,7 +15,8 @@ import pytest
 from main_server.dashboard.evaluations import note, weighted_mean
 from main_server.members.members import rename, revoke
 from shared.errors import DoorbellError, Forbidden, InvalidMessage, NotFound
-from shared.protocol.evaluations import METRICS
+from shared.messages import convert, plain
+from shared.protocol.evaluations import METRICS, Performance
 
 BETWEEN = {"value": 0.125, "low": -0.25, "high": 0.5}
 
@@ -58,10 +59,10 @@ def rows(federation: Any) -> list[dict[str, str]]:
 def test_what_a_device_tells_is_kept_with_the_round_of_its_version(federation: Any) -> None:
     main = replace(federation.main, clock=lambda: 1234.5)
     version = federation.announce("a").base_version
-    note(main, federation.caller("a"), measured(version))
+    note(main, federation.caller("a"), convert(Performance, measured(version)))
     (told,) = main.store.performances()
     assert (told.device, told.global_round, told.told_at) == ("a", 0, 1234.5)
-    assert told.performance.to_json() == measured(version)
+    assert plain(told.performance) == measured(version)
 
 
 def test_newest_takes_the_place_of_the_one_before_and_is_news_once(federation: Any) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from main_server.store.evaluations import Told
 from main_server.store.members import Invitation, Joined
@@ -24,7 +25,7 @@ from main_server.store.records import (
 from main_server.store.runs import FINISHED, STOPPED, Score
 from main_server.store.states import ABANDONED, FAILED, OPEN, PUBLISHED
 from main_server.store.store import Store
-from shared.protocol.evaluations import METRICS, ROWS, Estimate, Performance
+from shared.protocol.evaluations import METRICS, ROWS, Estimate, performance_of
 from shared.round.plan import RoundPlan
 
 NOW = 1_800_000_000.125
@@ -288,7 +289,7 @@ def test_performance_is_kept_of_who_takes_part_and_moves_and_goes_with_its_devic
     main_store: Store,
 ) -> None:
     figures = {row: dict.fromkeys(METRICS, Estimate(0.25, -0.0, 1 / 3)) for row in ROWS}
-    measured = Performance("person", 2**31 - 1, version(3).version, 2**31 - 1, figures)
+    measured = performance_of("person", 2**31 - 1, version(3).version, 2**31 - 1, figures)
     assert not main_store.note_performance("anna", measured, NOW)
     main_store.invite(CODE)
     main_store.admit(CODE.invitation, ANNA, NOW)
@@ -296,7 +297,9 @@ def test_performance_is_kept_of_who_takes_part_and_moves_and_goes_with_its_devic
     assert main_store.performances() == ()
     main_store.add_version(version(3))
     for pictures in (5, 5, 2**31 - 1):
-        assert main_store.note_performance("anna", replace(measured, pictures=pictures), NOW)
+        assert main_store.note_performance(
+            "anna", structs.replace(measured, pictures=pictures), NOW
+        )
     assert main_store.performances() == (Told("anna", measured, 3, NOW),)
     assert kinds(main_store).count("measured") == 2
     main_store.rename("anna", "otto", NOW)
