@@ -9,16 +9,7 @@ from flask import Flask, Response, g, jsonify, request
 from main_server.context import MainServer
 from main_server.dashboard.evaluations import add_report, note
 from main_server.members.devices import ROUNDS, STATUS, announce
-from main_server.members.members import (
-    ADMISSION,
-    JOINING,
-    NEW_KEY,
-    ROSTER,
-    admit,
-    change_key,
-    member_of,
-    roster,
-)
+from main_server.members.members import admit, change_key, member_of, roster
 from main_server.models.registry import deliver, published_model
 from main_server.rounds.rounds import (
     FINISHED,
@@ -38,6 +29,7 @@ from shared.errors import DoorbellError
 from shared.names import checked_name, checked_version
 from shared.protocol.answers import Said
 from shared.protocol.evaluations import Performance
+from shared.protocol.joining import Admission, JoinRequest, Members, NewKey
 from shared.security.authenticator import AnyRole, Caller, Gate
 from shared.security.joining import MAIN_SERVER
 from shared.security.manifest import HEADER
@@ -87,7 +79,7 @@ def _add_messages(app: Flask, server: MainServer, news: News) -> None:
     def join() -> Response:
         attempts.check(count=False)
         try:
-            return jsonify(admit(server, json_body()))
+            return answer_with(admit(server, read_body(JoinRequest)))
         except DoorbellError:
             attempts.check(count=True)
             raise
@@ -113,11 +105,11 @@ def _add_messages(app: Flask, server: MainServer, news: News) -> None:
         return answer_with(Said("The figures are kept."))
 
     def new_key(caller: Caller) -> Response:
-        change_key(server, caller, json_body())
+        change_key(server, caller, read_body(NewKey))
         return answer_with(Said("The new key is in force."))
 
     def show_roster(_: Caller) -> Response:
-        return jsonify({"members": roster(server)})
+        return answer_with(roster(server))
 
     def show_round(_: Caller, detector: str) -> Response:
         first = (
@@ -151,7 +143,9 @@ def _add_messages(app: Flask, server: MainServer, news: News) -> None:
         app,
         "/join",
         join,
-        operation=Operation("Join the federation.", JOINING, ADMISSION, (403, 429)),
+        operation=Operation(
+            "Join the federation.", json_of(JoinRequest), json_of(Admission), (403, 429)
+        ),
     )
     message("/clientstatus", clientstatus, device, Operation("Announce a device.", STATUS, ROUNDS))
     message("/work", work, device + aggregator, Operation("Wait for work.", ASKING, WORK))
@@ -161,10 +155,14 @@ def _add_messages(app: Flask, server: MainServer, news: News) -> None:
         "/new_key",
         new_key,
         device + aggregator,
-        Operation("Change one's key.", NEW_KEY, fails=(409,)),
+        Operation("Change one's key.", json_of(NewKey), fails=(409,)),
     )
     message(
-        "/roster", show_roster, aggregator, Operation("List the members.", answer=ROSTER), ["GET"]
+        "/roster",
+        show_roster,
+        aggregator,
+        Operation("List the members.", answer=json_of(Members)),
+        ["GET"],
     )
     message(
         "/round/<detector>",

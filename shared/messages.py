@@ -34,6 +34,11 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     noun: ClassVar[str] = "message"
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the message as JSON's own types: bytes in base64, no structs."""
+        members: dict[str, Any] = msgspec.to_builtins(self)
+        return members
+
 
 M = TypeVar("M", bound=Message)
 
@@ -67,12 +72,6 @@ def convert(kind: type[M], value: object) -> M:
 def encode(message: Message) -> bytes:
     """Return a message in JSON, as it travels; the inverse of `decode`."""
     return msgspec.json.encode(message)
-
-
-def plain(message: Message) -> dict[str, Any]:
-    """Return a message as JSON's own types: bytes in base64, no structs."""
-    members: dict[str, Any] = msgspec.to_builtins(message)
-    return members
 
 
 def matching(pattern: str) -> Meta:

@@ -19,7 +19,7 @@ from main_server.store.tables import (
     PERFORMANCES,
     ROUNDS,
 )
-from shared.security.joining import Role
+from shared.protocol.joining import Role
 from shared.storage.database import Database
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Final, Generic, NewType, TypeVar
 
 from msgspec import Meta, field
 
-from shared.messages import Count, Message, Name, RoundNumber, Version, convert, matching, plain
+from shared.messages import Count, Message, Name, RoundNumber, Version, convert, matching
 
 METRICS: Final = {
     "accuracy": "Accuracy",
@@ -30,17 +30,17 @@ _PERCENT: Final = ("accuracy", "precision", "recall")
 
 Share = NewType("Share", Annotated[float, Meta(ge=0, le=1)])
 Difference = NewType("Difference", Annotated[float, Meta(ge=-1, le=1)])
-Bounded = TypeVar("Bounded", bound=float, covariant=True)
+Bounded_co = TypeVar("Bounded_co", bound=float, covariant=True)
 
 
-class Estimate(Message, Generic[Bounded], frozen=True):
+class Estimate(Message, Generic[Bounded_co], frozen=True):
     """A measured value and the ends of its 95 % interval; None where it cannot be known."""
 
     noun: ClassVar[str] = "estimate"
 
-    value: Bounded | None
-    low: Bounded | None
-    high: Bounded | None
+    value: Bounded_co | None
+    low: Bounded_co | None
+    high: Bounded_co | None
 
     def __post_init__(self) -> None:
         """Refuse an interval of no value, with one end, or with its ends in the wrong order."""
@@ -110,7 +110,7 @@ def performance_of(
 def figures_to_json(figures: Figures) -> dict[str, dict[str, dict[str, float | None]]]:
     """Return figures as plain values."""
     return {
-        row: {metric: plain(estimate) for metric, estimate in estimates.items()}
+        row: {metric: estimate.to_json() for metric, estimate in estimates.items()}
         for row, estimates in figures.items()
     }
 

@@ -143,10 +143,7 @@ class HttpClient:
 
     def post_json(self, url: str, message: object, to: Peer | None = None) -> Reply:
         """POST a message, or plain values, as JSON; raises as `post` does."""
-        if isinstance(message, Message):
-            body = encode(message)
-        else:
-            body = json.dumps(message).encode()
+        body = encode(message) if isinstance(message, Message) else json.dumps(message).encode()
         return self._send("POST", url, body, {"Content-Type": "application/json"}, to)
 
     def post(

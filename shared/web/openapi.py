@@ -8,7 +8,6 @@ said here once. https://spec.openapis.org
 
 from __future__ import annotations
 
-import base64
 import re
 import types
 from collections.abc import Iterable, Mapping
@@ -68,12 +67,6 @@ _SECURITY: Mapping[str, Schema] = {
 def text(pattern: str) -> Schema:
     """Return the schema of a string that matches as a whole."""
     return {"type": "string", "pattern": f"^(?:{pattern})$"}
-
-
-def base64_of(size: int) -> Schema:
-    """Return the schema of `size` bytes in base64."""
-    digits, equals, more = base64.b64encode(bytes(size)).decode().partition("=")
-    return text(f"[A-Za-z0-9+/]{{{len(digits)}}}{equals}{more}")
 
 
 def record(**members: Schema) -> Schema:

@@ -15,7 +15,7 @@ import pytest
 from main_server.dashboard.evaluations import note, weighted_mean
 from main_server.members.members import rename, revoke
 from shared.errors import DoorbellError, Forbidden, InvalidMessage, NotFound
-from shared.messages import convert, plain
+from shared.messages import convert
 from shared.protocol.evaluations import METRICS, Performance
 
 BETWEEN = {"value": 0.125, "low": -0.25, "high": 0.5}
@@ -62,7 +62,7 @@ def test_what_a_device_tells_is_kept_with_the_round_of_its_version(federation: A
     note(main, federation.caller("a"), convert(Performance, measured(version)))
     (told,) = main.store.performances()
     assert (told.device, told.global_round, told.told_at) == ("a", 0, 1234.5)
-    assert plain(told.performance) == measured(version)
+    assert told.performance.to_json() == measured(version)
 
 
 def test_newest_takes_the_place_of_the_one_before_and_is_news_once(federation: Any) -> None:
