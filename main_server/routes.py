@@ -8,7 +8,7 @@ from flask import Flask, Response, g, jsonify, request
 
 from main_server.context import MainServer
 from main_server.dashboard.evaluations import add_report, note
-from main_server.members.devices import ROUNDS, STATUS, announce
+from main_server.members.devices import ROUNDS, announce
 from main_server.members.members import admit, change_key, member_of, roster
 from main_server.models.registry import deliver, published_model
 from main_server.rounds.rounds import (
@@ -23,13 +23,14 @@ from main_server.rounds.rounds import (
     current_round,
 )
 from main_server.rounds.work import News, for_aggregator, for_device
-from main_server.rounds.work_messages import ASKING, WORK
 from main_server.runs.controls import add_controls
 from shared.errors import DoorbellError
 from shared.names import checked_name, checked_version
+from shared.protocol.announcement import Announcement
 from shared.protocol.answers import Said
 from shared.protocol.evaluations import Performance
 from shared.protocol.joining import Admission, JoinRequest, Members, NewKey
+from shared.protocol.work import AggregatorWaits, DeviceWaits, DeviceWork, Work
 from shared.security.authenticator import AnyRole, Caller, Gate
 from shared.security.joining import MAIN_SERVER
 from shared.security.manifest import HEADER
@@ -85,20 +86,18 @@ def _add_messages(app: Flask, server: MainServer, news: News) -> None:
             raise
 
     def clientstatus(caller: Caller) -> Response:
-        rounds = announce(server, caller, json_body())
+        rounds = announce(server, caller, read_body(Announcement))
         described = {detector: settings.to_json() for detector, settings in rounds.items()}
         return jsonify({"name": caller.name, "rounds": described})
 
     def work(caller: Caller) -> Response:
-        is_device = caller.member.role == "device"
-        said = json_body()
-        answer = (
-            for_device(server, news, caller, said)
-            if is_device
-            else for_aggregator(server, news, said)
-        )
-        g.quiet = not answer["tasks"]
-        return jsonify(answer)
+        answer: Work
+        if caller.member.role == "device":
+            answer = for_device(server, news, caller, read_body(DeviceWaits))
+        else:
+            answer = for_aggregator(server, news, read_body(AggregatorWaits))
+        g.quiet = not answer.tasks
+        return answer_with(answer)
 
     def performance(caller: Caller) -> Response:
         note(server, caller, read_body(Performance))
@@ -147,8 +146,16 @@ def _add_messages(app: Flask, server: MainServer, news: News) -> None:
             "Join the federation.", json_of(JoinRequest), json_of(Admission), (403, 429)
         ),
     )
-    message("/clientstatus", clientstatus, device, Operation("Announce a device.", STATUS, ROUNDS))
-    message("/work", work, device + aggregator, Operation("Wait for work.", ASKING, WORK))
+    message(
+        "/clientstatus",
+        clientstatus,
+        device,
+        Operation("Announce a device.", json_of(Announcement), ROUNDS),
+    )
+    waiting = Operation(
+        "Wait for work.", json_of(DeviceWaits, AggregatorWaits), json_of(DeviceWork, Work)
+    )
+    message("/work", work, device + aggregator, waiting)
     measured = Operation("Keep what a device measured.", json_of(Performance), fails=(404,))
     message("/performance", performance, device, measured)
     message(

@@ -24,5 +24,10 @@ def read_answer(reply: Reply, kind: type[M]) -> M:
     try:
         return reply.read(kind)
     except InvalidMessage as error:
-        happened = f"The main server did not send a {kind.noun}. {error.happened}"
-        raise PeerUnreachable(happened, todo=SAME_VERSION) from error
+        raise unexpected(kind, error) from error
+
+
+def unexpected(kind: type[Message], error: InvalidMessage) -> PeerUnreachable:
+    """Return the error for an answer that is not of a kind: the main server is as good as away."""
+    happened = f"The main server did not send a {kind.noun}. {error.happened}"
+    return PeerUnreachable(happened, todo=SAME_VERSION)

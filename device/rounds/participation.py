@@ -31,6 +31,7 @@ from learning.architectures import architecture
 from learning.model import parse_model
 from learning.round import delta_of, masked_update, plain_update
 from shared.errors import InvalidMessage, NotFound, OutOfOrder, PeerUnreachable
+from shared.protocol.announcement import Announcement
 from shared.round.plan import RoundPlan, parse_round_plan
 from shared.security.joining import checked_member_name
 from shared.transport.http_client import Peer
@@ -46,12 +47,10 @@ def announce(device: Device) -> dict[str, RoundPlan]:
         InvalidMessage: It answers something else than rounds.
     """
     trained = {name: device.store.newest_training(name) for name in device.detectors()}
-    message = {
-        "address": device.settings.url,
-        "detectors": {
-            name: training.round if training else None for name, training in trained.items()
-        },
+    rounds_trained = {
+        name: training.round if training else None for name, training in trained.items()
     }
+    message = Announcement(device.settings.url, rounds_trained)
     main = device.standing.main()
     reply = device.http.post_json(f"{main.url}/clientstatus", message, main).json
     if (

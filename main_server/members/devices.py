@@ -5,8 +5,6 @@ The gate has verified who speaks before a message gets here; a device speaks for
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -14,46 +12,30 @@ from main_server.context import MainServer
 from main_server.rounds.rounds import open_round
 from main_server.store.records import Device
 from shared.errors import InvalidMessage
-from shared.names import checked_name
+from shared.protocol.announcement import MAX_DETECTORS, Announcement
 from shared.round.plan import RoundPlan
 from shared.security.authenticator import Caller
 from shared.transport.addresses import permitted
-from shared.web.openapi import NAME_TEXT, as_json, record, record_of, table, text
+from shared.web.openapi import NAME_TEXT, as_json, record, record_of, table
 
-MAX_DETECTORS = 64
-_ADDRESS = re.compile(r'https?://[!"$->A-\[\]-~]{1,248}')
-"""Without `?` and `#`, behind which the path of a message would be lost, and without `@`: no
-password travels.
-"""
-_TRAINED = table({"type": ["integer", "null"], "minimum": 1, "maximum": 2**31 - 1})
-ADDRESS = text(_ADDRESS.pattern)
-STATUS = as_json(record(address=ADDRESS, detectors={**_TRAINED, "maxProperties": MAX_DETECTORS}))
 ROUNDS = as_json(record(name=NAME_TEXT, rounds=table(record_of(RoundPlan))))
 
 
-def announce(server: MainServer, caller: Caller, message: object) -> dict[str, RoundPlan]:
+def announce(server: MainServer, caller: Caller, message: Announcement) -> dict[str, RoundPlan]:
     """Note a device, and return the open round of each of its detectors (step 2).
 
     Args:
         server: The main server.
         caller: Who sent it.
-        message: Decoded JSON: `address`, and `detectors`: name to the last round trained, or null.
+        message: Where it is, and what it trained.
 
     Raises:
-        InvalidMessage: The message is anything else.
+        InvalidMessage: No device can be at its address, or it takes part in too many detectors.
     """
-    if not isinstance(message, Mapping) or not isinstance(
-        detectors := message.get("detectors"), Mapping
-    ):
-        raise InvalidMessage("This is not the status of a device.")
-    device = Device(caller.name, checked_address(message.get("address")), server.clock())
-    trained = {
-        checked_name(name, "detector"): checked_round_number(number)
-        for name, number in detectors.items()
-    }
-    check_detectors(server, caller.name, set(trained))
-    server.store.note_device(device, trained)
-    return {detector: open_round(server, detector) for detector in trained}
+    device = Device(caller.name, checked_address(message.address), server.clock())
+    check_detectors(server, caller.name, set(message.detectors))
+    server.store.note_device(device, message.detectors)
+    return {detector: open_round(server, detector) for detector in message.detectors}
 
 
 def check_detectors(server: MainServer, device: str, detectors: set[str]) -> None:
@@ -67,25 +49,24 @@ def check_detectors(server: MainServer, device: str, detectors: set[str]) -> Non
         raise InvalidMessage(f"A device takes part in {MAX_DETECTORS} detectors at most.")
 
 
-def checked_address(value: object) -> str:
+def checked_address(address: str) -> str:
     """Return where a device says it is, if devices can be there.
+
+    Args:
+        address: A `shared.protocol.announcement.Address`.
 
     Raises:
         InvalidMessage: They cannot.
     """
     try:
-        parts = urlsplit(value) if isinstance(value, str) and _ADDRESS.fullmatch(value) else None
-        valid = (
-            parts is not None
-            and parts.port != 0
-            and bool(parts.hostname)
-            and not _is_nowhere(str(parts.hostname))
-        )
+        parts = urlsplit(address)
+        is_usable = parts.port != 0 and bool(parts.hostname)
+        is_valid = is_usable and not _is_nowhere(str(parts.hostname))
     except ValueError:
-        valid = False
-    if not valid or not isinstance(value, str):
+        is_valid = False
+    if not is_valid:
         raise InvalidMessage("A device's address looks like http://host:port.")
-    return value.rstrip("/")
+    return address.rstrip("/")
 
 
 def _is_nowhere(host: str) -> bool:
@@ -96,14 +77,3 @@ def _is_nowhere(host: str) -> bool:
         return not permitted(ip_address(host.partition("%")[0]), ())
     except ValueError:
         return False
-
-
-def checked_round_number(value: object) -> int | None:
-    """Return `value` if it is the number of a round, or null.
-
-    Raises:
-        InvalidMessage: It is not.
-    """
-    if value is None or (type(value) is int and 0 < value < 2**31):
-        return value
-    raise InvalidMessage("A device's last trained round is a whole number, or null.")

@@ -11,17 +11,24 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from main_server.context import MainServer
-from main_server.members.devices import MAX_DETECTORS, check_detectors, checked_address
+from main_server.members.devices import check_detectors, checked_address
 from main_server.models.pruning import prune
 from main_server.rounds.rounds import asked_rounds
-from main_server.rounds.work_messages import members, status_of, wait_s_of
 from main_server.runs.runs import advance
 from main_server.store.records import Device, Status, Version
-from shared.errors import DoorbellError, InvalidMessage
-from shared.names import checked_name
+from shared.errors import DoorbellError
+from shared.protocol.work import (
+    AddUp,
+    AggregatorWaits,
+    DetectorStatus,
+    DeviceWaits,
+    DeviceWork,
+    Install,
+    Train,
+    Work,
+)
 from shared.security.authenticator import Caller
 from shared.telemetry.logs import round_id, under
 
@@ -31,7 +38,7 @@ _PRUNE_EVERY_S = 600.0
 _COME_BACK_S = 25.0
 _log = logging.getLogger(__name__)
 
-Task = dict[str, Any]
+Task = Install | Train | AddUp
 
 
 class News:
@@ -110,52 +117,50 @@ class News:
                 self._changed.notify_all()
 
 
-def for_device(
-    server: MainServer, news: News, caller: Caller, message: object
-) -> dict[str, object]:
+def for_device(server: MainServer, news: News, caller: Caller, message: DeviceWaits) -> DeviceWork:
     """Note what a device says of itself, and return what it is to do: install a version, take part
     in a round.
 
     Raises:
-        InvalidMessage: The message is none.
+        InvalidMessage: No device can be at its address, or it takes part in too many detectors.
     """
-    said = members(message, {"address", "wait_s", "detectors"})
-    address, wait_s, detectors = (
-        checked_address(said["address"]),
-        wait_s_of(said["wait_s"]),
-        said["detectors"],
-    )
-    if not isinstance(detectors, Mapping) or len(detectors) > MAX_DETECTORS:
-        raise InvalidMessage(f"A device takes part in {MAX_DETECTORS} detectors at most.")
-    statuses = {
-        checked_name(name, "detector"): status_of(value) for name, value in detectors.items()
-    }
+    address = checked_address(message.address)
+    statuses = {detector: _status_of(said) for detector, said in message.detectors.items()}
     check_detectors(server, caller.name, set(statuses))
     server.store.note_status(Device(caller.name, address, server.clock(), True), statuses)
-    found, again_s = news.wait_for(lambda: _device_tasks(server, statuses), wait_s)
+    found, again_s = news.wait_for(lambda: _device_tasks(server, statuses), message.wait_s)
     _log_rounds(caller.name, found)
-    return {"name": caller.name, "tasks": found, "again_s": again_s}
+    return DeviceWork(tuple(found), again_s, caller.name)
 
 
-def for_aggregator(server: MainServer, news: News, message: object) -> dict[str, object]:
-    """Return which rounds the aggregator is to add up and hand over now.
-
-    Raises:
-        InvalidMessage: The message is none.
-    """
-    wait_s = wait_s_of(members(message, {"wait_s"})["wait_s"])
-    found, again_s = news.wait_for(lambda: _aggregator_tasks(server), wait_s)
+def for_aggregator(server: MainServer, news: News, message: AggregatorWaits) -> Work:
+    """Return which rounds the aggregator is to add up and hand over now."""
+    found, again_s = news.wait_for(lambda: _aggregator_tasks(server), message.wait_s)
     _log_rounds("the aggregator", found)
-    return {"tasks": found, "again_s": again_s}
+    return Work(tuple(found), again_s)
+
+
+def _status_of(said: DetectorStatus) -> Status:
+    """Return what a device says of one detector as the store keeps it; a sentence is one line."""
+    score, failure = said.score, said.setback
+    shown = failure.said if failure else ""
+    sentence = "".join(char if char.isprintable() else " " for char in shown)
+    return Status(
+        said.trained_round,
+        said.sent_round,
+        said.held,
+        (score.version, score.accuracy, score.pictures) if score else None,
+        (failure.round, sentence) if failure else None,
+        said.refused,
+    )
 
 
 def _log_rounds(who: str, tasks: list[Task]) -> None:
     for task in tasks:
-        if "round" in task:
-            with under(round_id(task["detector"], task["round"])):
-                _log.info(
-                    "%s: %s is to %s, round %d", task["detector"], who, task["do"], task["round"]
-                )
+        if isinstance(task, Train | AddUp):
+            what = str(task.__struct_config__.tag)
+            with under(round_id(task.detector, task.round)):
+                _log.info("%s: %s is to %s, round %d", task.detector, who, what, task.round)
 
 
 def _device_tasks(server: MainServer, statuses: Mapping[str, Status]) -> list[Task]:
@@ -164,14 +169,14 @@ def _device_tasks(server: MainServer, statuses: Mapping[str, Status]) -> list[Ta
     for detector, status in statuses.items():
         released = server.store.newest_version(detector, released=True)
         if released is not None and not _has(server, status, released):
-            tasks.append({"do": "install", "detector": detector, "version": released.version})
+            tasks.append(Install(detector, released.version))
         if (current := asked.get(detector)) is None:
             continue
         number, wanted = current.settings.round, current.settings.min_cohort
         if current.due_at is not None and len(server.store.sent(current.settings)) >= wanted:
             continue
         if status.sent_round != number and (status.setback is None or status.setback[0] != number):
-            tasks.append({"do": "train", "detector": detector, "round": number})
+            tasks.append(Train(detector, number))
     return tasks
 
 
@@ -187,7 +192,7 @@ def _has(server: MainServer, status: Status, released: Version) -> bool:
 
 def _aggregator_tasks(server: MainServer) -> list[Task]:
     return [
-        {"do": "aggregate", "detector": detector, "round": current.settings.round}
+        AddUp(detector, current.settings.round)
         for detector, current in asked_rounds(
             server.store.runs(), server.store.newest_round
         ).items()

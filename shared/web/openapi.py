@@ -276,7 +276,7 @@ def _media(content: Content, refs: Mapping[type[Message], Schema]) -> dict[str, 
     for media_type, known in content.items():
         if isinstance(known, tuple):
             among = [refs[kind] for kind in known]
-            described[media_type] = {"schema": among[0] if len(among) == 1 else {"oneOf": among}}
+            described[media_type] = {"schema": among[0] if len(among) == 1 else {"anyOf": among}}
         else:
             described[media_type] = {"schema": known} if known else {}
     return described

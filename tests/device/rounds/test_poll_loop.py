@@ -5,6 +5,7 @@ anybody answering.
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import random
 import threading
@@ -21,6 +22,7 @@ from device.rounds.schedule import Schedule, keep_to_schedule
 from device.store.records import Setback
 from device.training.worker_client import Busy, ChildDied
 from shared.errors import Forbidden, InvalidMessage, NotFound, PeerUnreachable, TrainingFailed
+from shared.protocol.work import DeviceWaits
 from shared.transport.http_client import Reply
 from shared.web.background import LONGEST_PAUSE_S, BackOff, start_background
 
@@ -43,16 +45,17 @@ class World:
             self.device, self.pause, lambda: self.is_ending, lambda: self.now, random.Random(3)
         )
 
-    def post_json(self, url: str, message: dict[str, Any], to: Any) -> Reply:
+    def post_json(self, url: str, message: DeviceWaits, to: Any) -> Reply:
         assert (url, to.name) == ("http://main/work", "main-server")
-        self.calls.append((self.now, message))
+        self.calls.append((self.now, message.to_json()))
         answer = self.answers.pop(0) if self.answers else {"tasks": [], "again_s": 0}
         if isinstance(answer, Exception):
             raise answer
         answer = answer() if callable(answer) else answer
         if not answer["tasks"]:
-            self.now += message["wait_s"] if self.waits_s is None else self.waits_s
-        return Reply(b"", {"name": "device-1", "again_s": 0} | answer, {}, 0, 0)
+            self.now += message.wait_s if self.waits_s is None else self.waits_s
+        body = json.dumps({"name": "device-1", "again_s": 0} | answer).encode()
+        return Reply(body, {"Content-Type": "application/json"}, 0, 0)
 
     def pause(self, seconds: float) -> bool:
         self.pauses.append(seconds)

@@ -18,6 +18,8 @@ from learning.architectures import ARCHITECTURES
 from main_server.context import MainServer
 from main_server.models.registry import load_model
 from shared.errors import InvalidMessage, NotFound, OutOfOrder
+from shared.messages import convert
+from shared.protocol.announcement import Announcement
 from shared.security.identity import Identity
 from shared.settings import DeviceSettings
 
@@ -77,7 +79,7 @@ def test_workers_that_start_at_the_same_time_make_one_version_0_and_one_round(
         main = MainServer.open(federation.settings, federation.http)
         start.wait()
         message = {"address": "http://d", "detectors": {"package": None}}
-        heard.append(announce(main, callers[number], message)["package"])
+        heard.append(announce(main, callers[number], convert(Announcement, message))["package"])
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(5)]
     for thread in threads:

@@ -16,21 +16,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from main_server.context import MainServer
-from main_server.members.devices import MAX_DETECTORS
 from main_server.members.members import revoke
 from main_server.rounds.work import News, for_aggregator, for_device
-from main_server.rounds.work_messages import (
-    MAX_SAID_CHARS,
-    MAX_WAIT_S,
-    members,
-    status_of,
-    wait_s_of,
-)
 from main_server.runs import runs
-from main_server.store.records import Status
 from shared.errors import Forbidden, InvalidMessage
+from shared.messages import convert
+from shared.protocol.announcement import MAX_DETECTORS
+from shared.protocol.work import (
+    MAX_DETAIL_CHARS,
+    MAX_WAIT_S,
+    AddUp,
+    AggregatorWaits,
+    DetectorStatus,
+    DeviceWaits,
+    Install,
+)
 
-NOTHING: dict[str, Any] = vars(Status(None, None, None, None, None))
+NOTHING: dict[str, Any] = DetectorStatus(None, None, None, None, None, None).to_json()
 VERSION = "0123456789abcdef" * 4
 ASKING: dict[str, Any] = {"address": "http://a", "wait_s": 0, "detectors": {"package": NOTHING}}
 PATIENCE_S = 30.0
@@ -42,8 +44,9 @@ def asking(wait_s: float = 0, **said: Any) -> dict[str, Any]:
 
 def tasks(federation: Any, device: str = "a", **said: Any) -> list[dict[str, Any]]:
     """Return what a device is to do that says so of one detector."""
-    main = federation.main
-    return list(for_device(main, News(main), federation.caller(device), asking(**said))["tasks"])  # type: ignore[call-overload]
+    main, message = federation.main, convert(DeviceWaits, asking(**said))
+    work = for_device(main, News(main), federation.caller(device), message)
+    return list(work.to_json()["tasks"])
 
 
 def begin(federation: Any) -> Any:
@@ -89,9 +92,8 @@ def test_what_a_device_says_is_noted(federation: Any) -> None:
         "score": {"version": version, "accuracy": 0.25, "pictures": 80},
         "setback": {"round": 2, "said": "It\nfell."},
     }
-    for_device(
-        main, News(main), federation.caller("a"), asking(**said) | {"address": "http://elsewhere/"}
-    )
+    message = convert(DeviceWaits, asking(**said) | {"address": "http://elsewhere/"})
+    for_device(main, News(main), federation.caller("a"), message)
     (device,) = main.store.devices()
     assert (device.name, device.address, device.last_seen, device.waiting) == (
         "a",
@@ -184,7 +186,7 @@ GARBAGE: list[Any] = [
     *(asking(setback={"round": each, "said": ""}) for each in (-1, 2**31, True, 1.0, None)),
     *(
         asking(setback={"round": 1, "said": each})
-        for each in (None, 1, "x" * (MAX_SAID_CHARS + 1), [])
+        for each in (None, 1, "x" * (MAX_DETAIL_CHARS + 1), [])
     ),
 ]
 
@@ -195,7 +197,9 @@ def test_message_that_does_not_ask_for_work_is_refused_and_nothing_is_noted(
     caller, before = federation.caller("a"), federation.remembered("main-server")
     for message in GARBAGE:
         with pytest.raises(InvalidMessage):
-            for_device(federation.main, News(federation.main), caller, message)
+            for_device(
+                federation.main, News(federation.main), caller, convert(DeviceWaits, message)
+            )
     assert federation.remembered("main-server") == before
 
 
@@ -204,7 +208,7 @@ def test_message_that_does_not_ask_for_work_is_refused_and_nothing_is_noted(
 )
 def test_aggregator_that_does_not_ask_for_work_is_refused(federation: Any, message: object) -> None:
     with pytest.raises(InvalidMessage):
-        for_aggregator(federation.main, News(federation.main), message)
+        for_aggregator(federation.main, News(federation.main), convert(AggregatorWaits, message))
 
 
 ANYTHING = st.recursive(
@@ -239,12 +243,16 @@ def mangled(draw: st.DrawFn) -> dict[str, Any]:
 @settings(deadline=None, max_examples=300)
 @given(value=ANYTHING | mangled())
 def test_garbage_is_refused_and_nothing_else_goes_wrong(value: object) -> None:
-    for parse in (status_of, wait_s_of, lambda each: members(each, {"wait_s"})):
+    for kind, message in (
+        (DetectorStatus, value),
+        (AggregatorWaits, value),
+        (AggregatorWaits, {"wait_s": value}),
+    ):
         try:
-            parsed = parse(value)
+            parsed = convert(kind, message)
         except InvalidMessage:
             continue
-        assert parsed == value or isinstance(parsed, Status | float)
+        assert parsed.to_json() == message
 
 
 @settings(
@@ -265,21 +273,22 @@ def test_garbage_over_the_wire_is_taken_or_refused_with_a_sentence(
             assert str(error)
 
 
-def test_sentence_of_a_setback_is_printed_safely() -> None:
-    said = "one\ntwo\0three\x1b[31m \ud800 é"
-    status = status_of(NOTHING | {"setback": {"round": 0, "said": said}})
-    assert status.setback == (0, "one two three [31m   é")
+def test_sentence_of_a_setback_is_printed_safely(federation: Any) -> None:
+    federation.announce("a")
+    tasks(federation, setback={"round": 0, "said": "one\ntwo\0three\x1b[31m é"})
+    (part,) = federation.main.store.participations()
+    assert part.setback == "one two three [31m é"
 
 
 def test_device_takes_part_in_so_many_detectors_at_most_now_and_before(federation: Any) -> None:
     main, caller = federation.main, federation.caller("a")
     many = {f"d{number}": NOTHING for number in range(MAX_DETECTORS)}
-    for_device(main, News(main), caller, ASKING | {"detectors": many})
+    for_device(main, News(main), caller, convert(DeviceWaits, ASKING | {"detectors": many}))
     assert len(main.store.participations()) == MAX_DETECTORS
     with pytest.raises(InvalidMessage, match="64 detectors at most"):
-        for_device(main, News(main), caller, asking())
+        for_device(main, News(main), caller, convert(DeviceWaits, asking()))
     assert len(main.store.participations()) == MAX_DETECTORS
-    for_device(main, News(main), federation.caller("b"), asking())
+    for_device(main, News(main), federation.caller("b"), convert(DeviceWaits, asking()))
 
 
 # --- who asks
@@ -363,7 +372,7 @@ def test_nobody_is_asked_to_train_for_a_round_that_is_not_a_runs(federation: Any
     federation.announce("a")
     runs.advance(federation.main)
     assert tasks(federation) == []
-    assert for_aggregator(federation.main, News(federation.main), {"wait_s": 0})["tasks"] == []
+    assert for_aggregator(federation.main, News(federation.main), AggregatorWaits(0)).tasks == ()
 
 
 def test_nobody_is_asked_to_train_for_a_round_that_has_enough_and_is_due(federation: Any) -> None:
@@ -380,19 +389,19 @@ def test_nobody_is_asked_to_train_for_a_round_that_has_enough_and_is_due(federat
 
 def test_aggregator_is_asked_as_long_as_the_round_is_due(federation: Any) -> None:
     settings = begin(federation)
-    ask = lambda: for_aggregator(federation.main, News(federation.main), {"wait_s": 0})["tasks"]  # noqa: E731
-    assert ask() == []
+    ask = lambda: for_aggregator(federation.main, News(federation.main), AggregatorWaits(0)).tasks  # noqa: E731
+    assert ask() == ()
     federation.main.store.make_due(settings, 1.0, "All are there.")
-    assert ask() == ask() == [{"do": "aggregate", "detector": "package", "round": 1}]
+    assert ask() == ask() == (AddUp("package", 1),)
     federation.main.store.give_up(settings, 2.0, "why")
-    assert ask() == []
+    assert ask() == ()
 
 
 def test_device_hears_of_its_own_detectors_alone(federation: Any) -> None:
     begin(federation)
     main = federation.main
-    said = ASKING | {"detectors": {"raccoon": NOTHING}}
-    assert for_device(main, News(main), federation.caller("a"), said)["tasks"] == []
+    said = convert(DeviceWaits, ASKING | {"detectors": {"raccoon": NOTHING}})
+    assert for_device(main, News(main), federation.caller("a"), said).tasks == ()
 
 
 # --- waiting
@@ -401,8 +410,9 @@ def test_device_hears_of_its_own_detectors_alone(federation: Any) -> None:
 def test_whoever_finds_work_does_not_wait(federation: Any, watched: Callable[..., News]) -> None:
     begin(federation)
     news, begun = watched(), time.monotonic()
-    answer = for_device(federation.main, news, federation.caller("a"), asking(PATIENCE_S))
-    assert [task["do"] for task in answer["tasks"]] == ["install", "train"]  # type: ignore[attr-defined]
+    message = convert(DeviceWaits, asking(PATIENCE_S))
+    answer = for_device(federation.main, news, federation.caller("a"), message)
+    assert [task["do"] for task in answer.to_json()["tasks"]] == ["install", "train"]
     assert time.monotonic() - begun < PATIENCE_S / 2
 
 
@@ -423,8 +433,9 @@ def test_change_by_another_process_wakes_whoever_waits_within_a_second(
     time.sleep(1.5)  # until what has happened so far is no news any more
 
     def wait() -> None:
-        answer = for_device(federation.main, news, caller, asking(PATIENCE_S))
-        answers.append((time.monotonic(), answer["tasks"]))
+        message = convert(DeviceWaits, asking(PATIENCE_S))
+        answer = for_device(federation.main, news, caller, message)
+        answers.append((time.monotonic(), answer.tasks))
 
     waiting = threading.Thread(target=wait)
     waiting.start()
@@ -435,7 +446,7 @@ def test_change_by_another_process_wakes_whoever_waits_within_a_second(
     changed = time.monotonic()
     waiting.join(PATIENCE_S)
     ((woken, found),) = answers
-    assert found == [{"do": "install", "detector": "package", "version": version}]
+    assert found == (Install("package", version),)
     assert woken - changed < 2.0, "a busy machine may take a little longer than the second"
 
 
@@ -446,7 +457,7 @@ def test_run_advances_by_itself_and_the_aggregator_hears_of_it(
     news, found = watched(), []
     waiting = threading.Thread(
         target=lambda: found.append(
-            for_aggregator(federation.main, news, {"wait_s": PATIENCE_S})["tasks"]
+            for_aggregator(federation.main, news, AggregatorWaits(PATIENCE_S)).tasks
         )
     )
     waiting.start()
@@ -455,7 +466,7 @@ def test_run_advances_by_itself_and_the_aggregator_hears_of_it(
     sent = time.monotonic()
     waiting.join(PATIENCE_S)
     assert time.monotonic() - sent < PATIENCE_S / 2
-    assert found == [[{"do": "aggregate", "detector": "package", "round": 1}]]
+    assert found == [(AddUp("package", 1),)]
 
 
 @pytest.mark.parametrize(("threads", "slots"), [(1, 0), (2, 1), (4, 2), (16, 8), (64, 56)])

@@ -24,6 +24,8 @@ from main_server.runs import runs
 from main_server.store.runs import FINISHED, RUNNING, STOPPED
 from main_server.store.states import ABANDONED, FAILED, OPEN, PUBLISHED
 from shared.errors import InvalidMessage, NotFound, OutOfOrder
+from shared.messages import convert
+from shared.protocol.work import AggregatorWaits, DeviceWaits
 from shared.round.payloads import Aggregate
 from shared.storage.database import Database
 
@@ -71,15 +73,14 @@ class Street:
         if name not in self.houses:
             self.houses[name] = House(name, {detector: dict(SAID) for detector in self.detectors})
         said = {"address": f"http://{name}", "wait_s": 0, "detectors": self.houses[name].said}
-        tasks: Any = for_device(self.main, News(self.main), self.federation.caller(name), said)[
-            "tasks"
-        ]
-        return list(tasks)
+        message = convert(DeviceWaits, said)
+        work = for_device(self.main, News(self.main), self.federation.caller(name), message)
+        return list(work.to_json()["tasks"])
 
     def ask_for_sums(self) -> list[dict[str, Any]]:
         """Return what the aggregator is to do."""
-        tasks: Any = for_aggregator(self.main, News(self.main), {"wait_s": 0})["tasks"]
-        return list(tasks)
+        work = for_aggregator(self.main, News(self.main), AggregatorWaits(0))
+        return list(work.to_json()["tasks"])
 
     def send(self, name: str, detector: str = "package", scale: float = 0.01) -> int:
         """Send a device's update for the open round; return its number."""
