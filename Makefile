@@ -62,6 +62,10 @@ format: setup-dev  ## Put the code into shape
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
+.PHONY: images
+images: setup-dev browser  ## Run the demo, and renew the README's pictures in docs/images
+	$(PY) -m tests.readme_pictures
+
 bench: setup-dev  ## Print the figures that the project promises
 	$(PY) -m benchmarks
 

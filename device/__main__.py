@@ -83,7 +83,7 @@ def _export(words: list[str]) -> int:
             )
         if chosen.form == "frigate":
             print(
-                "Copy each folder to /config/model_cache/ of Frigate: docs/frigate.md says how it uses them."
+                "Copy each folder to /config/model_cache/ of Frigate: docs/how-to/frigate.md says how it uses them."
             )
     except DoorbellError as error:
         print(error, file=sys.stderr)

@@ -25,14 +25,13 @@ from main_server.rounds.rounds import (
 from main_server.rounds.work import News, for_aggregator, for_device
 from main_server.runs.controls import add_controls
 from shared.errors import DoorbellError
-from shared.names import checked_name, checked_version
+from shared.names import MAIN_SERVER, checked_name, checked_version
 from shared.protocol.announcement import Announcement
 from shared.protocol.answers import Said
 from shared.protocol.evaluations import Performance
 from shared.protocol.joining import Admission, JoinRequest, Members, NewKey
 from shared.protocol.work import AggregatorWaits, DeviceWaits, DeviceWork, Work
 from shared.security.authenticator import AnyRole, Caller, Gate
-from shared.security.joining import MAIN_SERVER
 from shared.security.manifest import HEADER
 from shared.security.nonces import open_nonces
 from shared.transport.http_client import CONTAINER_TYPE

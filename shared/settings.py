@@ -2,7 +2,7 @@
 else.
 
 A value that a service could not run with fails at start, naming the variable. Every variable is
-described in README.md; a test keeps that true.
+described in docs/reference/settings.md; a test keeps that true.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import time
 from pathlib import Path
 
+from learning import strategies
 from learning.architectures import DEFAULT, architecture
 from shared.environment import (
     LogForm,
@@ -167,7 +168,8 @@ class MainSettings:
 
     Attributes:
         epochs: None leaves it to the architecture; so do `batch_size` and `learning_rate`.
-        server_learning_rate: Step size of the server optimizer.
+        strategy: How the server uses the means of a round, "fedavg" or "fedavgm(momentum=0.9)".
+        server_learning_rate: The server's step size.
         seed: Of version 0's parameters.
         max_body_mb: Largest request accepted, in MB.
         device_networks: Where devices may be; empty for no further restriction.
@@ -190,6 +192,7 @@ class MainSettings:
     epochs: int | None
     batch_size: int | None
     learning_rate: float | None
+    strategy: str
     server_learning_rate: float
     clipping_norm: float | None
     value_range: float
@@ -223,6 +226,7 @@ class MainSettings:
             epochs=read.optional("DOORBELL_EPOCHS", whole(1, 100)),
             batch_size=read.optional("DOORBELL_BATCH_SIZE", whole(1, 1024)),
             learning_rate=read.optional("DOORBELL_LEARNING_RATE", fraction(1.0)),
+            strategy=read("DOORBELL_STRATEGY", strategies.DEFAULT, strategy_name),
             server_learning_rate=read("DOORBELL_SERVER_LEARNING_RATE", "1.0", fraction(10.0)),
             clipping_norm=read.optional("DOORBELL_CLIPPING_NORM", fraction(1e9)),
             value_range=read("DOORBELL_VALUE_RANGE", "1.0", fraction(1e9)),
@@ -324,6 +328,12 @@ class OperatorSettings:
             trusted_proxies=read("DOORBELL_TRUSTED_PROXIES", "0", whole(0, 5)),
             main_url=read.main_url,
         )
+
+
+def strategy_name(text: str) -> str:
+    """Return a strategy's name as it travels in plans; refuses what no strategy is called."""
+    strategies.parse_strategy(text)
+    return text.replace(" ", "")
 
 
 def port_of(device_number: int) -> int:

@@ -24,7 +24,7 @@ from device.store.tables import (
     SETBACKS,
     TRAININGS,
 )
-from shared.round.plan import RoundPlan, parse_round_plan
+from shared.round.plan import RoundPlan, parse_stored_plan
 from shared.storage.database import Database
 
 
@@ -200,7 +200,7 @@ class Store:
         """Return the newest round that the device heard of, or None."""
         with self.database.read() as connection:
             row = _row_of(connection, ROUNDS, detector)
-            return None if row is None else parse_round_plan(json.loads(row["settings"]))
+            return None if row is None else parse_stored_plan(row["settings"])
 
     def add_training(self, values: Mapping[str, Any]) -> None:
         """Add a finished training: the attributes of `Training` but for `id`, `update` and `sent`.

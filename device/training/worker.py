@@ -156,6 +156,7 @@ class _Bench:
         """
         import numpy as np  # noqa: PLC0415
 
+        from learning.finite import all_finite  # noqa: PLC0415
         from learning.model import parse_model  # noqa: PLC0415
         from shared.errors import TrainingFailed  # noqa: PLC0415
 
@@ -168,7 +169,7 @@ class _Bench:
             ]
             learner = self._learner(model.architecture)
             scores = np.concatenate([learner.scores(model.params, part.inputs) for part in parts])
-            if not np.isfinite(scores).all():
+            if not all_finite(scores):
                 raise TrainingFailed(
                     "What the model answers is no number.", kept="What was stored is kept."
                 )

@@ -33,6 +33,7 @@ from device.store.records import Held
 from device.vision.litert import Network
 from device.vision.predictor import Seer, in_force, open_seer
 from learning.architectures import architecture
+from learning.finite import all_finite
 from learning.model import parse_model
 from shared.errors import DatasetError, DoorbellError, InvalidMessage, NotFound
 from shared.storage.blobs import storage_errors, write_durably
@@ -105,13 +106,7 @@ def export(device: Device, form: str, detector: str, to: Path) -> Exported:
     seer.follow(lambda: found)
     with TemporaryDirectory() as work:
         differences = _differences(device, form, held, seer, Path(work))
-        if not all(one <= TOLERANCES[form] for one in differences):  # one that is no number is not
-            raise NotFaithful(
-                f"The {form} file of {detector} answers otherwise than the doorbell, by up to {max(differences):.3f}; "
-                f"{TOLERANCES[form]} is allowed.",
-                kept="It was not kept; a file from before is still there.",
-                todo="Please report this, with the versions that pip lists.",
-            )
+        _require_faithful(form, detector, differences)
         path, written = to / detector / _NAMES[form], (Path(work) / _NAMES[form]).read_bytes()
     with storage_errors(f"The folder {to}"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -135,6 +130,20 @@ def labels(detector: str) -> tuple[str, str]:
             todo="Call the detector otherwise.",
         )
     return detector, _NONE
+
+
+def _require_faithful(form: str, detector: str, differences: Sequence[float]) -> None:
+    if not all_finite(np.array(differences)):  # asked first: no comparison with NaN holds
+        how = "answers what is no number"
+    elif max(differences) > TOLERANCES[form]:
+        how = f"answers otherwise than the doorbell, by up to {max(differences):.3f}; {TOLERANCES[form]} is allowed"
+    else:
+        return
+    raise NotFaithful(
+        f"The {form} file of {detector} {how}.",
+        kept="It was not kept; a file from before is still there.",
+        todo="Please report this, with the versions that pip lists.",
+    )
 
 
 def _differences(device: Device, form: str, held: Held, seer: Seer, work: Path) -> list[float]:

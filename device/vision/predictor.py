@@ -28,6 +28,7 @@ from device.store.records import Held
 from device.vision.embedding import Embedder
 from device.vision.litert import Network, answering_file
 from learning.architectures import EFFICIENTNET_LITE0_HEAD, Architecture, Params, architecture
+from learning.finite import all_finite
 from learning.model import Model, parse_model
 from shared.errors import OutOfOrder
 
@@ -103,7 +104,7 @@ class _Networks:
         raise OutOfOrder(
             f"The {what} is not on this machine yet.",
             todo="Where TensorFlow is installed it is made within a minute; else copy it from a machine that has it: "
-            "docs/raspberry-pi.md says how.",
+            "docs/tutorials/doorbell-on-a-raspberry-pi.md says how.",
         )
 
 
@@ -125,12 +126,17 @@ class Head:
     def score(self, features: NDArray[np.float32]) -> float:
         """Return the probability, from 0 to 1, that a picture with these features, float32[1280],
         shows it.
+
+        Raises:
+            OutOfOrder: The features or the model's logit are not finite.
         """
         hidden = np.maximum(
             features @ self.params["hidden/kernel"] + self.params["hidden/bias"], 0.0
         )
-        logit = float((hidden @ self.params["logit/kernel"] + self.params["logit/bias"])[0])
-        return math.exp(-np.logaddexp(0.0, -logit))
+        logit = hidden @ self.params["logit/kernel"] + self.params["logit/bias"]
+        if not all_finite(features, logit):
+            raise _no_number(self.held)
+        return math.exp(-np.logaddexp(0.0, -float(logit[0])))
 
     def look(self, look: _Look) -> float:
         """Return the score of a picture."""
@@ -154,8 +160,18 @@ class Whole:
     kind: Architecture
 
     def look(self, look: _Look) -> float:
-        """Return the score of a picture."""
-        return look.score(self.kind, self.params)
+        """Return the score of a picture, as `Head.score` does."""
+        score = look.score(self.kind, self.params)
+        if not math.isfinite(score):
+            raise _no_number(self.held)
+        return score
+
+
+def _no_number(held: Held) -> OutOfOrder:
+    return OutOfOrder(
+        f"What the {held.detector} model of round {held.round} answers is no number.",
+        todo="Train the next round, or go back to an earlier version.",
+    )
 
 
 class Seer:
@@ -200,11 +216,12 @@ class Seer:
 
         Returns:
             Detector to answer; empty while no model is in force, without those whose network is not
-            here.
+            here or whose score is not finite.
 
         Raises:
             UnusablePicture: It is none.
-            OutOfOrder: No detector can answer: what they need is not on this machine yet.
+            OutOfOrder: No detector can answer: what they need is not on this machine yet, or no
+                score is finite.
         """
         models, look, answers = self._models, _Look(picture, self._networks), {}
         missing: OutOfOrder | None = None

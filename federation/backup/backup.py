@@ -45,7 +45,7 @@ LEFT_OUT = {"nonces", "rings", "told"}  # what a doorbell saw stays with it
 PROGRESS = Console(stderr=True)
 _ATTEMPTS = 3
 _FILES = {
-    "versions": ("version",),
+    "versions": ("version", "state"),
     "contributions": ("digest",),
     "plain_updates": ("digest",),
     "models": ("version",),

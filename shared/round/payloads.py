@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from shared.errors import InvalidMessage
 from shared.names import checked_name, checked_version
 from shared.round.container import malformed, pack, parse_integer, unpack
-from shared.round.fixed_point import EXTRA_COORDINATES
 from shared.round.masking import SEALED_BYTES
+from shared.round.plan import EXTRA_COORDINATES
 
 UPDATE = "doorbell-update/1"
 AGGREGATE = "doorbell-aggregate/1"

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Literal
 
 from shared.errors import DoorbellError, Forbidden
+from shared.names import MAIN_SERVER
 from shared.protocol.joining import Admission, NewKey, Role
 from shared.security.identity import Identity
 from shared.security.joining import (
-    MAIN_SERVER,
     JoinCode,
     Membership,
     join_request,

@@ -18,13 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shared.errors import InvalidMessage, SettingsError
-from shared.names import checked_name
+from shared.names import MAIN_SERVER, checked_name
 from shared.protocol.joining import Admission, JoinRequest, Role
 from shared.security.identity import Identity, fingerprint, verify
 from shared.storage.blobs import write_durably
-
-MAIN_SERVER = "main-server"
-"""The main server's name; the aggregator's name is its role."""
 
 _SECRET_BYTES = 20
 _CODE = re.compile(r"doorbell-([a-z2-7]{32})-([0-9a-f]{32})")

@@ -31,7 +31,6 @@ import numpy as np
 import psutil
 import pytest
 
-from learning.round import masked_update
 from main_server.store.store import Store
 from shared.protocol.joining import Role
 from shared.round.payloads import MaskedUpdate
@@ -39,6 +38,7 @@ from shared.round.plan import RoundPlan, parse_round_plan
 from shared.security.identity import Identity
 from shared.security.joining import JoinCode, join_request
 from shared.transport.http_client import CONTAINER_TYPE
+from tests.updates import masked_update
 
 PROJECT = Path(__file__).resolve().parents[2]
 TOKEN = f"operators-only-{secrets.token_hex(16)}"

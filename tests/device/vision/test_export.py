@@ -155,7 +155,7 @@ def test_file_that_answers_no_number_is_not_kept(
     doorbell: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device.export, "_differences", lambda *_: [0.001, float("nan")])
-    with pytest.raises(NotFaithful):
+    with pytest.raises(NotFaithful, match="The keras file of animal answers what is no number"):
         export(doorbell, "keras", "animal", tmp_path)
 
 

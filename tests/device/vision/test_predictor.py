@@ -150,6 +150,33 @@ def test_models_with_and_without_a_body_answer_side_by_side(
     assert params[0]["logit/kernel"].any() and logit != 0
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_features_that_are_not_finite_get_no_score(value: float) -> None:
+    params = a_model(3).params | {"hidden/kernel": np.zeros((FEATURES, 64), np.float32)}
+    with pytest.raises(OutOfOrder, match="What the face model of round 3 answers is no number"):
+        Head(held(3), 0.5, params).score(np.full(FEATURES, value, np.float32))
+
+
+def test_model_whose_answer_is_no_number_is_silent_beside_the_others(
+    seer: Seer, picture: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoilt = a_model(1)
+    spoilt.params["hidden/bias"][:] = 1
+    spoilt.params["logit/kernel"][:] = 1e38
+    porch = Model(
+        "animal", 4, "0" * 64, PORCH_CNN.name, PORCH_CNN.initial(np.random.default_rng(0))
+    )
+    seer._load = lambda version: (
+        {1: spoilt, 4: porch}.get(int(version, 16)) or a_model(2, "vehicle")
+    )
+    monkeypatch.setattr(device.vision.predictor._Networks, "score", lambda *_: float("nan"))
+    seer.follow(lambda: {held(1): 0.5, held(4, "animal"): 0.5, held(2, "vehicle"): 0.5})
+    assert list(seer.answer(picture)) == ["vehicle"]
+    seer.follow(lambda: {held(4, "animal"): 0.5})
+    with pytest.raises(OutOfOrder, match="What the animal model of round 4 answers is no number"):
+        seer.answer(picture)
+
+
 def test_what_is_no_picture_is_refused_with_or_without_a_model(seer: Seer) -> None:
     for models in ({}, {held(1): 0.5}):
         seer.follow(lambda models=models: models)

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learning.round import masked_update, plain_update
 from main_server.context import MainServer
 from main_server.models import gate
 from main_server.rounds.rounds import accept_aggregate
@@ -28,6 +27,7 @@ from shared.messages import convert
 from shared.protocol.work import AggregatorWaits, DeviceWaits
 from shared.round.payloads import Aggregate
 from shared.storage.database import Database
+from tests.updates import masked_update, plain_update
 
 NOON, DEADLINE = 1_900_000_000.0, 600.0
 SAID = {
