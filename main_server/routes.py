@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 
-from flask import Flask, Response, g, jsonify, request
+from flask import Flask, Response, g, request
 
 from main_server.context import MainServer
 from main_server.dashboard.evaluations import add_report, note
-from main_server.members.devices import ROUNDS, announce
+from main_server.members.devices import announce
 from main_server.members.members import admit, change_key, member_of, roster
 from main_server.models.registry import deliver, published_model
 from main_server.rounds.rounds import (
-    FINISHED,
-    REFUSED,
-    ROUND,
-    SEEDS,
     accept_aggregate,
     accept_plain,
     aggregate_plain,
@@ -25,22 +21,30 @@ from main_server.rounds.rounds import (
 from main_server.rounds.work import News, for_aggregator, for_device
 from main_server.runs.controls import add_controls
 from shared.errors import DoorbellError
+from shared.messages import convert
 from shared.names import MAIN_SERVER, checked_name, checked_version
 from shared.protocol.announcement import Announcement
 from shared.protocol.answers import Said
 from shared.protocol.evaluations import Performance
 from shared.protocol.joining import Admission, JoinRequest, Members, NewKey
+from shared.protocol.rounds import (
+    Finished,
+    OpenRounds,
+    RefusedSeeds,
+    RoundDescription,
+    SealedSeeds,
+)
 from shared.protocol.work import AggregatorWaits, DeviceWaits, DeviceWork, Work
 from shared.security.authenticator import AnyRole, Caller, Gate
 from shared.security.manifest import HEADER
 from shared.security.nonces import open_nonces
 from shared.transport.http_client import CONTAINER_TYPE
-from shared.web.app import add_message, add_step, json_body
+from shared.web.app import add_message, add_step
 from shared.web.json_messages import answer_with, read_body
 from shared.web.openapi import CONTAINER, Operation, json_of
 from shared.web.operators import Attempts
 from shared.web.signed_routes import add_signed_message
-from shared.web.steps import Done, each
+from shared.web.steps import each
 
 _NOTHING = "No device has announced itself yet. Open /sendstatus on the devices, then try again."
 
@@ -86,8 +90,7 @@ def _add_messages(app: Flask, server: MainServer, news: News) -> None:
 
     def clientstatus(caller: Caller) -> Response:
         rounds = announce(server, caller, read_body(Announcement))
-        described = {detector: settings.to_json() for detector, settings in rounds.items()}
-        return jsonify({"name": caller.name, "rounds": described})
+        return answer_with(OpenRounds(caller.name, rounds))
 
     def work(caller: Caller) -> Response:
         answer: Work
@@ -110,26 +113,25 @@ def _add_messages(app: Flask, server: MainServer, news: News) -> None:
         return answer_with(roster(server))
 
     def show_round(_: Caller, detector: str) -> Response:
-        first = (
-            request.args.get("first") == "1"
-        )  # whoever asks knows of no round: it may have lost what it knew
-        settings, devices = current_round(
-            server, checked_name(detector, "detector"), untouched=first
-        )
-        return jsonify({"round": settings.to_json(), "devices": devices})
+        # An aggregator that knows of no round may have lost what it knew.
+        is_first = request.args.get("first") == "1"
+        name = checked_name(detector, "detector")
+        plan, devices = current_round(server, name, untouched=is_first)
+        return answer_with(RoundDescription(plan, devices))
 
     def show_model(_: Caller, version: str) -> Response:
         model, manifest = published_model(server, checked_version(version))
         return Response(model, mimetype=CONTAINER_TYPE, headers={HEADER: manifest})
 
     def seeds(_: Caller) -> Response:
-        return jsonify({"refused": check_seeds(server, json_body())})
+        return answer_with(check_seeds(server, read_body(SealedSeeds)))
 
     def secagg_model(caller: Caller) -> Response:
-        return _said(accept_aggregate(server, caller.verified.body))
+        done = accept_aggregate(server, caller.verified.body)
+        return answer_with(convert(Finished, {"said": done.said, **done.figures}))
 
     def cmodel(caller: Caller) -> Response:
-        return _said(accept_plain(server, caller))
+        return answer_with(Said(accept_plain(server, caller).said))
 
     device: tuple[AnyRole, ...] = ("device",)
     aggregator: tuple[AnyRole, ...] = ("secure-aggregator",)
@@ -149,7 +151,7 @@ def _add_messages(app: Flask, server: MainServer, news: News) -> None:
         "/clientstatus",
         clientstatus,
         device,
-        Operation("Announce a device.", json_of(Announcement), ROUNDS),
+        Operation("Announce a device.", json_of(Announcement), json_of(OpenRounds)),
     )
     waiting = Operation(
         "Wait for work.", json_of(DeviceWaits, AggregatorWaits), json_of(DeviceWork, Work)
@@ -174,7 +176,7 @@ def _add_messages(app: Flask, server: MainServer, news: News) -> None:
         "/round/<detector>",
         show_round,
         aggregator,
-        Operation("Show the open round.", {}, ROUND, (404,)),
+        Operation("Show the open round.", {}, json_of(RoundDescription), (404,)),
         ["GET"],
     )
     message("/model/<version>", show_model, device, model, ["GET"])
@@ -182,13 +184,15 @@ def _add_messages(app: Flask, server: MainServer, news: News) -> None:
         "/check_seeds",
         seeds,
         aggregator,
-        Operation("Say which seeds do not open.", SEEDS, REFUSED, (409,)),
+        Operation(
+            "Say which seeds do not open.", json_of(SealedSeeds), json_of(RefusedSeeds), (409,)
+        ),
     )
     message(
         "/secagg_model",
         secagg_model,
         aggregator,
-        Operation("Take a round's sum.", CONTAINER, FINISHED, (409,)),
+        Operation("Take a round's sum.", CONTAINER, json_of(Finished), (409,)),
     )
     message(
         "/cmodel",
@@ -196,7 +200,3 @@ def _add_messages(app: Flask, server: MainServer, news: News) -> None:
         device,
         Operation("Keep a plain update (direct topology).", CONTAINER, fails=(409,)),
     )
-
-
-def _said(done: Done) -> Response:
-    return jsonify({"said": done.said} | dict(done.figures))

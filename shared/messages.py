@@ -22,6 +22,7 @@ MAX_NUMBER: Final = 2**31 - 1
 
 SAME_VERSION: Final = "Run the same version of every service."
 _MAX_REASON_CHARS = 200
+_FORM = re.compile(r"matching regex '\^\(\?:(?P<form>.*)\)\\+Z'", re.DOTALL)
 _PLACE = re.compile(r"(?P<why>.*) - at (?P<place>.*)", re.DOTALL)
 
 
@@ -104,10 +105,9 @@ Signature = Annotated[bytes, sized(64)]
 
 def _invalid(kind: type[Message], error: Exception) -> InvalidMessage:
     """Return the refusal of what is not a message of `kind`, with the library's reason."""
-    found = _PLACE.fullmatch(str(error))
-    if found is None:
-        why = str(error)
-    else:
+    why = _FORM.sub(r"of the form \g<form>", str(error))
+    found = _PLACE.fullmatch(why)
+    if found is not None:
         place = found["place"].replace("`", "").replace("$.", "")
         why = f"{place.replace('$', 'the message')}: {found['why']}"
     # Names of unknown members are the peer's own words.

@@ -32,7 +32,8 @@ from learning.round import local_result, share
 from shared.errors import InvalidMessage, NotFound, OutOfOrder, PeerUnreachable
 from shared.names import AGGREGATOR
 from shared.protocol.announcement import Announcement
-from shared.round.plan import RoundPlan, parse_round_plan
+from shared.protocol.rounds import OpenRounds
+from shared.round.plan import RoundPlan
 from shared.security.joining import checked_member_name
 from shared.web.steps import Done
 
@@ -51,18 +52,13 @@ def announce(device: Device) -> dict[str, RoundPlan]:
     }
     message = Announcement(device.settings.url, rounds_trained)
     main = device.standing.main()
-    reply = device.http.post_json(f"{main.url}/clientstatus", message, main).json
-    if (
-        not isinstance(reply, dict)
-        or not isinstance(rounds := reply.get("rounds"), dict)
-        or set(rounds) != set(trained)
-    ):
+    answer = device.http.post_json(f"{main.url}/clientstatus", message, main).read(OpenRounds)
+    if set(answer.rounds) != set(trained):
         raise InvalidMessage("The main server did not name the open rounds.")
-    device.standing.rename(checked_member_name(reply.get("name"), "device"))
-    settings = {name: parse_round_plan(described) for name, described in rounds.items()}
-    for current in settings.values():
-        device.store.remember_round(current)
-    return settings
+    device.standing.rename(checked_member_name(answer.name, "device"))
+    for plan in answer.rounds.values():
+        device.store.remember_round(plan)
+    return answer.rounds
 
 
 def send_status(device: Device, detector: str, rounds: dict[str, RoundPlan]) -> Done:

@@ -16,9 +16,6 @@ from shared.protocol.announcement import MAX_DETECTORS, Announcement
 from shared.round.plan import RoundPlan
 from shared.security.authenticator import Caller
 from shared.transport.addresses import permitted
-from shared.web.openapi import NAME_TEXT, as_json, record, record_of, table
-
-ROUNDS = as_json(record(name=NAME_TEXT, rounds=table(record_of(RoundPlan))))
 
 
 def announce(server: MainServer, caller: Caller, message: Announcement) -> dict[str, RoundPlan]:

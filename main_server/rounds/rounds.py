@@ -21,7 +21,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from learning.architectures import architecture
 from learning.model import Model
@@ -32,23 +32,16 @@ from main_server.store.records import Round, Version
 from main_server.store.runs import RUNNING, Run
 from main_server.store.states import OPEN, PUBLISHED
 from shared.errors import DoorbellError, InvalidMessage, NotFound, OutOfOrder
-from shared.names import AGGREGATOR, MAIN_SERVER, checked_name
+from shared.names import AGGREGATOR, MAIN_SERVER
+from shared.protocol.rounds import RefusedSeeds, SealedSeeds
 from shared.round.fixed_point import Mean
 from shared.round.payloads import Aggregate, parse_aggregate, parse_plain_update
 from shared.round.plan import MAX_VALUE_RANGE, RoundPlan
 from shared.security.authenticator import Caller
 from shared.telemetry.metrics import count_upload
-from shared.web.openapi import NAME_TEXT, STRING, as_json, record, record_of, table
 from shared.web.steps import Done
 
 _log = logging.getLogger(__name__)
-_NAMES = {"type": "array", "items": NAME_TEXT}
-_NUMBER = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
-_SEALED = {"contentEncoding": "base64", "description": "What is none is named in the answer."}
-ROUND = as_json(record(round=record_of(RoundPlan), devices=_NAMES))
-SEEDS = as_json(record(detector=NAME_TEXT, round=_NUMBER, sealed_seeds=table(_SEALED)))
-REFUSED = as_json(record(refused=table(STRING)))
-FINISHED = as_json(record(said=STRING, round=_NUMBER, devices=_NAMES, clamped={"type": "integer"}))
 
 
 def open_round(server: MainServer, detector: str) -> RoundPlan:
@@ -131,29 +124,24 @@ def check_not_pinned(server: MainServer, detector: str) -> None:
         )
 
 
-def check_seeds(server: MainServer, message: object) -> dict[str, str]:
+def check_seeds(server: MainServer, message: SealedSeeds) -> RefusedSeeds:
     """Return which devices' sealed seeds do not open, with the reason.
 
     Args:
         server: The main server.
-        message: Decoded JSON: `detector`, `round`, and `sealed_seeds`: device to base64.
+        message: The sealed seeds of one round.
 
     Raises:
-        InvalidMessage: The message is anything else.
+        InvalidMessage: There is no such round.
         OutOfOrder: That round is not open.
     """
-    if not isinstance(message, Mapping) or not isinstance(
-        seeds := message.get("sealed_seeds"), Mapping
-    ):
-        raise InvalidMessage("This is not a list of sealed seeds.")
-    detector = checked_name(message.get("detector"), "detector")
-    current = _round(server, detector, message.get("round"))
+    detector, seeds = message.detector, message.sealed_seeds
+    current = _round(server, detector, message.round)
     if current.state != OPEN:
         raise _not_open(current)
     known = {p.device for p in server.store.participations(detector)}
     refused = {}
-    for name, sealed in seeds.items():
-        device = checked_name(name, "device")
+    for device, sealed in seeds.items():
         try:
             _open_seed(
                 server, current.settings, known, device, base64.b64decode(sealed, validate=True)
@@ -165,7 +153,7 @@ def check_seeds(server: MainServer, message: object) -> dict[str, str]:
     opened = [device for device in seeds if device not in refused]
     if len(opened) >= current.settings.min_cohort:  # or else the aggregator freezes nothing
         server.store.vouch(current.settings, opened)
-    return refused
+    return RefusedSeeds(refused)
 
 
 def accept_aggregate(server: MainServer, body: bytes) -> Done:

@@ -9,11 +9,10 @@ said here once. https://spec.openapis.org
 from __future__ import annotations
 
 import re
-import types
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args
 
 import msgspec
 from werkzeug.routing import Rule
@@ -21,6 +20,7 @@ from werkzeug.routing import Rule
 from shared.errors import DoorbellError, SignatureFault
 from shared.messages import Message
 from shared.names import NAME, VERSION
+from shared.protocol.answers import Said
 from shared.security.manifest import HEADER
 from shared.security.signing import PROTOCOL
 from shared.transport.http_client import CONTAINER_TYPE
@@ -74,13 +74,6 @@ def record(**members: Schema) -> Schema:
     return {"type": "object", "required": list(members), "properties": members}
 
 
-def record_of(kind: type) -> Schema:
-    """Return the schema of a dataclass of plain values, as it travels."""
-    hints = get_type_hints(kind)
-    members = record(**{member.name: _plain(hints[member.name]) for member in fields(kind)})
-    return {**members, "additionalProperties": False}
-
-
 def table(values: Schema) -> Schema:
     """Return the schema of an object with names (of detectors or devices) for keys."""
     return {"type": "object", "propertyNames": NAME_TEXT, "additionalProperties": values}
@@ -103,7 +96,7 @@ CONTAINER: Content = {CONTAINER_TYPE: {}}
 HTML: Content = {"text/html": STRING}
 PNG: Content = {"image/png": {}}
 JPEG: Content = {"image/jpeg": {}}
-SAID = as_json(record(said=STRING))
+SAID = json_of(Said)
 MANIFEST: Schema = {"name": HEADER, "in": "header", "required": True, "schema": STRING}
 _PICKED = text(f"({NAME.pattern})?")
 PICK: Schema = {
@@ -291,14 +284,3 @@ def _problem() -> Schema:
     kind = {"enum": ["about:blank", *(f"urn:doorbell:problem:{slug}" for slug in sorted(kinds))]}
     status: Schema = {"type": "integer", "minimum": 400, "maximum": 599}
     return record(type=kind, title=STRING, status=status, detail=STRING)
-
-
-def _plain(hint: Any) -> Schema:
-    if get_origin(hint) is Literal:
-        return {"enum": list(get_args(hint))}
-    names = {str: "string", int: "integer", float: "number", types.NoneType: "null"}
-    return {
-        "type": [names[part] for part in get_args(hint)]
-        if get_origin(hint) is types.UnionType
-        else names[hint]
-    }

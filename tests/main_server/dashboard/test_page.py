@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from sqlalchemy import Engine, event
 
 from main_server.dashboard.page import page
@@ -60,7 +61,7 @@ def long_past(federation: Any, rounds: int, detectors: tuple[str, ...] = ("packa
     for detector in detectors:
         call(federation.main, "a", detector)
         for number in range(1, rounds + 1):
-            current = replace(settings, detector=detector, round=number)
+            current = structs.replace(settings, detector=detector, round=number)
             store.open_round(current, NOON + number)
             name = f"{detectors.index(detector):032x}{number:032x}"
             version = Version(
@@ -78,7 +79,9 @@ def long_past(federation: Any, rounds: int, detectors: tuple[str, ...] = ("packa
             store.publish(current, ("a", "b"), "f" * 64, 0, version, 1000 + number)
             store.judge(version, PASSED, "Well done.", NOON)
             call(federation.main, "a", detector, score=(name, 0.5 + number / (4 * rounds), 40))
-        store.open_round(replace(settings, detector=detector, round=rounds + 1), NOON + rounds + 1)
+        store.open_round(
+            structs.replace(settings, detector=detector, round=rounds + 1), NOON + rounds + 1
+        )
 
 
 @contextmanager

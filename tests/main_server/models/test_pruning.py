@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from main_server.models import gate
 from main_server.models.pruning import prune
@@ -137,12 +138,12 @@ def test_contributions_of_old_rounds_go(
     settings, store = federation.announce("a"), federation.main.store
     digests = {}
     for number in range(1, 9):
-        current = replace(settings, round=number)
+        current = structs.replace(settings, round=number)
         store.open_round(current, 1.0)
         digests[number] = federation.main.blobs.put(b"update %d" % number)
         assert store.keep_plain_update(current, "a", digests[number], 1.0)
     prune(federation.main, 0)
-    left = [number for number in digests if store.sent(replace(settings, round=number))]
+    left = [number for number in digests if store.sent(structs.replace(settings, round=number))]
     assert left == [4, 5, 6, 7, 8]
     assert [
         number for number in digests if federation.main.blobs.path(digests[number]).exists()
