@@ -135,6 +135,13 @@ def url(text: str) -> str:
     return text.rstrip("/")
 
 
+def host(text: str) -> str:
+    """Return the host to listen on: a name or an address; an IPv6 address in brackets."""
+    if not re.fullmatch(r"[0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+(%[0-9A-Za-z]+)?\]", text):
+        raise ValueError("a host looks like localhost, 0.0.0.0 or [::], without a port.")
+    return text
+
+
 def networks(text: str) -> tuple[Network, ...]:
     """Return networks in CIDR notation, separated by commas."""
     return tuple(ip_network(part.strip()) for part in text.split(","))

@@ -20,6 +20,7 @@ from shared.environment import (
     Reader,
     detector_names,
     fraction,
+    host,
     log_form,
     networks,
     service_name,
@@ -334,6 +335,42 @@ def strategy_name(text: str) -> str:
     """Return a strategy's name as it travels in plans; refuses what no strategy is called."""
     strategies.parse_strategy(text)
     return text.replace(" ", "")
+
+
+@dataclass(frozen=True)
+class ListenSettings:
+    """Where a service that is started by `python -m` listens, unless its command line says
+    otherwise.
+
+    Attributes:
+        host: A host's name or address.
+        port: From 1 to 65535.
+    """
+
+    host: str
+    port: int
+
+    @classmethod
+    def read(
+        cls, variable: str, port: int, environ: Mapping[str, str] = os.environ
+    ) -> ListenSettings:
+        """Read where a service listens.
+
+        Args:
+            variable: Holds the service's port: "PORT" for the main server, as Heroku sets it, and
+                `port_variable` or "DOORBELL_AGGREGATOR_PORT" for the others.
+            port: The service's own, where the variable is not set.
+            environ: The environment.
+        """
+        read = Reader(environ)
+        return cls(
+            read("DOORBELL_BIND", "localhost", host), read(variable, str(port), whole(1, 65535))
+        )
+
+
+def port_variable(device_number: int) -> str:
+    """Return the variable that holds the port of a device."""
+    return f"DOORBELL_DEVICE{device_number}_PORT"
 
 
 def port_of(device_number: int) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from device.app import create_app as device_app
+from federation.processes import PROCFILE
 from main_server.app import create_app as main_app
 from sec_agg.app import create_app as aggregator_app
 from shared.settings import AggregatorSettings, DeviceSettings, MainSettings
@@ -26,6 +27,8 @@ def test_every_setting_is_described_and_every_described_setting_exists() -> None
     source = "".join(
         (PROJECT / "shared" / name).read_text() for name in ("settings.py", "environment.py")
     )
+    # one row of the table stands for every device's port
+    source = source.replace("{device_number}", "1")
     page = (PROJECT / "docs" / "reference" / "settings.md").read_text()
     table = page.partition("<!-- generated: settings -->")[2].partition(
         "<!-- /generated: settings -->"
@@ -68,6 +71,22 @@ def test_unit_starts_what_the_procfile_starts(unit: str, process: str) -> None:
         wanted[1:where] + wanted[where + 1 :]
     )
     assert "EnvironmentFile=/etc/doorbell.env" in lines and "User=doorbell" in lines
+
+
+def test_installed_federation_starts_what_the_procfile_starts() -> None:
+    """The package's own Procfile names apps where the one of a checkout names the wsgi modules that
+    make them.
+    """
+    ours = dict(line.split(": ", 1) for line in PROCFILE.read_text().splitlines())
+    for process, line in dict(
+        each.split(": ", 1) for each in (PROJECT / "Procfile").read_text().splitlines()
+    ).items():
+        *command, wsgi = line.split()
+        module = (PROJECT / f"{wsgi.partition(':')[0]}.py").read_text()
+        app = re.search(r"from (\S+) import", module)[1] + ":" + re.search(r"app = (.+)", module)[1]
+        hooked = ['"$PYTHON"', "-m", "gunicorn", "--config", "python:shared.web.gunicorn_hooks"]
+        assert ours.pop(process).split() == [*hooked, *command[1:], f'"{app}"']
+    assert ours == {}
 
 
 def test_settings_of_the_raspberry_pi_have_no_comment_that_would_be_part_of_a_value() -> None:

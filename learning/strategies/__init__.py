@@ -14,12 +14,14 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from learning.strategies.fedavg import FedAvg
+from learning.strategies.fedavgm import FedAvgM
 from learning.strategies.strategy import Strategy
 from shared.errors import InvalidMessage
 
 STRATEGIES: Final[Mapping[str, Any]] = MappingProxyType(
     {
         "fedavg": FedAvg,
+        "fedavgm": FedAvgM,
     }
 )
 DEFAULT: Final = "fedavg"
