@@ -14,7 +14,7 @@ from learning.server_state import ServerState, with_arrays
 from main_server.context import MainServer
 from main_server.store.records import PASSED, Device, Version
 from shared.errors import DoorbellError, NotFound, OutOfOrder
-from shared.security.manifest import HEADER, Manifest
+from shared.security.manifest import HEADER, manifest_of, signed_manifest
 from shared.telemetry.logs import carried
 from shared.telemetry.metrics import REGISTRY
 from shared.transport.http_client import Peer
@@ -33,7 +33,8 @@ def keep_model(server: MainServer, model: Model, state: ServerState | None = Non
     """Keep a model durably, with the strategy's arrays; return its version, not published yet."""
     data = model.to_bytes()
     now = server.clock()
-    manifest = Manifest.of(server.settings.federation, model, data, now).signed(server.identity)
+    unsigned = manifest_of(server.settings.federation, model, data, now)
+    manifest = signed_manifest(unsigned, server.identity)
     digest = server.blobs.put(data)
     arrays = None if state is None else state.arrays_to_bytes()
     return Version(

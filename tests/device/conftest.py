@@ -15,7 +15,7 @@ from device.context import Device, identity_path
 from device.rounds import participation
 from learning.model import Model, parse_model
 from shared.security.identity import Identity
-from shared.security.manifest import HEADER, Manifest
+from shared.security.manifest import HEADER, manifest_of, signed_manifest
 from shared.settings import DeviceSettings
 
 STEP = np.float32(0.25)
@@ -148,8 +148,8 @@ def vouched() -> Callable[..., str]:
     """Return what gives the main server's signed word for a model."""
 
     def vouch(federation: Any, model: Model) -> str:
-        return Manifest.of("doorbell", model, model.to_bytes(), 1e9).signed(
-            federation.as_main.identity
+        return signed_manifest(
+            manifest_of("doorbell", model, model.to_bytes(), 1e9), federation.as_main.identity
         )
 
     return vouch
