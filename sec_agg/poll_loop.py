@@ -26,7 +26,7 @@ from shared.errors import DoorbellError, InvalidMessage, PeerUnreachable
 from shared.protocol.work import AddUp, AggregatorWaits, Work, known_work
 from shared.storage.blobs import storage_errors
 from shared.telemetry.logs import round_id, under
-from shared.web.background import BackOff
+from shared.transport.backoff import BackOff
 
 WAIT_S = 27
 AGAIN_S = 5.0

@@ -36,7 +36,7 @@ from shared.protocol.work import (
 )
 from shared.security.joining import checked_member_name
 from shared.telemetry.logs import round_id, under, version_id
-from shared.web.background import BackOff
+from shared.transport.backoff import BackOff
 
 WAIT_S: Final = 27.0
 WAIT_JITTER_S: Final = 3.0

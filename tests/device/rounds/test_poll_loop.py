@@ -23,8 +23,9 @@ from device.store.records import Setback
 from device.training.worker_client import Busy, ChildDied
 from shared.errors import Forbidden, InvalidMessage, NotFound, PeerUnreachable, TrainingFailed
 from shared.protocol.work import DeviceWaits
+from shared.transport.backoff import LONGEST_PAUSE_S
 from shared.transport.http_client import Reply
-from shared.web.background import LONGEST_PAUSE_S, BackOff, start_background
+from shared.web.background import start_background
 
 Answer = dict[str, Any] | Exception | Callable[[], dict[str, Any]]
 
@@ -119,19 +120,6 @@ def test_hours_without_connection_are_survived_with_pauses_of_a_minute_at_most(
     world.answers = [gone()]
     world.go()
     assert world.pauses[-1] <= 1.0, "the first success resets"
-
-
-def test_pauses_have_full_jitter_below_a_limit_that_doubles() -> None:
-    drawn = []
-    for seed in range(400):
-        back_off = BackOff(random.Random(seed))
-        drawn.append([back_off.next() for _ in range(9)])
-    for limit, pauses in zip(
-        [1, 2, 4, 8, 16, 32, 60, 60, 60], zip(*drawn, strict=True), strict=True
-    ):
-        assert 0 <= min(pauses) < 0.05 * limit
-        assert 0.95 * limit < max(pauses) <= limit
-        assert sum(pauses) / 400 == pytest.approx(limit / 2, rel=0.1)
 
 
 def test_reason_is_logged_once_until_it_changes(
