@@ -20,7 +20,7 @@ from typing import Final, Protocol
 from device.notifications.notification import Happening
 from device.store.notifications import ToldStore
 from shared.errors import DoorbellError, InvalidMessage
-from shared.web.background import BackOff
+from shared.transport.backoff import BackOff
 
 WORTH_TELLING_S: Final = 600.0
 """Older events are not told."""
