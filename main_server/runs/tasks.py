@@ -56,9 +56,11 @@ def for_device(
         note_status(connection, device, statuses)
     found, again_s = notifier.wait_for(lambda: _device_tasks(server, statuses), wait_s)
     _log_rounds(caller.name, found)
-    with server.store.read() as connection:  # it may have been renamed while it waited
-        joined = find_member(connection, caller.verified.key_id)
-    return {"name": joined.name if joined else caller.name, "tasks": found, "again_s": again_s}
+    # It may have been renamed while it waited: under its old name it would send in vain.
+    with server.store.read() as connection:
+        member = find_member(connection, caller.verified.key_id)
+    name = caller.name if member is None else member.name
+    return {"name": name, "tasks": found, "again_s": again_s}
 
 
 def for_aggregator(
