@@ -54,7 +54,8 @@ def for_device(
         note_status(connection, device, statuses)
     found, again_s = notifier.wait_for(lambda: _device_tasks(server, statuses), message.wait_s)
     _log_rounds(caller.name, found)
-    with server.store.read() as connection:  # it may have been renamed while it waited
+    # It may have been renamed while it waited: under its old name it would send in vain.
+    with server.store.read() as connection:
         joined = find_member(connection, caller.verified.key_id)
     name = joined.name if joined else caller.name
     return DeviceWork(tuple(found), again_s, name)
