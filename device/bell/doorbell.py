@@ -16,13 +16,12 @@ from device.bell.routes import add_bell_routes
 from device.camera.camera import Camera
 from device.camera.motion import Watch
 from device.context import Device
-from device.notifications.home_assistant import Entities
-from device.notifications.mqtt import Mqtt, parse_broker
-from device.notifications.notification import Happening
-from device.notifications.notifier import Teller, Telling
-from device.notifications.webhook import Webhook
+from device.notifications.channel import Channel, Sender
+from device.notifications.notification import Notification
+from device.notifications.notifier import Notifier
+from device.notifications.registry import open_channels
 from device.store.events import EventStore
-from device.store.notifications import ToldStore
+from device.store.notifications import DeliveryStore
 from device.training.worker_client import Busy
 from device.vision.litert import answering_file
 from device.vision.predictor import open_seer
@@ -52,7 +51,7 @@ def add_doorbell(app: Flask, device: Device, camera: Camera | None) -> Bell:
     app.
 
     Raises:
-        SettingsError: A webhook or a broker cannot be reached by what the settings say.
+        SettingsError: A notification channel's URL is not valid.
         StorageFailed: The folder of the events cannot be made.
     """
     settings = device.settings.bell
@@ -61,23 +60,23 @@ def add_doorbell(app: Flask, device: Device, camera: Camera | None) -> Bell:
         (device.settings.data / detector / device.settings.client).mkdir(
             parents=True, exist_ok=True
         )
-    tellings = [_telling(device, events, teller) for teller in _tellers(device)]
+    notifiers = _notifiers(device, events)
 
-    def tell() -> None:
-        for telling in tellings:
-            telling.look()
+    def notify() -> None:
+        for notifier in notifiers:
+            notifier.wake()
 
     bell = Bell(
         device=device,
         events=events,
         seer=open_seer(device),
         snapshot=None if camera is None else lambda: camera.snapshot().jpeg,
-        tell=tell,
+        notify=notify,
         keep_days=settings.keep_days,
         keep_mb=settings.keep_mb,
     )
-    for telling in tellings:
-        add_background(app, f"telling by {telling.teller.name}", telling.run)
+    for notifier in notifiers:
+        add_background(app, f"notifier {notifier.channel.name}", notifier.run)
     if camera is not None:
         add_background(app, "camera", partial(_keep, camera))
         if settings.watch:
@@ -89,31 +88,37 @@ def add_doorbell(app: Flask, device: Device, camera: Camera | None) -> Bell:
     return bell
 
 
-def _tellers(device: Device) -> list[Teller]:
-    settings, tellers = device.settings.bell, list[Teller]()
-    if settings.webhook is not None and settings.webhook_secret is not None:
-        tellers.append(Webhook(settings.webhook, settings.webhook_secret))
-    if settings.mqtt is not None:
-        entities = Entities(
-            device.settings.name, device.name, settings.tell_pictures, device.settings.url
-        )
-        tellers.append(Mqtt(parse_broker(settings.mqtt), entities, partial(_rounds, device)))
-    return tellers
+def _notifiers(device: Device, events: EventStore) -> list[Notifier]:
+    """Return a notifier for each channel that the owner declares."""
+    settings = device.settings
+    sender = Sender(
+        identity=settings.name,
+        device=device.name,
+        pictures=settings.bell.tell_pictures,
+        page=settings.url,
+        rounds=partial(_rounds, device),
+    )
+    channels = open_channels(settings.bell, sender)
+    return [_notifier(device, events, channel) for channel in channels]
 
 
-def _telling(device: Device, events: EventStore, teller: Teller) -> Telling:
-    def following(number: int) -> Happening | None:
+def _notifier(device: Device, events: EventStore, channel: Channel) -> Notifier:
+    def next_after(number: int) -> Notification | None:
         event = events.following(number)
         if event is None:
             return None
-        return Happening(event.id, event.at, device.name, event.source, event.answers)
+        return Notification(event.id, event.at, device.name, event.source, event.answers)
 
-    def picture(happening: Happening) -> bytes | None:
-        event = events.event(happening.id)
+    def picture(notification: Notification) -> bytes | None:
+        event = events.event(notification.id)
         return None if event is None else events.picture(event)
 
-    allowed = picture if device.settings.bell.tell_pictures else None
-    return Telling(teller, ToldStore(device.store.database), following, allowed)
+    return Notifier(
+        channel=channel,
+        deliveries=DeliveryStore(device.store.database),
+        next_after=next_after,
+        picture=picture if device.settings.bell.tell_pictures else None,
+    )
 
 
 def _rounds(device: Device) -> dict[str, int]:

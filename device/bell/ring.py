@@ -12,8 +12,8 @@ from functools import partial
 
 from dataset.decoding import MAX_FILE_BYTES, as_jpeg
 from device.context import Device
-from device.notifications.notification import Answer
 from device.store.events import Event, EventStore
+from device.vision.prediction import Prediction
 from device.vision.predictor import Seer, in_force
 from shared.errors import OutOfOrder, StorageFailed
 from shared.web.steps import Done
@@ -33,7 +33,7 @@ class Bell:
         seer: Answers pictures.
         snapshot: Takes a picture, a JPEG's bytes, or raises what says why there is none; None where
             no camera is set.
-        tell: Says that there is something to tell the owner; returns at once.
+        notify: Says that there is something to notify the owner of; returns at once.
         keep_days: How long events are kept, in days.
         keep_mb: How many megabytes of pictures are kept.
     """
@@ -42,13 +42,13 @@ class Bell:
     events: EventStore
     seer: Seer
     snapshot: Callable[[], bytes] | None
-    tell: Callable[[], None]
+    notify: Callable[[], None]
     keep_days: float
     keep_mb: float
 
 
 def ring(bell: Bell, source: str, picture: bytes | None = None) -> tuple[Event, Done]:
-    """Answer a picture, keep the event, and tell the owner.
+    """Prediction a picture, keep the event, and tell the owner.
 
     Args:
         bell: The doorbell.
@@ -74,7 +74,7 @@ def ring(bell: Bell, source: str, picture: bytes | None = None) -> tuple[Event, 
     except OutOfOrder as error:  # who rang is kept and told of all the same
         answers, said = {}, str(error)
     event = bell.events.add(bell.device.clock(), source, as_jpeg(picture), answers)
-    bell.tell()
+    bell.notify()
     try:
         forget_old(bell)
     except StorageFailed as error:  # this one is kept and told; old ones go later
@@ -86,7 +86,7 @@ def ring(bell: Bell, source: str, picture: bytes | None = None) -> tuple[Event, 
 
 
 def follow(bell: Bell) -> None:
-    """Answer with the models that are in force now."""
+    """Prediction with the models that are in force now."""
     bell.seer.follow(partial(in_force, bell.device))
 
 
@@ -99,7 +99,7 @@ def forget_old(bell: Bell) -> int:
     return len(old)
 
 
-def in_words(answers: dict[str, Answer]) -> str:
+def in_words(answers: dict[str, Prediction]) -> str:
     """Return what was seen, as people say it."""
     if not answers:
         return "The picture is kept. No model is in force here yet, so nobody can say what it shows: label it below."

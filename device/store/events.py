@@ -17,8 +17,8 @@ from uuid import uuid4
 from sqlalchemy import ColumnElement, bindparam, func, insert, select
 
 from dataset.layout import split_of
-from device.notifications.notification import Answer
 from device.store.tables import RINGS
+from device.vision.prediction import Prediction
 from shared.errors import NotFound
 from shared.storage.blobs import storage_errors, write_durably
 from shared.storage.database import Database
@@ -45,7 +45,7 @@ class Event:
     picture: str
     sha256: str
     bytes: int
-    answers: Mapping[str, Answer]
+    answers: Mapping[str, Prediction]
     labels: Mapping[str, bool] | None
 
     @property
@@ -71,7 +71,9 @@ class EventStore:
         self._words = 0
         self._traces = True  # of events that were deleted before a restart, for all that is known
 
-    def add(self, at: float, source: str, picture: bytes, answers: Mapping[str, Answer]) -> Event:
+    def add(
+        self, at: float, source: str, picture: bytes, answers: Mapping[str, Prediction]
+    ) -> Event:
         """Keep an event; when this returns, it is on the disk.
 
         Args:
@@ -246,7 +248,7 @@ class EventStore:
 
 def _event(row: Mapping[Any, Any]) -> Event:
     answers = {
-        detector: Answer(**answer) for detector, answer in json.loads(row["answers"]).items()
+        detector: Prediction(**answer) for detector, answer in json.loads(row["answers"]).items()
     }
     labels = None if row["labels"] is None else json.loads(row["labels"])
     plain = {name: row[name] for name in ("id", "at", "source", "picture", "sha256", "bytes")}

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 
 from dataset.decoding import decode
 from device.context import Device
-from device.notifications.notification import Answer
 from device.store.records import Held
 from device.vision.embedding import Embedder
 from device.vision.litert import Network, answering_file
+from device.vision.prediction import Prediction
 from learning.architectures import EFFICIENTNET_LITE0_HEAD, Architecture, Params, architecture
 from shared.errors import OutOfOrder
 from shared.round.payloads import Model, parse_model
@@ -172,7 +172,7 @@ class Seer:
         self._models: Mapping[str, Head | Whole] = MappingProxyType({})
 
     def follow(self, in_force: Callable[[], Mapping[Held, float]]) -> None:
-        """Answer from now on with the models that are in force; what is answered already is loaded
+        """Prediction from now on with the models that are in force; what is answered already is loaded
         already.
 
         Args:
@@ -192,7 +192,7 @@ class Seer:
         """Those whose models are in force, whether or not they can answer here."""
         return self._models.keys()
 
-    def answer(self, picture: bytes) -> dict[str, Answer]:
+    def answer(self, picture: bytes) -> dict[str, Prediction]:
         """Return every detector's answer to a picture.
 
         Args:
@@ -216,7 +216,7 @@ class Seer:
             except OutOfOrder as error:
                 missing = error
                 continue
-            answers[detector] = Answer(
+            answers[detector] = Prediction(
                 score, score >= model.threshold, model.threshold, model.held.version
             )
         if missing is not None and not answers:

@@ -17,13 +17,13 @@ import requests
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from device.notifications.notification import Answer
 from device.store.events import EventStore
 from device.store.store import Store
+from device.vision.prediction import Prediction
 from tests.browser.conftest import PHONE, until
 
-ANSWER = Answer(0.61, True, 0.55, "a" * 64)
-SEVERAL = {"animal": Answer(0.2, False, 0.7, "b" * 64), "face": ANSWER}
+ANSWER = Prediction(0.61, True, 0.55, "a" * 64)
+SEVERAL = {"animal": Prediction(0.2, False, 0.7, "b" * 64), "face": ANSWER}
 AT = "document.activeElement.id"
 
 
@@ -60,7 +60,7 @@ def add(events: EventStore) -> Callable[..., list[int]]:
     newest first.
     """
 
-    def do(count: int, answers: dict[str, Answer]) -> list[int]:
+    def do(count: int, answers: dict[str, Prediction]) -> list[int]:
         jpegs = [
             cv2.imencode(".jpg", np.full((90, 160, 3), 9 * shade, np.uint8))[1]
             for shade in range(count)

@@ -10,8 +10,8 @@ import pytest
 
 from device.bell.labelling import delete, label, take_back, wanted_event
 from device.context import Device
-from device.notifications.notification import Answer
 from device.store.events import Event, EventStore
+from device.vision.prediction import Prediction
 from shared.errors import InvalidMessage, NotFound
 
 
@@ -147,12 +147,15 @@ def test_deleted_event_is_gone_from_the_data_set_and_from_the_caches(
 
 
 def test_nothing_tells_of_a_deleted_event_any_more(doorbell: Device, events: EventStore) -> None:
-    answers = {"package": Answer(0.123456789, True, 0.5, "a" * 64)}
+    answers = {"package": Prediction(0.123456789, True, 0.5, "a" * 64)}
     others = [
         events.add(1e6 + number, "button", b"picture %d" % number, answers) for number in range(9)
     ]
     event = events.add(
-        1e6, "button", b"what the camera saw", {"package": Answer(0.987654321, True, 0.5, "a" * 64)}
+        1e6,
+        "button",
+        b"what the camera saw",
+        {"package": Prediction(0.987654321, True, 0.5, "a" * 64)},
     )
     label(doorbell, events, event, {"package": True})
     told = (event.sha256, event.sha256[:16], event.picture, "0.987654321", "what the camera saw")

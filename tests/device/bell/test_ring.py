@@ -17,10 +17,10 @@ import device.bell.doorbell
 import device.vision.predictor
 from device.camera.camera import Camera
 from device.context import Device
-from device.notifications.notification import Answer
 from device.rounds import participation
 from device.store.events import EventStore
 from device.vision.litert import answering_file
+from device.vision.prediction import Prediction
 from learning.architectures import EFFICIENTNET_LITE0_HEAD
 from shared.errors import StorageFailed
 from tests.pages import page_of, text_of
@@ -224,8 +224,8 @@ def test_page_says_from_which_score_on_an_answer_is_yes(
 ) -> None:
     events = EventStore(doorbell.store.database, doorbell.settings.folder / "events")
     answers = {
-        "face": Answer(0.614, True, 0.55, "a" * 64),
-        "package": Answer(0.6149, False, 0.6151, "b" * 64),
+        "face": Prediction(0.614, True, 0.55, "a" * 64),
+        "package": Prediction(0.6149, False, 0.6151, "b" * 64),
     }
     events.add(1e6, "button", jpeg, answers)
     said = text_of(page_of(client.application, "/events"))

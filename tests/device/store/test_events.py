@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from device.notifications.notification import Answer
 from device.store.events import Event, EventStore
 from device.store.store import Store
+from device.vision.prediction import Prediction
 from shared.errors import NotFound
 
 NOW = 1_000_000.0
-ANSWERS = {"face": Answer(0.9, True, 0.5, "a" * 64), "animal": Answer(0.25, False, 0.5, "b" * 64)}
+ANSWERS = {
+    "face": Prediction(0.9, True, 0.5, "a" * 64),
+    "animal": Prediction(0.25, False, 0.5, "b" * 64),
+}
 
 
 @pytest.fixture
@@ -27,7 +30,7 @@ def events(tmp_path: Path) -> EventStore:
 @pytest.fixture
 def add(events: EventStore) -> Callable[..., Event]:
     def one(
-        at: float = NOW, picture: bytes = b"a picture", answers: dict[str, Answer] = ANSWERS
+        at: float = NOW, picture: bytes = b"a picture", answers: dict[str, Prediction] = ANSWERS
     ) -> Event:
         return events.add(at, "button", picture, answers)
 
