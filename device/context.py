@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset import folders
-from device.store.store import Store
+from device.store.store import DeviceStore
 from device.training.worker_client import Trainer
 from shared.errors import NotFound
 from shared.security.authenticator import Standing
@@ -44,7 +44,7 @@ class Device:
     """
 
     settings: DeviceSettings
-    store: Store
+    store: DeviceStore
     blobs: BlobStore
     trainer: Trainer
     http: HttpClient
@@ -60,7 +60,7 @@ class Device:
         standing = open_standing(settings, http)
         return cls(
             settings=settings,
-            store=Store(settings.folder),
+            store=DeviceStore(settings.folder),
             blobs=BlobStore(settings.folder / "blobs"),
             trainer=Trainer(settings.trainer_max_mb),
             http=standing.http,

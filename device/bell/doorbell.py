@@ -122,7 +122,7 @@ def _notifier(device: Device, events: EventStore, channel: Channel) -> Notifier:
 
 
 def _rounds(device: Device) -> dict[str, int]:
-    return {held.detector: held.round for held in device.store.in_force()}
+    return {held.detector: held.round for held in device.store.models.all_active()}
 
 
 def _moved(bell: Bell, picture: bytes) -> None:
@@ -152,7 +152,7 @@ def _prepare(device: Device, stop: threading.Event) -> None:
     ready, pause = set[str](), _LOOK_EVERY_S
     while not stop.wait(pause):
         pause = _LOOK_EVERY_S
-        for held in device.store.in_force():
+        for held in device.store.models.all_active():
             if held.version in ready:
                 continue
             try:

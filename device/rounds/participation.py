@@ -26,7 +26,7 @@ from device.evaluation import evaluations
 from device.metrics import counted_training
 from device.rounds import model_trial
 from device.rounds.cleanup import tidy
-from device.store.records import Held, Measurement, Training
+from device.store.records import Evaluation, GlobalModel, Training
 from learning.architectures import architecture
 from learning.round import delta_of, masked_update, plain_update
 from shared.errors import InvalidMessage, NotFound, OutOfOrder, PeerUnreachable
@@ -45,7 +45,7 @@ def announce(device: Device) -> dict[str, RoundPlan]:
         PeerUnreachable: The main server does not answer.
         InvalidMessage: It answers something else than rounds.
     """
-    trained = {name: device.store.newest_training(name) for name in device.detectors()}
+    trained = {name: device.store.trainings.newest(name) for name in device.detectors()}
     message = {
         "address": device.settings.url,
         "detectors": {
@@ -63,13 +63,13 @@ def announce(device: Device) -> dict[str, RoundPlan]:
     device.standing.rename(checked_member_name(reply.get("name"), "device"))
     settings = {name: parse_round_plan(described) for name, described in rounds.items()}
     for current in settings.values():
-        device.store.remember_round(current)
+        device.store.rounds.remember(current)
     return settings
 
 
 def send_status(device: Device, detector: str, rounds: dict[str, RoundPlan]) -> Done:
     """Say how far this device is in the open round of one detector (after `announce`)."""
-    current, training = _round_of(rounds, detector), device.store.newest_training(detector)
+    current, training = _round_of(rounds, detector), device.store.trainings.newest(detector)
     if training is None or training.round != current.round:
         return Done(
             f"registered for round {current.round}; not trained for it yet.",
@@ -117,7 +117,7 @@ def train(device: Device, detector: str) -> Done:
             "finished_at": device.clock(),
             "pictures": pictures,
         }
-    device.store.add_training(training)
+    device.store.trainings.add(training)
     model_trial.settle_all(device)  # what was pushed meanwhile
     tidy(device)
     return _trained(current, result, bytes_down, note)
@@ -136,7 +136,7 @@ def send(device: Device, detector: str, rounds: dict[str, RoundPlan]) -> Done:
         PeerUnreachable: The aggregator does not answer; the update is kept and will be the same
             next time.
     """
-    current, training = _round_of(rounds, detector), device.store.newest_training(detector)
+    current, training = _round_of(rounds, detector), device.store.trainings.newest(detector)
     if training is None:
         raise OutOfOrder(
             f"No trained {detector} model is here to send.",
@@ -156,7 +156,7 @@ def send(device: Device, detector: str, rounds: dict[str, RoundPlan]) -> Done:
         else device.standing.main()
     )
     reply = device.http.post(f"{receiver.url}/cmodel", update, receiver)
-    device.store.note_sent(training)
+    device.store.trainings.record_sent(training)
     what = "The masked update" if secure else "The plain update"
     whom = "secure aggregator" if secure else "main server"
     said = f"{what} for round {current.round} is sent to the {whom} ({reply.bytes_up:,} bytes)."
@@ -193,7 +193,7 @@ def performance(device: Device, detector: str) -> Done:
         DatasetError: The test split cannot be used.
     """
     device.require_pictures(detector)
-    training, held = device.store.newest_training(detector), device.store.held(detector)
+    training, held = device.store.trainings.newest(detector), device.store.models.active(detector)
     if training is None or held is None:
         raise OutOfOrder(
             "There is nothing to compare yet.", todo="Open /modeltrain on this device first."
@@ -210,7 +210,7 @@ def performance(device: Device, detector: str) -> Done:
     with TemporaryDirectory(prefix="training-", dir=device.settings.folder) as folder:
         plot = Path(folder) / "plot.png"
         result = device.trainer.run(job | {"plot": str(plot)})
-        measurement = Measurement(
+        measurement = Evaluation(
             detector,
             local_model=training.local_model,
             trained_round=training.round,
@@ -220,7 +220,7 @@ def performance(device: Device, detector: str) -> Done:
             plot=device.blobs.put(plot.read_bytes()),
             measured_at=device.clock(),
         )
-    device.store.keep_measurement(measurement)
+    device.store.evaluations.keep(measurement)
     measured = result["models"]
     said = "; ".join(_in_words(name, measured[name]) for name in ("local", "global"))
     said = f"On {measured['local']['pictures']} test pictures: {said}. "
@@ -238,7 +238,7 @@ def _round_of(rounds: dict[str, RoundPlan], detector: str) -> RoundPlan:
     return rounds[detector]
 
 
-def _newest_model(device: Device, detector: str) -> tuple[RoundPlan, Held, int, str]:
+def _newest_model(device: Device, detector: str) -> tuple[RoundPlan, GlobalModel, int, str]:
     """Return the open round, its base model, the bytes that came down, and a note if main could not
     be asked.
     """
@@ -250,7 +250,7 @@ def _newest_model(device: Device, detector: str) -> tuple[RoundPlan, Held, int, 
     try:
         current = _round_of(announce(device), detector)
     except PeerUnreachable as error:
-        known, held = device.store.newest_round(detector), device.store.held(detector)
+        known, held = device.store.rounds.newest(detector), device.store.models.active(detector)
         if known is None or held is None or known.base_version != held.version:
             lacks = (
                 "no model to start from yet"
@@ -267,13 +267,13 @@ def _newest_model(device: Device, detector: str) -> tuple[RoundPlan, Held, int, 
             0,
             " The main server did not answer, so this starts from the newest model held here.",
         )
-    held = device.store.held(detector)
+    held = device.store.models.active(detector)
     if held is not None and held.version == current.base_version:
         return current, held, 0, ""
     if turned_down is not None and turned_down.version == current.base_version:
         raise turned_down
     bytes_down = model_trial.fetch(device, detector, current.base_version)
-    held = device.store.held(detector)
+    held = device.store.models.active(detector)
     if held is None or held.version != current.base_version:
         raise OutOfOrder("A newer model arrived meanwhile.", todo="Train again.")
     return current, held, bytes_down, ""
@@ -291,7 +291,7 @@ def _update_of(device: Device, training: Training, current: RoundPlan) -> str:
         body = masked_update(delta, training.weight, current, device.name, rounding).to_bytes()
     else:
         body = plain_update(delta, training.weight, current, device.name).to_bytes()
-    return device.store.keep_update(training, device.blobs.put(body))
+    return device.store.trainings.keep_update(training, device.blobs.put(body))
 
 
 def _seed(device: Device, current: RoundPlan) -> int:

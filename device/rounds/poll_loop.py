@@ -185,14 +185,14 @@ def call(device: Device, wait_s: float) -> Work:
 def _state(device: Device, detector: str) -> dict[str, object]:
     store = device.store
     training, held, score = (
-        store.newest_training(detector),
-        store.held(detector),
-        store.newest_score(detector),
+        store.trainings.newest(detector),
+        store.models.active(detector),
+        store.models.newest_score(detector),
     )
-    setback = store.setback(detector)
+    setback = store.failures.latest(detector)
     return {
         "trained_round": training.round if training else None,
-        "sent_round": store.sent_round(detector),
+        "sent_round": store.trainings.sent_round(detector),
         "held": held.version if held else None,
         "score": {"version": score.version, "accuracy": score.accuracy, "pictures": score.pictures}
         if score
@@ -200,7 +200,7 @@ def _state(device: Device, detector: str) -> dict[str, object]:
         "setback": {"round": setback.round, "said": setback.said[:_MAX_SAID_CHARS]}
         if setback
         else None,
-        "refused": store.refused(detector),
+        "refused": store.models.rejected(detector),
     }
 
 

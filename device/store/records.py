@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Held:
+class GlobalModel:
     """A version of a detector's global model that the device has; `round` made it."""
 
     detector: str
@@ -38,7 +38,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Setback:
+class Failure:
     """The last thing that went wrong with a detector, and the round it was for."""
 
     detector: str
@@ -47,7 +47,7 @@ class Setback:
 
 
 @dataclass(frozen=True)
-class Errand:
+class ScheduledTraining:
     """The last training by the schedule.
 
     Attributes:
@@ -64,7 +64,7 @@ class Errand:
 
 
 @dataclass(frozen=True)
-class Measurement:
+class Evaluation:
     """The last comparison of a detector's local and global model on the test split.
 
     Attributes:

@@ -29,7 +29,7 @@ from dataset import folders, layout
 from dataset.decoding import UnusablePicture, decode
 from dataset.porch import drawing as porch
 from device.context import Device
-from device.store.records import Held
+from device.store.records import GlobalModel
 from device.vision.litert import Network
 from device.vision.predictor import Seer, in_force, open_seer
 from learning.architectures import architecture
@@ -69,7 +69,7 @@ class Exported:
         threshold: From which probability on the doorbell says yes.
     """
 
-    held: Held
+    held: GlobalModel
     path: Path
     pictures: int
     difference: float
@@ -137,7 +137,9 @@ def labels(detector: str) -> tuple[str, str]:
     return detector, _NONE
 
 
-def _differences(device: Device, form: str, held: Held, seer: Seer, work: Path) -> list[float]:
+def _differences(
+    device: Device, form: str, held: GlobalModel, seer: Seer, work: Path
+) -> list[float]:
     """Write a file and run it; return how far each of its answers is from that of a ring."""
     path, model = work / _NAMES[form], device.blobs.path(held.version)
     kind = architecture(parse_model(model.read_bytes()).architecture)

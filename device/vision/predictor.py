@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from dataset.decoding import decode
 from device.context import Device
-from device.store.records import Held
+from device.store.records import GlobalModel
 from device.vision.embedding import Embedder
 from device.vision.litert import Network, answering_file
 from device.vision.prediction import Prediction
@@ -118,7 +118,7 @@ class Head:
             1].
     """
 
-    held: Held
+    held: GlobalModel
     threshold: float
     params: Params
 
@@ -148,7 +148,7 @@ class Whole:
         kind: Its architecture.
     """
 
-    held: Held
+    held: GlobalModel
     threshold: float
     params: Params
     kind: Architecture
@@ -171,7 +171,7 @@ class Seer:
         self._changing = threading.Lock()
         self._models: Mapping[str, Head | Whole] = MappingProxyType({})
 
-    def follow(self, in_force: Callable[[], Mapping[Held, float]]) -> None:
+    def follow(self, in_force: Callable[[], Mapping[GlobalModel, float]]) -> None:
         """Prediction from now on with the models that are in force; what is answered already is loaded
         already.
 
@@ -223,7 +223,7 @@ class Seer:
             raise missing
         return answers
 
-    def _loaded(self, held: Held) -> Head | Whole:
+    def _loaded(self, held: GlobalModel) -> Head | Whole:
         model = self._load(held.version)
         kind, params = architecture(model.architecture), model.params
         return (
@@ -231,9 +231,9 @@ class Seer:
         )
 
 
-def in_force(device: Device) -> dict[Held, float]:
+def in_force(device: Device) -> dict[GlobalModel, float]:
     """Return the models that are in force on a device, each with its threshold."""
-    chosen = device.store.in_force()
+    chosen = device.store.models.all_active()
     return {held: EVEN if threshold is None else threshold for held, threshold in chosen.items()}
 
 

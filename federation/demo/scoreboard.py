@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from device.store.store import Store
+from device.store.store import DeviceStore
 from device.training.worker_client import Trainer
 from shared.settings import DeviceSettings
 from shared.storage.blobs import BlobStore
@@ -58,8 +58,8 @@ class Scoreboard:
         models: dict[str, str] = {}
         number = 0
         for device in self._devices:
-            store, blobs = Store(device.folder), BlobStore(device.folder / "blobs")
-            training, held = store.newest_training(detector), store.held(detector)
+            store, blobs = DeviceStore(device.folder), BlobStore(device.folder / "blobs")
+            training, held = store.trainings.newest(detector), store.models.active(detector)
             if training is None or held is None:
                 continue
             models[device.name] = str(blobs.path(training.local_model))

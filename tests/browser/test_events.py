@@ -18,7 +18,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from device.store.events import EventStore
-from device.store.store import Store
+from device.store.store import DeviceStore
 from device.vision.prediction import Prediction
 from tests.browser.conftest import PHONE, until
 
@@ -46,7 +46,7 @@ def federation(make_federation: Callable[..., Any], camera: Path) -> Any:
 def events(federation: Any) -> Iterator[EventStore]:
     """The device's events, of which there are none yet."""
     folder = federation.home / "devices" / "device-1"
-    store = Store(folder)
+    store = DeviceStore(folder)
     kept = EventStore(store.database, folder / "events")
     for event in kept.events(1000):
         kept.delete(event)

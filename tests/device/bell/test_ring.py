@@ -46,7 +46,7 @@ def jpeg() -> bytes:
 
 @pytest.fixture
 def client(federation: Any, doorbell: Device, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(device.bell.inference, "Embedder", PretendEmbedder)
+    monkeypatch.setattr(device.vision.predictor, "Embedder", PretendEmbedder)
     doorbell.settings.cache.mkdir(parents=True)
     answering_file(doorbell.settings.cache, EFFICIENTNET_LITE0_HEAD).touch()
     return federation.network.apps[doorbell.settings.name].test_client()
@@ -99,7 +99,7 @@ def test_ring_is_answered_and_kept_with_its_picture(
     ask: Any, doorbell: Device, jpeg: bytes
 ) -> None:
     participation.train(doorbell, "package")
-    held = doorbell.store.held("package")
+    held = doorbell.store.models.active("package")
     said = ask("/ring", data=jpeg, content_type="image/jpeg")
     answer = said["answers"]["package"]
     assert held is not None and answer["version"] == held.version and 0 < answer["score"] < 1
@@ -355,7 +355,7 @@ def test_model_of_a_later_round_answers_the_next_ring(
     finish_a_round(federation, doorbell, make_device(federation, 2))
     federation.step("main", "send_model_clients")
     after = ask("/ring", data=jpeg, content_type="image/jpeg")["answers"]["package"]["version"]
-    held = doorbell.store.held("package")
+    held = doorbell.store.models.active("package")
     assert held is not None and held.version == after != before
 
 
@@ -363,7 +363,7 @@ def test_threshold_that_was_chosen_decides(ask: Any, doorbell: Device, jpeg: byt
     participation.train(doorbell, "package")
     score = ask("/ring", data=jpeg, content_type="image/jpeg")["answers"]["package"]["score"]
     for threshold in (score / 2, (1 + score) / 2):
-        held = doorbell.store.held("package")
+        held = doorbell.store.models.active("package")
         assert held is not None
         with doorbell.store.database.write() as connection:
             connection.exec_driver_sql("DELETE FROM scores")

@@ -31,7 +31,7 @@ from device.notifications.mqtt_connection import Broker, parse_broker
 from device.notifications.notification import Notification
 from device.notifications.notifier import Notifier
 from device.store.notifications import DeliveryStore
-from device.store.store import Store
+from device.store.store import DeviceStore
 from device.vision.prediction import Prediction
 from shared.errors import InvalidMessage, SettingsError
 from tests.device.tls import write_certificate
@@ -490,7 +490,7 @@ def test_broker_that_was_away_gets_every_event_once_and_in_order(
     )
     notifier = Notifier(
         channel,
-        DeliveryStore(Store(tmp_path).database),
+        DeliveryStore(DeviceStore(tmp_path).database),
         lambda after: next((each for each in events if each.id > after), None),
         clock=lambda: RING.at,
         rng=pauses,
@@ -556,7 +556,9 @@ def test_wrong_password_is_reported_without_it(
             broker = parse_broker(f"mqtt://door:{password}@localhost:{port}")
             assert PASSWORD not in repr(broker) + str(broker)
             channel = Mqtt(broker, Entities(identity, "device-1"), dict)
-            notifier = Notifier(channel, DeliveryStore(Store(tmp_path).database), lambda _: None)
+            notifier = Notifier(
+                channel, DeliveryStore(DeviceStore(tmp_path).database), lambda _: None
+            )
             if password == PASSWORD:
                 notifier.deliver_pending()
                 channel.close()

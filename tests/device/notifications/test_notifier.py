@@ -63,7 +63,7 @@ class House:
         self.events: list[Notification] = []
         self.now = NOW
         self.owner = Owner()
-        self.deliveries = DeliveryStore(device.store.store.Store(folder).database)
+        self.deliveries = DeliveryStore(device.store.store.DeviceStore(folder).database)
 
     def ring(self, number: int, **changed: Any) -> None:
         self.events.append(

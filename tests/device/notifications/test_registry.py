@@ -17,7 +17,7 @@ from device.notifications.notification import Notification
 from device.notifications.notifier import Notifier
 from device.notifications.registry import CHANNELS, open_channels
 from device.store.notifications import DeliveryStore
-from device.store.store import Store
+from device.store.store import DeviceStore
 from device.vision.prediction import Prediction
 from shared.errors import SettingsError
 from shared.settings import BellSettings
@@ -61,7 +61,7 @@ def test_two_webhooks_and_a_broker_each_get_every_event_once_and_in_order(tmp_pa
     identity = secrets.token_hex(6)
     port, late_port = free_port(), free_port()
     events = [RING, replace(RING, id=18), replace(RING, id=19)]
-    deliveries = DeliveryStore(Store(tmp_path).database)
+    deliveries = DeliveryStore(DeviceStore(tmp_path).database)
     late = Server()
 
     def notifiers(url: str) -> list[Notifier]:

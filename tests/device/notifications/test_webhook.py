@@ -23,7 +23,7 @@ from device.notifications.notification import Notification
 from device.notifications.notifier import MAX_AGE_S, Notifier
 from device.notifications.webhook import Webhook
 from device.store.notifications import DeliveryStore
-from device.store.store import Store
+from device.store.store import DeviceStore
 from device.vision.prediction import Prediction
 from shared.errors import SettingsError
 from tests.device.tls import write_certificate
@@ -44,7 +44,7 @@ def server() -> Iterator[Server]:
 
 def notifier_of(webhook: Webhook, folder: Path, *events: Notification, **changed: Any) -> Notifier:
     """Return what tells a webhook of these events."""
-    store = DeliveryStore(Store(folder).database)
+    store = DeliveryStore(DeviceStore(folder).database)
     return Notifier(
         webhook,
         store,

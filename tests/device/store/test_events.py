@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from device.store.events import Event, EventStore
-from device.store.store import Store
+from device.store.store import DeviceStore
 from device.vision.prediction import Prediction
 from shared.errors import NotFound
 
@@ -24,7 +24,7 @@ ANSWERS = {
 
 @pytest.fixture
 def events(tmp_path: Path) -> EventStore:
-    return EventStore(Store(tmp_path).database, tmp_path / "events")
+    return EventStore(DeviceStore(tmp_path).database, tmp_path / "events")
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_event_is_there_again_after_a_restart(
     events: EventStore, add: Callable[..., Event], tmp_path: Path
 ) -> None:
     event = add()
-    again = EventStore(Store(tmp_path).database, tmp_path / "events")
+    again = EventStore(DeviceStore(tmp_path).database, tmp_path / "events")
     assert again.event(event.id) == event and again.picture(event) == b"a picture"
     assert (event.answers, event.labels, event.bytes) == (ANSWERS, None, 9)
 

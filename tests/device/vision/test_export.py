@@ -23,7 +23,7 @@ from dataset.porch import drawing as porch
 from device.bell.doorbell import _prepare
 from device.context import Device
 from device.rounds.model_trial import settle
-from device.store.records import Held
+from device.store.records import GlobalModel
 from device.training.models import build, set_params
 from device.training.worker_client import Busy
 from device.vision.export import TOLERANCES, NotFaithful, export, labels
@@ -60,8 +60,8 @@ def doorbell(environ: dict[str, str]) -> Iterator[Device]:
     for number, (detector, kind) in enumerate(
         (("face", EFFICIENTNET_LITE0_HEAD), ("animal", PORCH_CNN))
     ):
-        made.store.propose(
-            Held(detector, made.blobs.put(a_model(detector, kind, number).to_bytes()), 1)
+        made.store.models.propose(
+            GlobalModel(detector, made.blobs.put(a_model(detector, kind, number).to_bytes()), 1)
         )
         settle(made, detector)
         made.trainer.run(made.job("answer", detector) | {"architecture": kind.name})

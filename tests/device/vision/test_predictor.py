@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import device.vision.predictor
-from device.store.records import Held
+from device.store.records import GlobalModel
 from device.training.conversion import ensure_answering
 from device.training.models import build, set_params
 from device.vision.litert import answering_file
@@ -28,8 +28,8 @@ def a_model(seed: int, detector: str = "face") -> Model:
     return Model(detector, seed, "0" * 64, EFFICIENTNET_LITE0_HEAD.name, params)
 
 
-def held(seed: int, detector: str = "face") -> Held:
-    return Held(detector, f"{seed:064x}", seed)
+def held(seed: int, detector: str = "face") -> GlobalModel:
+    return GlobalModel(detector, f"{seed:064x}", seed)
 
 
 class PretendEmbedder:
@@ -46,7 +46,7 @@ class PretendEmbedder:
 
 @pytest.fixture
 def seer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Seer:
-    monkeypatch.setattr(device.bell.inference, "Embedder", PretendEmbedder)
+    monkeypatch.setattr(device.vision.predictor, "Embedder", PretendEmbedder)
     answering_file(tmp_path, EFFICIENTNET_LITE0_HEAD).touch()
     return Seer(tmp_path, lambda version: a_model(int(version, 16)))
 
