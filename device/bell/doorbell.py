@@ -1,19 +1,19 @@
-"""The doorbell that a device is: events, models that answer, camera, and who is told; put together
-and started.
+"""The doorbell that a device is: events, models, camera and notification channels, put together.
+
+Nothing starts here: `Doorbell.background` is what the app runs beside its requests.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 
-from flask import Flask
-
+from device.bell.preparation import prepare_networks
 from device.bell.ring import Bell, forget_old, ring
-from device.bell.routes import add_bell_routes
-from device.camera.camera import Camera
+from device.camera.camera import Camera, Frame
 from device.camera.motion import Watch
 from device.context import Device
 from device.notifications.channel import Channel, Sender
@@ -22,33 +22,42 @@ from device.notifications.notifier import Notifier
 from device.notifications.registry import open_channels
 from device.store.events import EventStore
 from device.store.notifications import DeliveryStore
-from device.training.worker_client import Busy
-from device.vision.litert import answering_file
-from device.vision.predictor import open_seer
-from learning.architectures import architecture
-from shared.errors import CannotTrain, DoorbellError
-from shared.round.payloads import parse_model
-from shared.web.background import add_background
+from device.vision.predictor import open_predictor
+from shared.web.background import Work
 
 _TIDY_EVERY_S = 3600.0
-_CUT_SHORT_S = 3600.0
-_LOOK_EVERY_S = 5.0
-_log = logging.getLogger(__name__)
+_CUT_SHORT_S = 3600.0  # a ring that has not written its row after an hour never will
+
+
+@dataclass(frozen=True)
+class Doorbell:
+    """A doorbell, not running yet.
+
+    Attributes:
+        bell: What a ring needs.
+        background: Name of each thread that runs beside the requests, and its work.
+    """
+
+    bell: Bell
+    background: Mapping[str, Work]
 
 
 def camera_of(device: Device) -> Camera | None:
-    """Return a device's camera, not yet in use, or None where the settings name none.
+    """Return a device's camera, not in use yet, or None where the settings name none.
 
     Raises:
-        SettingsError: They name something that is none.
+        SettingsError: DOORBELL_CAMERA is not a camera source.
     """
     source = device.settings.bell.camera
     return None if source is None else Camera(source)
 
 
-def add_doorbell(app: Flask, device: Device, camera: Camera | None) -> Bell:
-    """Make a device's doorbell, and add its addresses and what it does by itself to the device's
-    app.
+def open_doorbell(device: Device, camera: Camera | None) -> Doorbell:
+    """Put a device's doorbell together.
+
+    Args:
+        device: The device.
+        camera: Its camera, or None.
 
     Raises:
         SettingsError: A notification channel's URL is not valid.
@@ -56,10 +65,7 @@ def add_doorbell(app: Flask, device: Device, camera: Camera | None) -> Bell:
     """
     settings = device.settings.bell
     events = EventStore(device.store.database, device.settings.folder / "events")
-    for detector in settings.detectors:
-        (device.settings.data / detector / device.settings.client).mkdir(
-            parents=True, exist_ok=True
-        )
+    _make_picture_folders(device)
     notifiers = _notifiers(device, events)
 
     def notify() -> None:
@@ -69,23 +75,38 @@ def add_doorbell(app: Flask, device: Device, camera: Camera | None) -> Bell:
     bell = Bell(
         device=device,
         events=events,
-        seer=open_seer(device),
+        predictor=open_predictor(device),
         snapshot=None if camera is None else lambda: camera.snapshot().jpeg,
         notify=notify,
         keep_days=settings.keep_days,
         keep_mb=settings.keep_mb,
     )
-    for notifier in notifiers:
-        add_background(app, f"notifier {notifier.channel.name}", notifier.run)
-    if camera is not None:
-        add_background(app, "camera", partial(_keep, camera))
-        if settings.watch:
-            watch = Watch(camera, lambda frame: _moved(bell, frame.jpeg), settings.cool_down_s)
-            add_background(app, "watch", watch.run)
-    add_background(app, "old events", partial(_tidy, bell))
-    add_background(app, "what rings need", partial(_prepare, device))
-    add_bell_routes(app, bell, camera)
-    return bell
+    background = {f"notifier {each.channel.name}": each.run for each in notifiers}
+    background |= _camera_work(bell, camera)
+    background["old events"] = partial(_tidy, bell)
+    background["networks of rings"] = partial(prepare_networks, device)
+    return Doorbell(bell, background)
+
+
+def _make_picture_folders(device: Device) -> None:
+    """Make the folders of the detectors that the settings name, so that pictures can be labelled."""
+    for detector in device.settings.bell.detectors:
+        folder = device.settings.data / detector / device.settings.client
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def _camera_work(bell: Bell, camera: Camera | None) -> dict[str, Work]:
+    if camera is None:
+        return {}
+    work: dict[str, Work] = {"camera": partial(_keep_reading, camera)}
+    settings = bell.device.settings.bell
+    if settings.watch:
+
+        def on_motion(frame: Frame) -> None:
+            ring(bell, "motion", frame.jpeg)
+
+        work["watch"] = Watch(camera, on_motion, settings.cool_down_s).run
+    return work
 
 
 def _notifiers(device: Device, events: EventStore) -> list[Notifier]:
@@ -104,7 +125,7 @@ def _notifiers(device: Device, events: EventStore) -> list[Notifier]:
 
 def _notifier(device: Device, events: EventStore, channel: Channel) -> Notifier:
     def next_after(number: int) -> Notification | None:
-        event = events.following(number)
+        event = events.next_after(number)
         if event is None:
             return None
         return Notification(event.id, event.at, device.name, event.source, event.answers)
@@ -122,17 +143,11 @@ def _notifier(device: Device, events: EventStore, channel: Channel) -> Notifier:
 
 
 def _rounds(device: Device) -> dict[str, int]:
-    return {held.detector: held.round for held in device.store.models.all_active()}
+    return {model.detector: model.round for model in device.store.models.all_active()}
 
 
-def _moved(bell: Bell, picture: bytes) -> None:
-    ring(bell, "motion", picture)
-
-
-def _keep(camera: Camera, stop: threading.Event) -> None:
-    """Read the camera from the start, so that the first ring need not wait and the page knows how
-    it is.
-    """
+def _keep_reading(camera: Camera, stop: threading.Event) -> None:
+    """Read the camera from the start: the first ring need not wait, and the page shows its state."""
     camera.start()
     stop.wait()
     camera.stop()
@@ -143,34 +158,3 @@ def _tidy(bell: Bell, stop: threading.Event) -> None:
         forget_old(bell)
         bell.events.sweep(time.time() - _CUT_SHORT_S)
         stop.wait(_TIDY_EVERY_S)
-
-
-def _prepare(device: Device, stop: threading.Event) -> None:
-    """Have made what models in force need to answer rings: on a device that never trains, nobody
-    else does it.
-    """
-    ready, pause = set[str](), _LOOK_EVERY_S
-    while not stop.wait(pause):
-        pause = _LOOK_EVERY_S
-        for held in device.store.models.all_active():
-            if held.version in ready:
-                continue
-            try:
-                kind = architecture(parse_model(device.blobs.get(held.version)).architecture)
-                if not answering_file(device.settings.cache, kind).exists():
-                    device.trainer.run(
-                        device.job("answer", held.detector) | {"architecture": kind.name}
-                    )
-                ready.add(held.version)
-            except (
-                Busy,
-                FileNotFoundError,
-            ):  # the child trains; or the model was replaced just now
-                continue
-            except CannotTrain as error:
-                _log.warning("%s cannot answer rings. %s", held.detector, error)
-                stop.wait()
-                return
-            except DoorbellError as error:
-                _log.warning("%s cannot answer rings yet. %s", held.detector, error)
-                pause = _TIDY_EVERY_S

@@ -25,7 +25,7 @@ from shared.storage.database import Database
 
 
 @dataclass(frozen=True)
-class Event:
+class RingEvent:
     """One ring.
 
     Attributes:
@@ -73,7 +73,7 @@ class EventStore:
 
     def add(
         self, at: float, source: str, picture: bytes, answers: Mapping[str, Prediction]
-    ) -> Event:
+    ) -> RingEvent:
         """Keep an event; when this returns, it is on the disk.
 
         Args:
@@ -98,13 +98,13 @@ class EventStore:
             number = connection.execute(insert(RINGS).values(row)).inserted_primary_key
         return _event(row | {"id": number[0] if number else 0, "labels": None})
 
-    def event(self, number: int) -> Event | None:
+    def event(self, number: int) -> RingEvent | None:
         """Return one event, or None."""
         with self._database.read() as connection:
             row = connection.execute(select(RINGS).where(RINGS.c.id == number)).mappings().first()
             return None if row is None else _event(row)
 
-    def following(self, number: int) -> Event | None:
+    def next_after(self, number: int) -> RingEvent | None:
         """Return the oldest event after a number, or None."""
         with self._database.read() as connection:
             later = select(RINGS).where(RINGS.c.id > number).order_by(RINGS.c.id).limit(1)
@@ -117,7 +117,7 @@ class EventStore:
         detector: str | None = None,
         labelled: bool | None = None,
         before: int | None = None,
-    ) -> tuple[Event, ...]:
+    ) -> tuple[RingEvent, ...]:
         """Return the newest events, newest first.
 
         Args:
@@ -150,7 +150,7 @@ class EventStore:
             )
         self._words += 1
 
-    def labelled_alike(self, event: Event) -> tuple[Event, ...]:
+    def labelled_alike(self, event: RingEvent) -> tuple[RingEvent, ...]:
         """Return the other events that have the very same picture and a word of the owner, oldest
         first.
         """
@@ -163,7 +163,7 @@ class EventStore:
             rows = connection.execute(select(RINGS).where(alike).order_by(RINGS.c.id)).mappings()
             return tuple(_event(row) for row in rows)
 
-    def picture(self, event: Event) -> bytes:
+    def picture(self, event: RingEvent) -> bytes:
         """Return an event's picture.
 
         Raises:
@@ -178,7 +178,7 @@ class EventStore:
                 "The picture of this event is gone.", todo="Open /events again."
             ) from error
 
-    def delete(self, *events: Event) -> None:
+    def delete(self, *events: RingEvent) -> None:
         """Remove events and their pictures; those that are gone already are no trouble."""
         with storage_errors("An event's picture", "removed"):
             for event in events:
@@ -196,7 +196,7 @@ class EventStore:
         self._traces = True
         self._database.clear_traces()
 
-    def outdated(self, now: float, keep_s: float, keep_bytes: int) -> tuple[Event, ...]:
+    def outdated(self, now: float, keep_s: float, keep_bytes: int) -> tuple[RingEvent, ...]:
         """Return the events that are older than may be, and as many of the oldest others as are too
         many; by number.
 
@@ -246,10 +246,10 @@ class EventStore:
             return f"{connection.execute(select(*what)).one()} {self._words}"
 
 
-def _event(row: Mapping[Any, Any]) -> Event:
+def _event(row: Mapping[Any, Any]) -> RingEvent:
     answers = {
         detector: Prediction(**answer) for detector, answer in json.loads(row["answers"]).items()
     }
     labels = None if row["labels"] is None else json.loads(row["labels"])
     plain = {name: row[name] for name in ("id", "at", "source", "picture", "sha256", "bytes")}
-    return Event(**plain, answers=answers, labels=labels)
+    return RingEvent(**plain, answers=answers, labels=labels)

@@ -31,7 +31,7 @@ from dataset.porch import drawing as porch
 from device.context import Device
 from device.store.records import GlobalModel
 from device.vision.litert import Network
-from device.vision.predictor import Seer, in_force, open_seer
+from device.vision.predictor import Predictor, active_models, open_predictor
 from learning.architectures import architecture
 from shared.errors import DatasetError, DoorbellError, InvalidMessage, NotFound
 from shared.round.payloads import parse_model
@@ -93,7 +93,9 @@ def export(device: Device, form: str, detector: str, to: Path) -> Exported:
         StorageFailed: The folder cannot be written.
     """
     found = {
-        held: threshold for held, threshold in in_force(device).items() if held.detector == detector
+        held: threshold
+        for held, threshold in active_models(device).items()
+        if held.detector == detector
     }
     if not found:
         raise NotFound(
@@ -101,10 +103,9 @@ def export(device: Device, form: str, detector: str, to: Path) -> Exported:
             todo="Train and share one first.",
         )
     ((held, threshold),) = found.items()
-    seer = open_seer(device)
-    seer.follow(lambda: found)
+    predictor = open_predictor(device, lambda: found)
     with TemporaryDirectory() as work:
-        differences = _differences(device, form, held, seer, Path(work))
+        differences = _differences(device, form, held, predictor, Path(work))
         if not all(one <= TOLERANCES[form] for one in differences):  # one that is no number is not
             raise NotFaithful(
                 f"The {form} file of {detector} answers otherwise than the doorbell, by up to {max(differences):.3f}; "
@@ -138,7 +139,7 @@ def labels(detector: str) -> tuple[str, str]:
 
 
 def _differences(
-    device: Device, form: str, held: GlobalModel, seer: Seer, work: Path
+    device: Device, form: str, held: GlobalModel, predictor: Predictor, work: Path
 ) -> list[float]:
     """Write a file and run it; return how far each of its answers is from that of a ring."""
     path, model = work / _NAMES[form], device.blobs.path(held.version)
@@ -155,7 +156,7 @@ def _differences(
     device.trainer.run(device.job("answer", held.detector) | {"architecture": kind.name})
     result = device.trainer.run(job)
     scores = _RUN[form](path, pixels, result)
-    rung = [seer.answer(picture) for picture in pictures]
+    rung = [predictor.predict(picture) for picture in pictures]
     if any(held.detector not in answers for answers in rung):
         raise NotFound(
             f"The model of {held.detector!r} does not answer rings here.",

@@ -23,7 +23,7 @@ export.
 """
 
 _NETWORK_REVISION: Final = 1
-_NONE: Final[Mapping[str, NDArray[np.float32]]] = MappingProxyType({})
+NO_PARAMS: Final[Mapping[str, NDArray[np.float32]]] = MappingProxyType({})
 
 
 def answering_file(cache: Path, kind: Architecture) -> Path:
@@ -57,7 +57,7 @@ class Network:
         return tuple(int(side) for side in pixels["shape"]), np.dtype(pixels["dtype"])
 
     def run(
-        self, pixels: NDArray[Any], params: Mapping[str, NDArray[np.float32]] = _NONE
+        self, pixels: NDArray[Any], params: Mapping[str, NDArray[np.float32]] = NO_PARAMS
     ) -> NDArray[np.float32]:
         """Return the output's only row.
 

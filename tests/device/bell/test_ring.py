@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import device.bell.doorbell
-import device.vision.predictor
+import device.vision.networks
 from device.camera.camera import Camera
 from device.context import Device
 from device.rounds import participation
@@ -29,14 +29,14 @@ FEATURES = 1280
 PORCH = np.full((72, 128, 3), 120, np.uint8)
 
 
-class PretendEmbedder:
-    """Gives every picture the same features."""
+class PretendBody:
+    """A frozen body that gives every picture the same features."""
 
-    def __init__(self, path: Any) -> None:
+    def __init__(self, path: Path) -> None:
         """Nothing is loaded."""
 
-    def embed(self, images: Any) -> Any:
-        return np.full((len(images), FEATURES), 0.1, np.float32)
+    def run(self, pixels: Any, params: Any) -> Any:
+        return np.full(FEATURES, 0.1, np.float32)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def jpeg() -> bytes:
 
 @pytest.fixture
 def client(federation: Any, doorbell: Device, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(device.vision.predictor, "Embedder", PretendEmbedder)
+    monkeypatch.setattr(device.vision.networks, "Network", PretendBody)
     doorbell.settings.cache.mkdir(parents=True)
     answering_file(doorbell.settings.cache, EFFICIENTNET_LITE0_HEAD).touch()
     return federation.network.apps[doorbell.settings.name].test_client()
@@ -122,7 +122,7 @@ def test_ring_is_kept_although_nothing_can_answer_yet(
 
 def test_picture_may_come_in_a_form(ask: Any, jpeg: bytes) -> None:
     said = ask("/ring", data={"picture": (io.BytesIO(jpeg), "porch.jpg")})
-    assert said["answers"] == {} and "No model is in force here yet" in said["said"]
+    assert said["answers"] == {} and "No model is active here yet" in said["said"]
     assert ask(f"/event/{said['event']}.jpg", method="GET") == jpeg
 
 
@@ -172,6 +172,16 @@ def test_owners_word_is_learned_and_taken_back(ask: Any, doorbell: Device, jpeg:
     ask(f"/delete_event?event={number}")
     ask(f"/event/{number}.jpg", 404, method="GET")
     ask(f"/label?event={number}&shows=package", 404)
+
+
+def test_label_names_the_split_that_the_picture_joins(
+    ask: Any, doorbell: Device, jpeg: bytes
+) -> None:
+    number = ask("/ring", data=jpeg, content_type="image/jpeg")["event"]
+    sentence = ask(f"/label?event={number}&shows=package")["said"]
+    (learned,) = doorbell.settings.data.rglob("event-*")
+    split = {"train": "training", "valid": "validation", "test": "test"}[learned.parts[-3]]
+    assert sentence == f"Label saved ({split} split): package."
 
 
 def test_right_and_wrong_go_by_the_verdict(ask: Any, doorbell: Device, jpeg: bytes) -> None:

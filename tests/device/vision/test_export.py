@@ -28,7 +28,7 @@ from device.training.models import build, set_params
 from device.training.worker_client import Busy
 from device.vision.export import TOLERANCES, NotFaithful, export, labels
 from device.vision.litert import Network, answering_file
-from device.vision.predictor import in_force, open_seer
+from device.vision.predictor import open_predictor
 from learning.architectures import (
     ARCHITECTURES,
     EFFICIENTNET_LITE0_HEAD,
@@ -87,9 +87,8 @@ def a_picture(index: int, size_px: int = 300) -> bytes:
 
 
 def rung(doorbell: Device, picture: bytes) -> dict[str, float]:
-    seer = open_seer(doorbell)
-    seer.follow(lambda: in_force(doorbell))
-    return {detector: answer.score for detector, answer in seer.answer(picture).items()}
+    predictor = open_predictor(doorbell)
+    return {detector: answer.score for detector, answer in predictor.predict(picture).items()}
 
 
 @pytest.mark.parametrize("detector", ["face", "animal"])
