@@ -20,7 +20,7 @@ import pytest
 
 import device.vision.export
 from dataset.porch import drawing as porch
-from device.bell.doorbell import _prepare
+from device.bell.preparation import prepare_networks
 from device.context import Device
 from device.rounds.model_trial import settle
 from device.store.records import GlobalModel
@@ -153,7 +153,7 @@ def test_file_that_answers_otherwise_is_not_kept(
 def test_file_that_answers_no_number_is_not_kept(
     doorbell: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device.export, "_differences", lambda *_: [0.001, float("nan")])
+    monkeypatch.setattr(device.vision.export, "_differences", lambda *_: [0.001, float("nan")])
     with pytest.raises(NotFaithful):
         export(doorbell, "keras", "animal", tmp_path)
 
@@ -208,11 +208,11 @@ def test_device_that_never_trained_prepares_what_its_models_need(
     error: Exception | None,
     asked: int,
 ) -> None:
-    monkeypatch.setattr("device.bell.doorbell._LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr("device.bell.preparation._LOOK_EVERY_S", 0.01)
     trainer, stop = Preparing(*([error] if error else [])), threading.Event()
     other = replace(doorbell, trainer=trainer, settings=replace(doorbell.settings, cache=tmp_path))
     thread = threading.Thread(
-        target=_keep_going, args=("preparing", partial(_prepare, other), stop)
+        target=_keep_going, args=("preparing", partial(prepare_networks, other), stop)
     )
     thread.start()
     end = time.monotonic() + 10
