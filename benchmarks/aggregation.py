@@ -17,8 +17,9 @@ import numpy as np
 
 from benchmarks.figure import Figure
 from learning.architectures import ARCHITECTURES
-from sec_agg.aggregation import add_up
-from shared.round.fixed_point import EXTRA_COORDINATES, decode, encode
+from sec_agg.aggregation import read_vectors
+from sec_agg.summing import sum_buckets
+from shared.round.fixed_point import decode, encode
 from shared.round.masking import SEALED_BYTES, mask, new_seed, unmask
 from shared.round.payloads import MaskedUpdate
 from shared.round.plan import RoundPlan
@@ -41,15 +42,15 @@ SETTINGS = RoundPlan(
     1024,
     2,
     "",
+    "fedavg",
+    1.0,
 )
 
 
 def figures() -> list[Figure]:
     """Measure both servers' halves of the sum, and the size of an upload."""
     with TemporaryDirectory() as folder:
-        vector = np.random.default_rng(0).integers(
-            0, 2**32, PARAMETERS + EXTRA_COORDINATES, dtype="<u4"
-        )
+        vector = np.random.default_rng(0).integers(0, 2**32, SETTINGS.vector_size, dtype="<u4")
         for number in range(UPDATES):
             update = MaskedUpdate(
                 "animal", 1, "0" * 64, f"device-{number}", bytes(SEALED_BYTES), vector
@@ -94,7 +95,7 @@ def _upload(name: str) -> Figure:
     size = len(
         MaskedUpdate("animal", 1, "0" * 64, "device-1", bytes(SEALED_BYTES), masked).to_bytes()
     )
-    limit = 4 * (settings.size + EXTRA_COORDINATES) + 4096
+    limit = 4 * settings.vector_size + 4096
     return Figure(f"upload of {name}", f"{size:,} bytes", f"<= {limit:,} bytes", size <= limit)
 
 
@@ -111,7 +112,8 @@ def _measured(what: str, folder: str) -> dict[str, float]:
 def _sum(folder: Path) -> float:
     files = sorted(folder.iterdir())
     begun = time.perf_counter()
-    add_up(files, PARAMETERS + EXTRA_COORDINATES)
+    vectors = read_vectors(files, SETTINGS.vector_size)
+    sum_buckets(vectors, [0] * len(files))
     return time.perf_counter() - begun
 
 

@@ -1,9 +1,9 @@
 """A device that looks and answers, of `requirements-edge.txt` alone: how fast it starts, how much
 memory it lives in.
 
-It is set up as docs/raspberry-pi.md says: an environment of its own, the frozen body copied, an
-invitation, detectors by name, no pictures. The main server and a device with TensorFlow, whose
-answers it has to repeat, run beside it.
+The set-up is that of docs/tutorials/doorbell-on-a-raspberry-pi.md: an environment of its own, the
+frozen body copied, an invitation, detectors by name, no pictures. The main server and a
+device with TensorFlow, whose answers it has to repeat, run beside it.
 """
 
 from __future__ import annotations

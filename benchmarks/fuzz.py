@@ -13,16 +13,15 @@ import numpy as np
 from benchmarks.aggregation import SETTINGS
 from benchmarks.figure import Figure
 from learning.architectures import DEFAULT, architecture
+from learning.model import Model, parse_model
 from shared.errors import DoorbellError
 from shared.round.masking import SEALED_BYTES
 from shared.round.payloads import (
     Aggregate,
     MaskedUpdate,
-    Model,
     PlainUpdate,
     parse_aggregate,
     parse_masked_update,
-    parse_model,
     parse_plain_update,
 )
 

@@ -23,7 +23,6 @@ import requests
 from benchmarks.figure import Figure
 from benchmarks.load_devices import DETECTOR, Federation, Joined
 from benchmarks.services import services
-from learning.round import masked_update
 from main_server.context import MainServer
 from main_server.members.members import DEVICE, invite
 from main_server.models.pruning import prune as prune_main
@@ -32,6 +31,7 @@ from sec_agg.store.store import Store
 from shared.settings import AggregatorSettings, MainSettings
 from shared.storage.blobs import BlobStore
 from shared.transport.http_client import HttpClient, Peer
+from tests.updates import masked_update
 
 LOOKS = (250, 500, 1000)
 KEEP_VERSIONS, DEVICES = 20, 2

@@ -19,10 +19,11 @@ import numpy as np
 
 from benchmarks.figure import Figure
 from learning.architectures import DEFAULT, architecture
-from learning.round import delta_of, masked_update
-from learning.strategies.fedavg import step
-from shared.round.fixed_point import decode
-from shared.round.masking import SealingKey, new_private_key, unmask
+from learning.round import client_update, mean_of_sum, server_update, share
+from learning.server_state import ServerState
+from sec_agg.summing import sum_buckets
+from shared.round.masking import SealingKey, new_private_key
+from shared.round.payloads import MaskedUpdate
 from shared.round.plan import RoundPlan
 
 PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
@@ -108,49 +109,56 @@ class _Laboratory:
     def run(self, seed: int) -> dict[str, Any]:
         """Return accuracies on the union of the test splits: global, pooled, and each client alone."""
         initial = self.spec.initial(np.random.default_rng(seed))
-        params = initial
+        state = ServerState(self.spec.flatten(initial))
         for number in range(1, ROUNDS + 1):
-            params = self._round(params, number, seed)
+            state = self._round(state, number, seed)
+        params = self.spec.unflatten(state.params)
         pooled = self._alone(initial, "pooled", seed)
         own = [self._accuracy(self._alone(initial, client, seed)) for client in CLIENTS]
         return {"global": self._accuracy(params), "pooled": self._accuracy(pooled), "own": own}
 
-    def _round(self, params: Any, number: int, seed: int) -> Any:
+    def _round(self, state: ServerState, number: int, seed: int) -> ServerState:
+        """Run one secure round over both clients, by the functions that the services call."""
         key = SealingKey.from_private(new_private_key())
-        settings = self._settings(number, key.public)
-        rng, total = np.random.default_rng([seed, number]), np.zeros(self.spec.size + 2, "<u4")
+        plan = self._plan(number, key.public)
+        rng = np.random.default_rng([seed, number])
+        base = self.spec.unflatten(state.params)
+        updates: list[MaskedUpdate] = []
         for index, client in enumerate(CLIENTS):
-            trained = self._train(params, client, settings.work, seed * 1000 + number * 10 + index)
-            weight = len(self.splits[client, "train"].labels)
-            update = masked_update(
-                delta_of(self.spec, trained, params), weight, settings, f"device-{index}", rng
-            )
-            context = settings.context(f"device-{index}")
-            total += update.masked
-            unmask(total, key.open_sealed(update.sealed_seed, context), context)
-        return self.spec.unflatten(
-            step(self.spec.flatten(params), decode(total, settings).delta, 1.0)
-        )
+            train, valid = self.splits[client, "train"], self.splits[client, "valid"]
+            local_seed = seed * 1000 + number * 10 + index
+            result = client_update(base, train, valid, plan, self.learner, local_seed)
+            update = share(result, plan, f"device-{index}", rng)
+            assert isinstance(update, MaskedUpdate)
+            updates.append(update)
+        (total,) = sum_buckets([update.masked for update in updates], [0] * len(updates))
+        seeds = {
+            update.device: key.open_sealed(update.sealed_seed, plan.context(update.device))
+            for update in updates
+        }
+        return server_update(state, [mean_of_sum(total, seeds, plan)], plan)
 
-    def _settings(self, number: int, public: bytes) -> Any:
+    def _plan(self, number: int, public: bytes) -> RoundPlan:
         work = self.spec.work
         return RoundPlan(
-            "bench",
-            self.detector,
-            number,
-            "0" * 64,
-            self.spec.name,
-            self.spec.size,
-            "secure",
-            work.epochs,
-            work.batch_size,
-            work.learning_rate,
-            None,
-            1.0,
-            4096,
-            1024,
-            2,
-            base64.b64encode(public).decode(),
+            federation="bench",
+            detector=self.detector,
+            round=number,
+            base_version="0" * 64,
+            architecture=self.spec.name,
+            size=self.spec.size,
+            topology="secure",
+            epochs=work.epochs,
+            batch_size=work.batch_size,
+            learning_rate=work.learning_rate,
+            clipping_norm=None,
+            value_range=1.0,
+            weight_cap=4096,
+            cohort_cap=1024,
+            min_cohort=2,
+            sealing_key=base64.b64encode(public).decode(),
+            strategy="fedavg",
+            server_learning_rate=1.0,
         )
 
     def _alone(self, params: Any, whose: str, seed: int) -> Any:

@@ -31,11 +31,11 @@ from benchmarks.load_devices import DETECTOR, Federation, Joined, Prepared, Sent
 from benchmarks.wide_model import ARCHITECTURES, WIDE
 from learning import architectures
 from learning.architectures import DEFAULT, architecture
+from learning.model import parse_model
 from learning.strategies.fedavg import step
 from main_server.context import MainServer
 from main_server.members.members import DEVICE, invite
 from shared.round.fixed_point import decode, scale_of
-from shared.round.payloads import parse_model
 from shared.round.plan import RoundPlan
 from shared.settings import MainSettings
 

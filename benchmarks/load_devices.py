@@ -21,13 +21,14 @@ import numpy as np
 import requests
 from numpy.typing import NDArray
 
-from learning.round import masked_update
+from shared.names import MAIN_SERVER
 from shared.round.fixed_point import encode
 from shared.round.plan import RoundPlan, parse_round_plan
 from shared.security.identity import Identity
-from shared.security.joining import MAIN_SERVER, JoinCode, JoinRequest, Membership
+from shared.security.joining import JoinCode, JoinRequest, Membership
 from shared.security.signing import sign_request
 from shared.transport.http_client import CONTAINER_TYPE, HttpClient, Peer
+from tests.updates import masked_update
 
 DETECTOR = "animal"
 REPEAT_EVERY = 20

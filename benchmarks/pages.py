@@ -27,7 +27,6 @@ from playwright.sync_api import sync_playwright
 from benchmarks.figure import Figure
 from benchmarks.services import services
 from dataset.porch import drawing as porch
-from learning.round import masked_update
 from main_server.context import MainServer
 from main_server.models.pruning import KEPT_ROUNDS
 from main_server.rounds.rounds import open_round
@@ -37,6 +36,7 @@ from shared.round.plan import RoundPlan
 from shared.settings import AggregatorSettings, MainSettings
 from shared.storage.blobs import BlobStore
 from shared.storage.database import Database
+from tests.updates import masked_update
 
 DETECTORS, DEVICES, ROUNDS, EVENTS = ("animal", "package", "person", "vehicle"), 100, 250, 10_000
 _PAINTED = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? null"

@@ -30,7 +30,7 @@ from device.store.store import DeviceStore
 from device.training.backbone import build_body
 from device.training.checkpoint import load_efficientnet_lite0
 from learning.architectures import EFFICIENTNET_LITE0_HEAD
-from shared.round.payloads import parse_model
+from learning.model import parse_model
 from shared.storage.blobs import BlobStore
 
 RINGS, WIDTH, HEIGHT = 200, 1280, 720

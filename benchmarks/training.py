@@ -22,7 +22,7 @@ from dataset.porch import drawing as porch
 from device.training.worker_client import Trainer
 from federation.round import Addresses, run_round
 from learning.architectures import architecture
-from shared.round.payloads import Model
+from learning.model import Model
 
 DETECTOR = "animal"
 WARM, TIMES, TRAININGS = 2, 7, 200

@@ -103,9 +103,9 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m dataset", description="The pictures that doorbells learn from."
+        prog=prog, description="The pictures that doorbells learn from."
     )
     commands = parser.add_subparsers(required=True, metavar="command")
 
@@ -137,16 +137,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m dataset") -> int:
     """Run one command.
 
     Args:
         argv: The words after `python -m dataset`; the process's own if left out.
+        prog: How it is called, for its help.
 
     Returns:
         The exit status: 0 if it went well, 1 if not.
     """
-    args = _parser().parse_args(argv)
+    args = _parser(prog).parse_args(argv)
     try:
         args.run(args)
     except (DoorbellError, OSError) as error:

@@ -8,43 +8,53 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from device.context import Device, identity_path, open_standing
 from shared.errors import DoorbellError, NotFound
 from shared.security.authenticator import change_key_from_command_line
-from shared.settings import DeviceSettings, port_of
+from shared.settings import DeviceSettings, ListenSettings, port_of, port_variable
 from shared.web.serve import parser, serve
 
 
-def _serve() -> None:
-    command_line = parser()
-    command_line.epilog = "python -m device export --help: models in force, as files for others"
+def main(words: Sequence[str] | None = None, prog: str = "python -m device") -> int:
+    """Start a device in place of this process, replace its key, or export its models.
+
+    Args:
+        words: The command line; the process's own if left out.
+        prog: How it is called, for its help.
+
+    Raises:
+        DoorbellError: A setting cannot be used, or the key cannot be replaced.
+    """
+    words = sys.argv[1:] if words is None else words
+    if words[:1] == ["export"]:
+        return _export(words[1:], f"{prog} export")
+    command_line = parser(
+        prog, "Start a device.", "DOORBELL_DEVICE<N>_PORT, or 8001, 8002, 8004, 8005, ..."
+    )
+    command_line.epilog = f"{prog} export --help: models in force, as files for others"
     command_line.add_argument(
         "--id", type=int, default=1, metavar="N", help="number of the device, from 1"
     )
     command_line.add_argument(
         "--new-key", action="store_true", help="replace the device's key, then end"
     )
-    arguments = command_line.parse_args()
-    if arguments.new_key:
-        settings = DeviceSettings.read(arguments.id)
-        change_key_from_command_line(open_standing(settings), identity_path(settings))
-    else:
-        serve(
-            f"device.app:create_app({max(arguments.id, 1)})",
-            port_of(max(arguments.id, 1)),
-            arguments,
-            workers=1,
-        )
+    chosen = command_line.parse_args(words)
+    number = max(chosen.id, 1)
+    if not chosen.new_key:
+        listen = ListenSettings.read(port_variable(number), port_of(number))
+        serve(f"device.app:create_app({number})", chosen.bind, listen, workers=1)
+    settings = DeviceSettings.read(chosen.id)
+    change_key_from_command_line(open_standing(settings), identity_path(settings))
+    return 0
 
 
-def _export(words: list[str]) -> int:
+def _export(words: Sequence[str], prog: str) -> int:
     from device.vision.export import TOLERANCES, export  # noqa: PLC0415 - serving needs none of it
 
-    command_line = argparse.ArgumentParser(
-        prog="python -m device export", description="Models in force, as files."
-    )
+    command_line = argparse.ArgumentParser(prog=prog, description="Models in force, as files.")
     command_line.add_argument("form", choices=tuple(TOLERANCES), help="what is to load them")
     command_line.add_argument(
         "--id", type=int, default=1, metavar="N", help="number of the device, from 1"
@@ -85,7 +95,7 @@ def _export(words: list[str]) -> int:
             )
         if chosen.form == "frigate":
             print(
-                "Copy each folder to /config/model_cache/ of Frigate: docs/frigate.md says how it uses them."
+                "Copy each folder to /config/model_cache/ of Frigate: docs/how-to/frigate.md says how it uses them."
             )
     except DoorbellError as error:
         print(error, file=sys.stderr)
@@ -97,6 +107,7 @@ def _export(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["export"]:
-        sys.exit(_export(sys.argv[2:]))
-    _serve()
+    try:
+        sys.exit(main())
+    except DoorbellError as error:
+        sys.exit(str(error))

@@ -22,7 +22,7 @@ from device.routes import add_routes
 from device.single_instance import be_alone
 from device.training.worker_client import describe, progress_of
 from learning.architectures import ARCHITECTURES
-from shared.round.payloads import MAX_HEADER_BYTES
+from shared.round.container import MAX_HEADER_BYTES
 from shared.settings import DeviceSettings
 from shared.transport.http_client import HttpClient
 from shared.web.app import make_app

@@ -16,11 +16,13 @@ from dataset import folders
 from device.store.store import DeviceStore
 from device.training.worker_client import Trainer
 from shared.errors import NotFound
+from shared.names import AGGREGATOR
+from shared.round.plan import RoundPlan
 from shared.security.authenticator import Standing
 from shared.security.identity import Identity
 from shared.settings import DeviceSettings
 from shared.storage.blobs import BlobStore
-from shared.transport.http_client import HttpClient
+from shared.transport.http_client import HttpClient, Peer
 
 _POLL_TIMEOUT_S = 45.0
 
@@ -72,6 +74,12 @@ class Device:
     def name(self) -> str:
         """What the federation calls this device."""
         return self.standing.name
+
+    def receiver_of(self, plan: RoundPlan) -> Peer:
+        """Return who takes this device's updates in a round."""
+        if plan.receiver == AGGREGATOR:
+            return Peer(AGGREGATOR, self.settings.aggregator_url)
+        return self.standing.main()
 
     def detectors(self) -> tuple[str, ...]:
         """Return what this device can learn: the detectors it has a picture folder for."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from federation.commands import clock
+from federation.commands import add, clock
 from federation.round import ask, do_step
 from shared.errors import PeerUnreachable
 from shared.settings import OperatorSettings
@@ -30,34 +30,27 @@ _DIGITS = 12
 
 def add_commands(commands: Commands) -> None:
     """Add the commands to the command line."""
-    run = commands.add_parser("run", help="have the main server run rounds by itself, and watch")
+    run = add(commands, "run")
     run.add_argument("--rounds", type=int, default=1, help="how many rounds (1)")
     run.add_argument("--leave", action="store_true", help="start it, and do not watch")
     run.set_defaults(run=_run)
-    stop = commands.add_parser("stop", help="stop a run; what was sent is kept")
+    stop = add(commands, "stop")
     stop.set_defaults(run=lambda chosen: _say(chosen, "/stop_run"))
-    resume = commands.add_parser("resume", help="go on with a run that was stopped, and watch")
+    resume = add(commands, "resume")
     resume.add_argument("--leave", action="store_true", help="do not watch")
     resume.set_defaults(run=_resume)
-    unpin = commands.add_parser("unpin", help="let rounds change a detector's model again")
+    unpin = add(commands, "unpin")
     unpin.set_defaults(run=lambda chosen: _say(chosen, "/unpin"))
     unpin.add_argument("detector")
     for command in (run, stop, resume):
         command.add_argument("--detector", help="one detector; all without it")
-    status = commands.add_parser(
-        "status", help="show who is there, late or failing, and how far the rounds are"
-    )
+    status = add(commands, "status")
     status.add_argument("--json", action="store_true", help="for scripts")
     status.set_defaults(run=_status)
-    models = commands.add_parser(
-        "models", help="list the versions of the models, and what devices said of them"
-    )
+    models = add(commands, "models")
     models.set_defaults(run=_models)
-    for name, does in (
-        ("rollback", "put an earlier version in force again"),
-        ("pin", "keep a detector at one version"),
-    ):
-        command = commands.add_parser(name, help=does)
+    for name in ("rollback", "pin"):
+        command = add(commands, name)
         command.add_argument("version", help=f"as models lists it; the first {_DIGITS} digits do")
         command.set_defaults(
             run=lambda chosen, path=f"/{name}": _say(chosen, f"{path}?version={chosen.version}")

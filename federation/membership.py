@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from federation.commands import clock
+from federation.commands import add, clock
 from main_server.context import MainServer
 from main_server.members import members
 from shared.settings import MainSettings
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 
 def add_commands(commands: Commands) -> None:
     """Add the commands to the command line."""
-    invite = commands.add_parser("invite", help="print a join code for a new device")
+    invite = add(commands, "invite")
     invite.add_argument("--uses", type=_positive, default=1, help="how many may join by it (1)")
     invite.add_argument("--hours", type=_positive, default=24, help="for how long it is good (24)")
     invite.add_argument(
         "--aggregator", action="store_true", help="for a secure aggregator, not a device"
     )
     invite.set_defaults(run=_invite)
-    listing = commands.add_parser("devices", help="list who has joined")
+    listing = add(commands, "devices")
     listing.set_defaults(run=_devices)
-    revoke = commands.add_parser("revoke", help="shut a member out")
+    revoke = add(commands, "revoke")
     revoke.add_argument("name")
     revoke.add_argument(
         "--reason", default="by the main server's operator.", help="what it is told"
     )
     revoke.set_defaults(run=_revoke)
-    rename = commands.add_parser("rename", help="call a device otherwise")
+    rename = add(commands, "rename")
     rename.add_argument("name")
     rename.add_argument("new_name")
     rename.set_defaults(run=_rename)

@@ -8,7 +8,6 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-from dataset import folders
 from shared.errors import DatasetError, DoorbellError
 
 NEEDED_BYTES = 300 << 20
@@ -72,6 +71,8 @@ def check_pictures(root: Path, clients: tuple[str, ...]) -> tuple[str, ...]:
         DatasetError: The folder is missing, empty, or laid out otherwise.
         NotReady: There is no detector that all of them have.
     """
+    from dataset import folders  # noqa: PLC0415 - decoding pictures is for who has some
+
     try:
         folders.check(root)
     except DatasetError as error:

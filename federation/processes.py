@@ -15,25 +15,18 @@ import requests
 
 from federation.preflight import NotReady
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROCFILE = Path(__file__).with_name("Procfile")
 PORTS = {"main server": 8000, "device 1": 8001, "device 2": 8002, "secure aggregator": 8003}
 _START_S, _STOP_S = 30.0, 15.0
 
 
 def command() -> list[str]:
-    """Return the command that runs the Procfile: honcho, with the interpreter's own programs on its
-    path.
+    """Return the command that runs the package's own Procfile, in the folder where this process was
+    started.
+
+    The Procfile beside `pyproject.toml` starts the same services; this one needs no checkout.
     """
-    return [
-        sys.executable,
-        "-m",
-        "honcho",
-        "-f",
-        str(PROJECT / "Procfile"),
-        "-d",
-        str(PROJECT),
-        "start",
-    ]
+    return [sys.executable, "-m", "honcho", "-f", str(PROCFILE), "-d", os.curdir, "start"]
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
@@ -41,12 +34,12 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
     `variables`.
     """
     programs = str(Path(sys.executable).parent)
-    path = f"{programs}{os.pathsep}{os.environ.get('PATH', '')}"
     return {
         **os.environ,
-        "PATH": path,
-        "PORT": str(PORTS["main server"]),
+        "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', '')}",
+        "PYTHON": sys.executable,
         "PYTHONUNBUFFERED": "1",
+        "PORT": str(PORTS["main server"]),
         **variables,
     }
 

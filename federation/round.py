@@ -1,8 +1,8 @@
 """One federated round, from the first picture to the better global model. Read this first.
 
 Everything is done by the same HTTP steps that a person would do with curl or the buttons on the
-pages; this module only says in which order, and on which server. docs/protocol.md has the same
-steps with the messages behind them.
+pages; this module only says in which order, and on which server.
+docs/reference/protocol.md has the same steps with the messages behind them.
 """
 
 from __future__ import annotations

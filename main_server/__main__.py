@@ -1,5 +1,28 @@
 """`python -m main_server`: the main server under gunicorn on port 8000."""
 
-from shared.web.serve import serve
+from __future__ import annotations
 
-serve("main_server.app:create_app()", default_port=8000)
+import sys
+from collections.abc import Sequence
+
+from shared.errors import DoorbellError
+from shared.settings import ListenSettings
+from shared.web.serve import parser, serve
+
+
+def main(words: Sequence[str] | None = None, prog: str = "python -m main_server") -> int:
+    """Start the main server in place of this process.
+
+    Args:
+        words: The command line; the process's own if left out.
+        prog: How it is called, for its help.
+    """
+    chosen = parser(prog, "Start the main server.", "PORT, or 8000").parse_args(words)
+    serve("main_server.app:create_app()", chosen.bind, ListenSettings.read("PORT", 8000))
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except DoorbellError as error:
+        sys.exit(str(error))

@@ -35,10 +35,9 @@ from main_server.rounds.work import News, for_aggregator, for_device
 from main_server.rounds.work_messages import ASKING, WORK
 from main_server.runs.controls import add_controls
 from shared.errors import DoorbellError
-from shared.names import checked_name, checked_version
+from shared.names import MAIN_SERVER, checked_name, checked_version
 from shared.protocol.evaluations import PERFORMANCE
 from shared.security.authenticator import AnyRole, Caller, Gate
-from shared.security.joining import MAIN_SERVER
 from shared.security.manifest import HEADER
 from shared.security.nonces import open_nonces
 from shared.transport.http_client import CONTAINER_TYPE

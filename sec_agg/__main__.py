@@ -1,17 +1,43 @@
 """`python -m sec_agg`: the secure aggregator under gunicorn on port 8003."""
 
-from sec_agg.app import IDENTITY, open_standing
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from shared.errors import DoorbellError
 from shared.security.authenticator import change_key_from_command_line
-from shared.settings import AggregatorSettings
+from shared.settings import AggregatorSettings, ListenSettings
 from shared.web.serve import parser, serve
 
-command_line = parser()
-command_line.add_argument(
-    "--new-key", action="store_true", help="replace the aggregator's key, then end"
-)
-arguments = command_line.parse_args()
-if arguments.new_key:
+
+def main(words: Sequence[str] | None = None, prog: str = "python -m sec_agg") -> int:
+    """Start the secure aggregator in place of this process, or replace its key.
+
+    Args:
+        words: The command line; the process's own if left out.
+        prog: How it is called, for its help.
+
+    Raises:
+        DoorbellError: A setting cannot be used, or the key cannot be replaced.
+    """
+    command_line = parser(prog, "Start the secure aggregator.", "DOORBELL_AGGREGATOR_PORT, or 8003")
+    command_line.add_argument(
+        "--new-key", action="store_true", help="replace the aggregator's key, then end"
+    )
+    chosen = command_line.parse_args(words)
+    if not chosen.new_key:
+        listen = ListenSettings.read("DOORBELL_AGGREGATOR_PORT", 8003)
+        serve("sec_agg.app:create_app()", chosen.bind, listen, threads=8)
+    from sec_agg.app import IDENTITY, open_standing  # noqa: PLC0415 - serving needs none of it here
+
     settings = AggregatorSettings.read()
     change_key_from_command_line(open_standing(settings), settings.folder / IDENTITY)
-else:
-    serve("sec_agg.app:create_app()", 8003, arguments)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except DoorbellError as error:
+        sys.exit(str(error))

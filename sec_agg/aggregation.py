@@ -1,7 +1,7 @@
 """The secure aggregator's half of a round: accept, freeze, sum, hand over. Integers only; it knows
 no model.
 
-The steps of docs/protocol.md that happen here, in their order:
+The steps of docs/reference/protocol.md that happen here, in their order:
 
     5  accept         check a masked update and keep it durably
     6  aggregate      ask main which seeds open, freeze the cohort, add it up once
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 
 from sec_agg.roster import Roster
 from sec_agg.store.store import Round, Store, Stored
+from sec_agg.summing import sum_buckets
 from shared.errors import InvalidMessage, OutOfOrder, PeerUnreachable, StorageFailed
-from shared.round.fixed_point import EXTRA_COORDINATES
+from shared.names import AGGREGATOR
 from shared.round.payloads import Aggregate, MaskedUpdate, parse_masked_update
 from shared.round.plan import RoundPlan, parse_round_plan
 from shared.security.authenticator import Caller, Standing
@@ -35,7 +36,6 @@ from shared.telemetry.metrics import count_upload
 from shared.transport.http_client import HttpClient
 from shared.web.steps import Done
 
-_CHUNK = 1 << 16
 _NOT_IN_FORCE = "the key that it signed with is not in force any more."
 
 
@@ -71,7 +71,7 @@ def accept(aggregator: Aggregator, caller: Caller) -> Done:
     update = parse_masked_update(body)
     caller.must_be(update.device)
     current, before = _round_for(aggregator, update)
-    if update.masked.size != current.size + EXTRA_COORDINATES:
+    if update.masked.size != current.vector_size:
         raise InvalidMessage("This update has another length than the round's model.")
     kept = Stored(
         update.device, caller.verified.body_sha256.hex(), update.sealed_seed, caller.verified.key_id
@@ -148,26 +148,23 @@ def hand_over(aggregator: Aggregator, detector: str) -> Done:
     return Done(f"The sum of round {current.round} is sent. {said}", {"bytes_up": reply.bytes_up})
 
 
-def add_up(updates: Iterable[Path], size: int) -> NDArray[np.uint32]:
-    """Add masked vectors, modulo 2^32, reading each file once and in chunks.
+def read_vectors(updates: Iterable[Path], size: int) -> Iterator[NDArray[np.uint32]]:
+    """Yield the masked vectors of updates, each into the same buffer, whatever their number.
 
     Args:
         updates: Files that end in a vector of `size` little-endian uint32.
         size: Length of the vectors.
 
-    Returns:
-        uint32[size]; beside it, one chunk of memory is used, however many updates there are.
+    Raises:
+        OSError: A file is shorter than its vector.
     """
-    total, buffer = np.zeros(size, "<u4"), np.empty(_CHUNK, "<u4")
+    buffer = np.empty(size, "<u4")
     for path in updates:
         with path.open("rb", buffering=0) as file:
-            file.seek(-total.nbytes, 2)
-            for start in range(0, size, _CHUNK):
-                part = buffer[: min(_CHUNK, size - start)]
-                if file.readinto(part.data.cast("B")) != part.nbytes:
-                    raise OSError(f"{path} ended early")
-                total[start : start + part.size] += part
-    return total
+            file.seek(-buffer.nbytes, 2)
+            if file.readinto(buffer.data.cast("B")) != buffer.nbytes:
+                raise OSError(f"{path} ended early")
+        yield buffer
 
 
 def _round_for(aggregator: Aggregator, update: MaskedUpdate) -> tuple[Round, Stored | None]:
@@ -220,7 +217,7 @@ def _ask_for_round(aggregator: Aggregator, detector: str) -> tuple[RoundPlan, tu
             todo="Run the same version of every service.",
         )
     settings = parse_round_plan(reply.get("round"))
-    if settings.topology == "direct":
+    if settings.receiver != AGGREGATOR:
         raise OutOfOrder(
             "This federation runs in the direct topology, without an aggregator.",
             todo="Open /aggregate_models on the main server.",
@@ -264,7 +261,7 @@ def _keep_sum(aggregator: Aggregator, current: Round, cohort: tuple[Stored, ...]
     if all(stored.digest for stored in cohort):
         with suppress(FileNotFoundError):
             files = [aggregator.blobs.path(stored.digest) for stored in cohort]
-            total = add_up(files, current.size + EXTRA_COORDINATES)
+            (total,) = sum_buckets(read_vectors(files, current.vector_size), [0] * len(files))
             seeds = {stored.device: stored.sealed_seed for stored in cohort}
             container = Aggregate(
                 current.detector, current.round, current.base_version, seeds, total

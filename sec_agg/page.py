@@ -13,7 +13,6 @@ from markupsafe import Markup
 from sec_agg.aggregation import Aggregator
 from sec_agg.store.snapshot import Current, Sent
 from shared.errors import DoorbellError
-from shared.round.fixed_point import EXTRA_COORDINATES
 from shared.storage.blobs import BlobStore
 from shared.web.charts import histogram
 
@@ -61,7 +60,7 @@ def page(aggregator: Aggregator) -> dict[str, object]:
         "now": standing,
         "names": [each.detector for each in standing.rounds],
         "outlooks": {each.detector: outlook(each) for each in standing.rounds},
-        "sizes": {each.detector: 4 * (each.size + EXTRA_COORDINATES) for each in standing.rounds},
+        "sizes": {each.detector: 4 * (each.vector_size) for each in standing.rounds},
         "noise": None if shown is None else _noise_of(aggregator.blobs, *shown),
         "shown": shown,
     }
@@ -87,7 +86,7 @@ def outlook(current: Current) -> str:
 def _noise_of(blobs: BlobStore, current: Current, update: Sent) -> Noise | None:
     """Return what an update looks like here; None if its bytes cannot be read just now."""
     with suppress(OSError, DoorbellError):
-        return _read(blobs, update.digest, current.size + EXTRA_COORDINATES)
+        return _read(blobs, update.digest, current.vector_size)
     return None
 
 

@@ -135,6 +135,13 @@ def url(text: str) -> str:
     return text.rstrip("/")
 
 
+def host(text: str) -> str:
+    """Return the host to listen on: a name or an address; an IPv6 address in brackets."""
+    if not re.fullmatch(r"[0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+(%[0-9A-Za-z]+)?\]", text):
+        raise ValueError("a host looks like localhost, 0.0.0.0 or [::], without a port.")
+    return text
+
+
 def url_list(text: str) -> tuple[str, ...]:
     """Return URLs, separated by commas or white space; a comma inside of a URL separates nothing.
 

@@ -11,6 +11,10 @@ import re
 
 from shared.errors import InvalidMessage
 
+MAIN_SERVER = "main-server"
+AGGREGATOR = "secure-aggregator"
+"""What the two servers are called: in messages, as roles, and as folders."""
+
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 VERSION = re.compile(r"[0-9a-f]{64}")
 

@@ -2,7 +2,7 @@
 else.
 
 A value that a service could not run with fails at start, naming the variable. Every variable is
-described in README.md; a test keeps that true.
+described in docs/reference/settings.md; a test keeps that true.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from datetime import time
 from pathlib import Path
 
+from learning import strategies
 from learning.architectures import DEFAULT, architecture
 from shared.environment import (
     LogForm,
     Reader,
     detector_names,
     fraction,
+    host,
     log_form,
     networks,
     service_name,
@@ -171,7 +173,8 @@ class MainSettings:
 
     Attributes:
         epochs: None leaves it to the architecture; so do `batch_size` and `learning_rate`.
-        server_learning_rate: Step size of the server optimizer.
+        strategy: How the server uses the means of a round, "fedavg" or "fedavgm(momentum=0.9)".
+        server_learning_rate: The server's step size.
         seed: Of version 0's parameters.
         max_body_mb: Largest request accepted, in MB.
         device_networks: Where devices may be; empty for no further restriction.
@@ -194,6 +197,7 @@ class MainSettings:
     epochs: int | None
     batch_size: int | None
     learning_rate: float | None
+    strategy: str
     server_learning_rate: float
     clipping_norm: float | None
     value_range: float
@@ -227,6 +231,7 @@ class MainSettings:
             epochs=read.optional("DOORBELL_EPOCHS", whole(1, 100)),
             batch_size=read.optional("DOORBELL_BATCH_SIZE", whole(1, 1024)),
             learning_rate=read.optional("DOORBELL_LEARNING_RATE", fraction(1.0)),
+            strategy=read("DOORBELL_STRATEGY", strategies.DEFAULT, strategy_name),
             server_learning_rate=read("DOORBELL_SERVER_LEARNING_RATE", "1.0", fraction(10.0)),
             clipping_norm=read.optional("DOORBELL_CLIPPING_NORM", fraction(1e9)),
             value_range=read("DOORBELL_VALUE_RANGE", "1.0", fraction(1e9)),
@@ -328,6 +333,48 @@ class OperatorSettings:
             trusted_proxies=read("DOORBELL_TRUSTED_PROXIES", "0", whole(0, 5)),
             main_url=read.main_url,
         )
+
+
+def strategy_name(text: str) -> str:
+    """Return a strategy's name as it travels in plans; refuses what no strategy is called."""
+    strategies.parse_strategy(text)
+    return text.replace(" ", "")
+
+
+@dataclass(frozen=True)
+class ListenSettings:
+    """Where a service that is started by `python -m` listens, unless its command line says
+    otherwise.
+
+    Attributes:
+        host: A host's name or address.
+        port: From 1 to 65535.
+    """
+
+    host: str
+    port: int
+
+    @classmethod
+    def read(
+        cls, variable: str, port: int, environ: Mapping[str, str] = os.environ
+    ) -> ListenSettings:
+        """Read where a service listens.
+
+        Args:
+            variable: Holds the service's port: "PORT" for the main server, as Heroku sets it, and
+                `port_variable` or "DOORBELL_AGGREGATOR_PORT" for the others.
+            port: The service's own, where the variable is not set.
+            environ: The environment.
+        """
+        read = Reader(environ)
+        return cls(
+            read("DOORBELL_BIND", "localhost", host), read(variable, str(port), whole(1, 65535))
+        )
+
+
+def port_variable(device_number: int) -> str:
+    """Return the variable that holds the port of a device."""
+    return f"DOORBELL_DEVICE{device_number}_PORT"
 
 
 def port_of(device_number: int) -> int:

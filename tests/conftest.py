@@ -31,21 +31,22 @@ import main_server.app
 import main_server.store.store
 import sec_agg.app
 from learning.architectures import architecture
-from learning.round import masked_update
 from main_server.context import MainServer
 from main_server.members.members import member_of
 from main_server.models.registry import load_model
 from sec_agg.aggregation import Aggregator
 from sec_agg.roster import Roster
 from sec_agg.store.store import Store
+from shared.names import MAIN_SERVER
 from shared.round.plan import RoundPlan, parse_round_plan
 from shared.security.authenticator import Caller, Standing
 from shared.security.identity import Identity
-from shared.security.joining import MAIN_SERVER, Role
+from shared.security.joining import Role
 from shared.security.signing import Verified
 from shared.settings import AggregatorSettings, MainSettings
 from shared.storage.blobs import BlobStore
 from shared.transport.http_client import HttpClient, Peer, Reply
+from tests.updates import masked_update
 
 ON_BOTH_DATABASES = {"main_server": {"test_devices", "test_rounds"}}
 """Modules whose tests of verbs run on SQLite and on PostgreSQL; the stores beneath the others do in

@@ -78,7 +78,11 @@ SQL = {
     "shared/storage/database.py",
     "shared/security/nonces.py",
 }
-ENVIRONMENT = {"shared/settings.py", "device/training/worker_client.py"}
+ENVIRONMENT = {
+    "shared/settings.py",
+    "shared/web/gunicorn_hooks.py",
+    "device/training/worker_client.py",
+}
 
 
 def loaded_by(modules: list[str], home: Path) -> set[str]:

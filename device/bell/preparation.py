@@ -14,8 +14,8 @@ from device.store.records import GlobalModel
 from device.training.worker_client import Busy
 from device.vision.litert import answering_file
 from learning.architectures import architecture
+from learning.model import parse_model
 from shared.errors import CannotTrain, DoorbellError
-from shared.round.payloads import parse_model
 
 _LOOK_EVERY_S = 5.0
 _AFTER_A_FAILURE_S = 3600.0

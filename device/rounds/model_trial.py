@@ -18,6 +18,7 @@ from typing import Any, Final
 from device.context import Device
 from device.store.records import GlobalModel, Score
 from device.training.worker_client import Busy, ChildDied
+from learning.model import parse_model, version_of
 from shared.errors import (
     CannotTrain,
     DatasetError,
@@ -26,7 +27,6 @@ from shared.errors import (
     OutOfOrder,
     TrainingFailed,
 )
-from shared.round.payloads import parse_model, version_of
 from shared.security.manifest import HEADER, check_manifest
 from shared.web.steps import Done
 

@@ -1,4 +1,4 @@
-"""The device's half of a round, top to bottom, in the order of docs/protocol.md.
+"""The device's half of a round, top to bottom, in the order of docs/reference/protocol.md.
 
     announce      tell the main server what this device takes part in; hear which rounds are open
     (step 2) train         fetch the newest global model, train on local pictures, keep the result
@@ -27,13 +27,12 @@ from device.metrics import counted_training
 from device.rounds import model_trial
 from device.rounds.cleanup import tidy
 from device.store.records import Evaluation, GlobalModel, Training
-from learning.architectures import architecture
-from learning.round import delta_of, masked_update, plain_update
+from learning.model import parse_model
+from learning.round import local_result, share
 from shared.errors import InvalidMessage, NotFound, OutOfOrder, PeerUnreachable
-from shared.round.payloads import parse_model
+from shared.names import AGGREGATOR
 from shared.round.plan import RoundPlan, parse_round_plan
 from shared.security.joining import checked_member_name
-from shared.transport.http_client import Peer
 from shared.web.steps import Done
 
 
@@ -149,12 +148,8 @@ def send(device: Device, detector: str, rounds: dict[str, RoundPlan]) -> Done:
             todo="Open /modeltrain again: it starts from the newest model.",
         )
     update = device.blobs.get(_update_of(device, training, current))
-    secure = current.topology == "secure"
-    receiver = (
-        Peer("secure-aggregator", device.settings.aggregator_url)
-        if secure
-        else device.standing.main()
-    )
+    secure = current.receiver == AGGREGATOR
+    receiver = device.receiver_of(current)
     reply = device.http.post(f"{receiver.url}/cmodel", update, receiver)
     device.store.trainings.record_sent(training)
     what = "The masked update" if secure else "The plain update"
@@ -283,15 +278,12 @@ def _update_of(device: Device, training: Training, current: RoundPlan) -> str:
     """Return the digest of the one update of a training; made, masked and kept on first use."""
     if training.update is not None:
         return training.update
-    spec = architecture(current.architecture)
+    base = parse_model(device.blobs.get(training.base_version)).params
     trained = parse_model(device.blobs.get(training.local_model)).params
-    delta = delta_of(spec, trained, parse_model(device.blobs.get(training.base_version)).params)
-    if current.topology == "secure":
-        rounding = np.random.default_rng(_seed(device, current))
-        body = masked_update(delta, training.weight, current, device.name, rounding).to_bytes()
-    else:
-        body = plain_update(delta, training.weight, current, device.name).to_bytes()
-    return device.store.trainings.keep_update(training, device.blobs.put(body))
+    result = local_result(base, trained, training.weight, current)
+    rounding = np.random.default_rng(_seed(device, current))
+    update = share(result, current, device.name, rounding)
+    return device.store.trainings.keep_update(training, device.blobs.put(update.to_bytes()))
 
 
 def _seed(device: Device, current: RoundPlan) -> int:

@@ -6,7 +6,7 @@ import json
 
 from device.store.rows import put, row_of
 from device.store.tables import ROUNDS
-from shared.round.plan import RoundPlan, parse_round_plan
+from shared.round.plan import RoundPlan, parse_stored_plan
 from shared.storage.database import Database
 
 
@@ -30,4 +30,4 @@ class RoundStore:
         """Return the newest round of a detector, or None."""
         with self._database.read() as connection:
             row = row_of(connection, ROUNDS, detector)
-        return None if row is None else parse_round_plan(json.loads(row["settings"]))
+        return None if row is None else parse_stored_plan(row["settings"])

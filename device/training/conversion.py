@@ -24,7 +24,7 @@ from device.training.models import build, set_params
 from device.vision.export import FRIGATE_PX
 from device.vision.litert import answering_file, input_name
 from learning.architectures import Architecture, architecture
-from shared.round.payloads import Model
+from learning.model import Model
 from shared.storage.blobs import storage_errors, write_durably
 
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from device.training.models import build, get_params, set_params
 from learning.architectures import Architecture, Params
+from learning.finite import all_finite
 from shared.errors import TrainingFailed
 from shared.round.plan import LocalWork
 
@@ -138,11 +139,20 @@ class Learner:
             The trained params, and one `Epoch` for each pass.
 
         Raises:
-            TrainingFailed: A split is empty, or the loss stopped being a number.
+            TrainingFailed: A split is empty; or inputs, params or a loss are not finite, before or
+                after an epoch.
         """
         _require_examples(train, valid)
+        for what, arrays in (
+            ("the inputs of the training split are", [train.inputs]),
+            ("the inputs of the validation split are", [valid.inputs]),
+            ("the params to start from are", params.values()),
+        ):
+            if not all_finite(*arrays):
+                raise _diverged(work, 1, what)
         self._reset(params, work.learning_rate)
         rng = np.random.default_rng(seed)
+        trained = params
         history: list[Epoch] = []
         begun = time.perf_counter()
 
@@ -155,21 +165,32 @@ class Learner:
             started = time.perf_counter()
             loss, accuracy = self._pass(train, work, epoch, rng, tell)
             val_loss, val_accuracy = self._evaluate(valid)
+            # A loss may miss params that are not finite, where a kernel takes NaN for 0: so both
+            # are asked.
+            trained = get_params(self._model, self._architecture)
+            if not all_finite(*trained.values()):
+                raise _diverged(work, epoch, "its params are")
+            if not math.isfinite(val_loss):
+                raise _diverged(work, epoch, "its validation loss is")
             history.append(
                 Epoch(loss, accuracy, val_loss, val_accuracy, time.perf_counter() - started)
             )
-        trained = get_params(self._model, self._architecture)
-        if not all(np.isfinite(value).all() for value in trained.values()):
-            raise _diverged(work, work.epochs)
         return trained, tuple(history)
 
     def scores(self, params: Params, inputs: Inputs) -> NDArray[np.float32]:
         """Return the probability, float32[n] from 0 to 1, that each picture shows what is to be
         detected.
+
+        Raises:
+            TrainingFailed: The inputs, the params or what the model answers are not finite.
         """
+        if not all_finite(inputs, *params.values()):
+            raise _no_number("The model cannot be scored: its params or its inputs are not finite.")
         set_params(self._model, self._architecture, params)
         batches = [self._logits(_floats(inputs[rows])).numpy() for rows in _slices(len(inputs))]
         logits = np.concatenate([np.empty(0, np.float32), *batches])
+        if not all_finite(logits):  # asked here, because a sigmoid turns infinity into 0 or 1
+            raise _no_number("What the model answers is no number.")
         scores: NDArray[np.float32] = np.exp(-np.logaddexp(0, -logits), dtype=np.float32)
         return scores
 
@@ -191,7 +212,7 @@ class Learner:
                 inputs = augment(inputs, rng)
             tally.add(self._step(inputs, _floats(train.labels[rows])).numpy(), len(rows))
             if not math.isfinite(tally.loss):
-                raise _diverged(work, epoch)
+                raise _diverged(work, epoch, "its loss is")
             on_progress(Progress(epoch, work.epochs, batch + 1, batches, *tally.means()))
         return tally.means()
 
@@ -275,9 +296,13 @@ def _require_examples(train: Examples, valid: Examples) -> None:
             )
 
 
-def _diverged(work: LocalWork, epoch: int) -> TrainingFailed:
+def _diverged(work: LocalWork, epoch: int, what: str) -> TrainingFailed:
     return TrainingFailed(
-        f"The training diverged in epoch {epoch}: its loss is no longer a number.",
+        f"The training diverged in epoch {epoch}: {what} not finite.",
         kept="The model from before was kept.",
         todo=f"Train again with a learning rate below {work.learning_rate:g}, and look for damaged pictures.",
     )
+
+
+def _no_number(happened: str) -> TrainingFailed:
+    return TrainingFailed(happened, kept="What was stored is kept.")

@@ -121,7 +121,7 @@ class _Bench:
         out or repeats.
         """
         from device.evaluation.plot import training_plot  # noqa: PLC0415 - matplotlib, too, is loaded on the first job alone
-        from shared.round.payloads import Model, parse_model  # noqa: PLC0415
+        from learning.model import Model, parse_model  # noqa: PLC0415
         from shared.round.plan import LocalWork  # noqa: PLC0415
 
         base = parse_model(Path(job["model"]).read_bytes())
@@ -156,8 +156,9 @@ class _Bench:
         """
         import numpy as np  # noqa: PLC0415
 
+        from learning.finite import all_finite  # noqa: PLC0415
+        from learning.model import parse_model  # noqa: PLC0415
         from shared.errors import TrainingFailed  # noqa: PLC0415
-        from shared.round.payloads import parse_model  # noqa: PLC0415
 
         results, answers, files = {}, {}, []
         for name, path in job["models"].items():
@@ -168,7 +169,7 @@ class _Bench:
             ]
             learner = self._learner(model.architecture)
             scores = np.concatenate([learner.scores(model.params, part.inputs) for part in parts])
-            if not np.isfinite(scores).all():
+            if not all_finite(scores):
                 raise TrainingFailed(
                     "What the model answers is no number.", kept="What was stored is kept."
                 )
@@ -193,7 +194,7 @@ class _Bench:
     def export(self, job: dict[str, Any], _on_progress: Emit) -> dict[str, Any]:
         """Write a model to the file `to`, and return what `device.training.conversion` says of it."""
         from device.training.conversion import convert  # noqa: PLC0415 - imports TensorFlow
-        from shared.round.payloads import parse_model  # noqa: PLC0415 - as the other jobs do
+        from learning.model import parse_model  # noqa: PLC0415 - as the other jobs do
 
         pixels = Path(job["pixels"]) if "pixels" in job else None
         return convert(

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device.vision.litert import BODY_VERSION, Network
+from learning.finite import all_finite
+from shared.errors import OutOfOrder
 
 INPUT_PX: Final = 128
 """Height and width of the pictures that the body takes, in pixels."""
@@ -33,6 +35,7 @@ class Embedder:
     """
 
     def __init__(self, model_path: Path, num_threads: int = 1) -> None:
+        self._path = model_path
         self._network = Network(model_path, num_threads)
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -46,6 +49,7 @@ class Embedder:
 
         Raises:
             ValueError: The pictures are of another size or dtype.
+            OutOfOrder: A feature is not finite.
         """
         if images.dtype != np.uint8 or images.shape[1:] != (INPUT_PX, INPUT_PX, 3):
             raise ValueError(
@@ -55,6 +59,11 @@ class Embedder:
         for row, image in enumerate(images):
             batch = image[np.newaxis].astype(np.float32)
             features[row] = self._network.run(batch)
+        if not all_finite(features):
+            raise OutOfOrder(
+                f"The frozen body in {self._path} gives features that are not finite.",
+                todo="Copy it again from a machine where it works.",
+            )
         return features
 
 
@@ -106,7 +115,7 @@ def _read(cache: Path) -> dict[str, NDArray[np.float32]]:
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
         return {}
     fits = features.dtype == np.float32 and features.shape == (ids.size, FEATURES)
-    if version != BODY_VERSION or not fits or not np.isfinite(features).all():
+    if version != BODY_VERSION or not fits or not all_finite(features):
         return {}
     return dict(zip(ids.tolist(), features, strict=True))
 

@@ -59,7 +59,7 @@ class Networks:
             raise OutOfOrder(
                 f"The {what} is not on this machine yet.",
                 todo="Where TensorFlow is installed it is made within a minute; else copy it from "
-                "a machine that has it: docs/raspberry-pi.md says how.",
+                "a machine that has it: docs/tutorials/doorbell-on-a-raspberry-pi.md says how.",
             )
         try:
             return Network(path)

@@ -27,8 +27,9 @@ from device.store.records import GlobalModel
 from device.vision.networks import Networks
 from device.vision.prediction import Prediction
 from learning.architectures import EFFICIENTNET_LITE0_HEAD, Architecture, Params, architecture
+from learning.finite import all_finite
+from learning.model import Model, parse_model
 from shared.errors import OutOfOrder
-from shared.round.payloads import Model, parse_model
 
 DEFAULT_THRESHOLD: Final = 0.5
 """The threshold of a model for which none was chosen."""
@@ -43,7 +44,7 @@ class ImageFeatures:
     """
 
     def __init__(self, picture: bytes, networks: Networks) -> None:
-        self.networks = networks
+        self._networks = networks
         self._picture = picture
         self._pixels: dict[int, NDArray[np.uint8]] = {}
         self._embedding: NDArray[np.float32] | None = None
@@ -58,8 +59,12 @@ class ImageFeatures:
         """Return float32[1280], the frozen body's features."""
         if self._embedding is None:
             pixels = self.pixels(EFFICIENTNET_LITE0_HEAD.input_px)
-            self._embedding = self.networks.run(EFFICIENTNET_LITE0_HEAD, pixels)
+            self._embedding = self._networks.run(EFFICIENTNET_LITE0_HEAD, pixels)
         return self._embedding
+
+    def probability(self, kind: Architecture, params: Params) -> float:
+        """Return the score by a model without a frozen body, from 0 to 1."""
+        return float(self._networks.run(kind, self.pixels(kind.input_px), params)[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,11 +80,12 @@ class LoadedModel:
     params: Params
 
     def score(self, image: ImageFeatures) -> float:
-        """Return the probability, from 0 to 1, that a picture shows the object."""
+        """Return the probability, from 0 to 1, that a picture shows the object; NaN where a feature
+        or the logit is not finite.
+        """
         if self.kind.body is not None:
             return head_score(self.params, image.embedding())
-        pixels = image.pixels(self.kind.input_px)
-        return float(image.networks.run(self.kind, pixels, self.params)[0])
+        return image.probability(self.kind, self.params)
 
 
 def head_score(params: Params, embedding: NDArray[np.float32]) -> float:
@@ -90,13 +96,16 @@ def head_score(params: Params, embedding: NDArray[np.float32]) -> float:
         embedding: float32[1280], the frozen body's features.
 
     Returns:
-        The probability, from 0 to 1.
+        The probability, from 0 to 1; NaN where a feature or the logit is not finite.
     """
     hidden = embedding @ params["hidden/kernel"] + params["hidden/bias"]
     rectified = np.maximum(hidden, 0.0)
-    logit = float((rectified @ params["logit/kernel"] + params["logit/bias"])[0])
+    logit = rectified @ params["logit/kernel"] + params["logit/bias"]
+    # Asked of the features too: what a kernel makes of max(NaN, 0) depends on the processor.
+    if not all_finite(embedding, logit):
+        return math.nan
     # 1 / (1 + exp(-logit)), without overflow for a large negative logit.
-    return math.exp(-np.logaddexp(0.0, -logit))
+    return math.exp(-np.logaddexp(0.0, -float(logit[0])))
 
 
 class Predictor:
@@ -133,11 +142,12 @@ class Predictor:
 
         Returns:
             Detector to prediction; empty while no model is active, without those whose network is
-            not on this machine.
+            not on this machine or whose score is not finite.
 
         Raises:
             UnusablePicture: It is not a picture.
-            OutOfOrder: No detector can answer: the networks are not on this machine yet.
+            OutOfOrder: No detector can answer: the networks are not on this machine yet, or no
+                score is finite.
         """
         active, loaded = self._refresh()
         image = ImageFeatures(picture, self._networks)
@@ -147,7 +157,7 @@ class Predictor:
         missing: OutOfOrder | None = None
         for model, threshold in active.items():
             try:
-                score = loaded[model].score(image)
+                score = _finite(model, loaded[model].score(image))
             except OutOfOrder as error:
                 missing = error
                 continue
@@ -171,6 +181,15 @@ class Predictor:
     def _load_model(self, held: GlobalModel) -> LoadedModel:
         model = self._load(held.version)
         return LoadedModel(architecture(model.architecture), model.params)
+
+
+def _finite(model: GlobalModel, score: float) -> float:
+    if math.isfinite(score):
+        return score
+    raise OutOfOrder(
+        f"The {model.detector} model of round {model.round} gives a score that is not finite.",
+        todo="Train the next round, or go back to an earlier version.",
+    )
 
 
 def active_models(device: Device) -> dict[GlobalModel, float]:

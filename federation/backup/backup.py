@@ -30,6 +30,7 @@ import device.store.tables
 import main_server.store.tables
 import sec_agg.store.tables
 from federation.backup.archive import KEYS, Contents, Kept, Writer
+from federation.commands import add
 from shared.errors import NotFound, StorageFailed
 from shared.names import NAME
 from shared.security.identity import Identity
@@ -45,7 +46,7 @@ LEFT_OUT = {"nonces", "rings", "told"}  # what a doorbell saw stays with it
 PROGRESS = Console(stderr=True)
 _ATTEMPTS = 3
 _FILES = {
-    "versions": ("version",),
+    "versions": ("version", "state"),
     "contributions": ("digest",),
     "plain_updates": ("digest",),
     "models": ("version",),
@@ -280,14 +281,10 @@ def upgrade(environ: Mapping[str, str] = os.environ) -> list[str]:
 
 def add_commands(commands: Commands) -> None:
     """Add the commands to the command line."""
-    one = commands.add_parser(
-        "backup", help="write all that this machine has of the federation into one file"
-    )
+    one = add(commands, "backup")
     one.add_argument("file", type=Path)
     one.set_defaults(run=_backup)
-    other = commands.add_parser(
-        "upgrade", help="bring the databases to this version's tables; stop the services first"
-    )
+    other = add(commands, "upgrade")
     other.set_defaults(run=_upgrade)
 
 

@@ -25,6 +25,7 @@ from rich.progress import track
 import device.store.tables
 from federation.backup.archive import KEYS, Backup, BackupUnusable, open_backup
 from federation.backup.backup import LEFT_OUT, MAIN, PROGRESS, Service, services
+from federation.commands import add
 from main_server.context import MainServer
 from main_server.models.registry import republish
 from main_server.store.records import PENDING, UNCHECKED
@@ -282,9 +283,9 @@ def _drop_tables(service: Service) -> None:
         database.close()
 
 
-def add_command(commands: Commands) -> None:
+def add_commands(commands: Commands) -> None:
     """Add the command to the command line."""
-    parser = commands.add_parser("restore", help="put back what backup wrote, where nothing is yet")
+    parser = add(commands, "restore")
     parser.add_argument("file", type=Path)
     parser.add_argument(
         "--only",

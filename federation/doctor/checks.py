@@ -20,34 +20,51 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from federation.backup.archive import KEYS
 from federation.backup.backup import Service, services
-from federation.processes import PROJECT
+from federation.extras import DISTRIBUTION
+from federation.processes import PROCFILE
 from shared.errors import DoorbellError
 from shared.security.joining import JoinCode
 from shared.settings import (
     AggregatorSettings,
     DeviceSettings,
+    ListenSettings,
     LogSettings,
     MainSettings,
     OperatorSettings,
     port_of,
+    port_variable,
 )
 from shared.transport.addresses import is_loopback
 
 State = Literal["ok", "warning", "wrong"]
 OLDEST_PYTHON = (3, 11)
+REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
+"""In a checkout alone; an installed distribution knows its pins itself."""
 SCARCE_BYTES, TOO_FEW_BYTES = 1 << 30, 100 << 20
 SCARCE_FILES, TOO_FEW_FILES = 10_000, 500
 _LEFT_OVER = re.compile(r"\..+\.[0-9a-z_]{8}([0-9a-f]{8})?|.+\.part")
 _LEFT_OVER_S = 3600.0  # nobody writes one file for an hour
+
+
+def _addresses(environ: Mapping[str, str]) -> None:
+    """Read where every service of this machine listens."""
+    ListenSettings.read("PORT", 8000, environ)
+    ListenSettings.read("DOORBELL_AGGREGATOR_PORT", 8003, environ)
+    for number in (1, 2):
+        ListenSettings.read(port_variable(number), port_of(number), environ)
+
+
 _READERS: Mapping[str, Callable[[Mapping[str, str]], object]] = {
     "the main server": MainSettings.read,
     "the secure aggregator": AggregatorSettings.read,
     "devices": partial(DeviceSettings.read, 1),
     "operators": OperatorSettings.read,
     "every service": LogSettings.read,
+    "services as they start": _addresses,
 }
 
 
@@ -146,7 +163,7 @@ def _is_closed(folder: Path) -> bool:
     return os.access(folder, os.F_OK) and not os.access(folder, os.R_OK | os.X_OK)
 
 
-def installation(requirements: Path = PROJECT / "requirements.txt") -> Iterator[Finding]:
+def installation(requirements: Path = REQUIREMENTS) -> Iterator[Finding]:
     """Compare Python and what is installed with what is pinned; nothing of it is imported."""
     version = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info < OLDEST_PYTHON:
@@ -158,9 +175,7 @@ def installation(requirements: Path = PROJECT / "requirements.txt") -> Iterator[
         )
     else:
         yield Finding("Python", "ok", f"This is Python {version}.")
-    lines = (line.strip() for line in requirements.read_text().splitlines())
-    wanted = [Requirement(line) for line in lines if line and not line.startswith(("#", "-"))]
-    here = [each for each in wanted if each.marker is None or each.marker.evaluate()]
+    here = _pinned_here(requirements)
     pins = [
         (each.name, one.version) for each in here for one in each.specifier if one.operator == "=="
     ]
@@ -193,6 +208,33 @@ def installation(requirements: Path = PROJECT / "requirements.txt") -> Iterator[
         )
 
 
+def _pinned_here(requirements: Path) -> list[Requirement]:
+    """Return what is pinned for this machine: by a checkout's requirement file, or by what pip
+    installed.
+
+    An installed distribution has no such file. Of its extras, those parts count that somebody
+    installed.
+    """
+    if requirements.exists():
+        lines = (line.strip() for line in requirements.read_text().splitlines())
+        wanted = [Requirement(line) for line in lines if line and not line.startswith(("#", "-"))]
+        return [each for each in wanted if each.marker is None or each.marker.evaluate()]
+    installed = {canonicalize_name(each.name) for each in metadata.distributions()}
+    every = [Requirement(line) for line in metadata.requires(DISTRIBUTION) or ()]
+    base = [each for each in every if each.marker is None or each.marker.evaluate({"extra": ""})]
+    extras = metadata.metadata(DISTRIBUTION).get_all("Provides-Extra") or ()
+    optional = [
+        each for each in every if any(_is_in(each, extra) for extra in extras) and each not in base
+    ]
+    return base + [
+        each for each in optional if canonicalize_name(each.name) in installed - {DISTRIBUTION}
+    ]
+
+
+def _is_in(requirement: Requirement, extra: str) -> bool:
+    return requirement.marker is not None and requirement.marker.evaluate({"extra": extra})
+
+
 def settings(environ: Mapping[str, str]) -> Iterator[Finding]:
     """Read every service's settings, and look for variables that nobody reads."""
     refused: dict[tuple[str, str], list[str]] = {}
@@ -223,7 +265,7 @@ def known_variables() -> set[str]:
     asked = _Asked()
     for reader in _READERS.values():
         reader(asked)
-    return asked.names | set(re.findall(r"\$\{(\w+)", (PROJECT / "Procfile").read_text()))
+    return asked.names | set(re.findall(r"\$\{(\w+)", PROCFILE.read_text()))
 
 
 class _Asked(Mapping[str, str]):

@@ -22,8 +22,9 @@ from federation.doctor.checks_members import announced, identity_of, membership_
 from federation.preflight import NotReady, check_ports
 from shared import __version__
 from shared.errors import DoorbellError, NotFound
+from shared.names import MAIN_SERVER
 from shared.security.identity import Identity
-from shared.security.joining import MAIN_SERVER, Membership
+from shared.security.joining import Membership
 from shared.security.signing import CLOCK_TOLERANCE_S
 from shared.settings import DeviceSettings
 from shared.transport.addresses import guarded_session, is_loopback

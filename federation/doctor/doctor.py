@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
+from federation.commands import add
 from federation.doctor import checks, checks_state
 from federation.doctor.checks import Finding, Setup
 from federation.doctor.checks_camera import cameras
@@ -73,11 +74,9 @@ def _readable(findings: Iterator[Finding]) -> Iterator[Finding]:
         yield Finding("services", "wrong", said, "Run this as the user that the services run as.")
 
 
-def add_command(commands: Commands) -> None:
+def add_commands(commands: Commands) -> None:
     """Add the command to the command line."""
-    doctor = commands.add_parser(
-        "doctor", help="look for what is wrong with this set-up, and say how to mend it"
-    )
+    doctor = add(commands, "doctor")
     doctor.add_argument("--json", action="store_true", help="for scripts")
     doctor.set_defaults(run=_doctor)
 

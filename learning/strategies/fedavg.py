@@ -1,38 +1,29 @@
-"""How the global model takes the cohort's mean delta: the server's half of federated averaging.
+"""FedAvg (McMahan et al., 2017), in the form of Reddi et al. (2021), Algorithm 1 with SGD.
 
-FedAvg (McMahan et al., 2017) in the form of Reddi et al. (2021): the mean delta is a
-pseudo-gradient, and the server takes a step along it. With a learning rate of 1 the new model is
-the weighted mean of the trained ones.
+The mean delta is a pseudo-gradient, and the server takes a step along it. With a learning rate of 1
+the new model is the weighted mean of the trained ones.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
-from numpy.typing import NDArray
+
+from learning.server_state import ServerState
+from learning.strategies.strategy import Needs, weighted_mean
+from shared.round.fixed_point import Mean
 
 
-def step(
-    params: NDArray[np.float32], mean_delta: NDArray[np.float32], learning_rate: float
-) -> NDArray[np.float32]:
-    """Return the next global params.
+@dataclass(frozen=True)
+class FedAvg:
+    """x += lr * D."""
 
-    Args:
-        params: float32[d], the round's base.
-        mean_delta: float32[d], trained minus base, weighted mean over the cohort.
-        learning_rate: 1.0 is plain federated averaging.
+    needs: ClassVar[Needs] = Needs.SUM
 
-    Returns:
-        float32[d].
-    """
-    return params + np.float32(learning_rate) * mean_delta
-
-
-def weighted_mean(deltas: list[NDArray[np.float32]], weights: list[int]) -> NDArray[np.float32]:
-    """Return the mean of plain deltas, each float32[d], weighted by its number of pictures (direct
-    topology).
-    """
-    total = np.zeros_like(deltas[0], np.float64)
-    for delta, weight in zip(deltas, weights, strict=True):
-        total += delta * np.float64(weight)
-    mean: NDArray[np.float32] = (total / sum(weights)).astype(np.float32)
-    return mean
+    def step(self, state: ServerState, means: Sequence[Mean], learning_rate: float) -> ServerState:
+        """Return the state after one round; FedAvg keeps no arrays."""
+        delta = weighted_mean(means)
+        return ServerState(state.params + np.float32(learning_rate) * delta, "fedavg")

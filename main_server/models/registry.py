@@ -9,10 +9,11 @@ import numpy as np
 from prometheus_client import Counter
 
 from learning.architectures import architecture
+from learning.model import Model, parse_model
+from learning.server_state import ServerState, with_arrays
 from main_server.context import MainServer
 from main_server.store.records import PASSED, Device, Version
 from shared.errors import DoorbellError, NotFound, OutOfOrder
-from shared.round.payloads import Model, parse_model
 from shared.security.manifest import HEADER, Manifest
 from shared.telemetry.logs import carried
 from shared.telemetry.metrics import REGISTRY
@@ -28,14 +29,22 @@ _deliveries = Counter(
 )
 
 
-def keep_model(server: MainServer, model: Model) -> Version:
-    """Keep a model's bytes durably and return the version they make; it is not published yet."""
+def keep_model(server: MainServer, model: Model, state: ServerState | None = None) -> Version:
+    """Keep a model durably, with the strategy's arrays; return its version, not published yet."""
     data = model.to_bytes()
     now = server.clock()
     manifest = Manifest.of(server.settings.federation, model, data, now).signed(server.identity)
     digest = server.blobs.put(data)
+    arrays = None if state is None else state.arrays_to_bytes()
     return Version(
-        digest, model.detector, model.round, model.architecture, manifest, model.parent, now
+        version=digest,
+        detector=model.detector,
+        round=model.round,
+        architecture=model.architecture,
+        manifest=manifest,
+        parent=model.parent,
+        made_at=now,
+        state=None if arrays is None else server.blobs.put(arrays),
     )
 
 
@@ -65,12 +74,21 @@ def republish(server: MainServer, source: Version, number: int, said: str = "") 
         )
     model = load_model(server, source.version)
     again = Model(model.detector, number, source.version, model.architecture, model.params)
-    return replace(keep_model(server, again), gate=PASSED, said=said)
+    return replace(keep_model(server, again), state=source.state, gate=PASSED, said=said)
 
 
 def load_model(server: MainServer, version: str) -> Model:
     """Return the model of a version that was published."""
     return parse_model(server.blobs.get(version))
+
+
+def load_state(server: MainServer, version: str) -> ServerState:
+    """Return the server state of a version: its flat params, and the strategy's arrays."""
+    model = load_model(server, version)
+    params = architecture(model.architecture).flatten(model.params)
+    published = server.store.version(version)
+    arrays = None if published is None else published.state
+    return with_arrays(params, None if arrays is None else server.blobs.get(arrays))
 
 
 def published_model(server: MainServer, version: str) -> tuple[bytes, str]:

@@ -1,4 +1,4 @@
-"""The main server's half of a round, in the order of docs/protocol.md.
+"""The main server's half of a round, in the order of docs/reference/protocol.md.
 
     open_round         decide what the next round asks of everybody, and write it down
     check_seeds        say which of the sealed seeds open, before the cohort is frozen
@@ -21,23 +21,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Mapping
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from learning.architectures import architecture
-from learning.strategies.fedavg import step, weighted_mean
+from learning.model import Model
+from learning.round import mean_of_sum, server_update
 from main_server.context import MainServer
-from main_server.models.registry import initial_version, keep_model, load_model
+from main_server.models.registry import initial_version, keep_model, load_state
 from main_server.store.records import Round, Version
 from main_server.store.runs import RUNNING, Run
 from main_server.store.states import OPEN, PUBLISHED
 from shared.errors import DoorbellError, InvalidMessage, NotFound, OutOfOrder
-from shared.names import checked_name
-from shared.round.fixed_point import EXTRA_COORDINATES, Mean, decode
-from shared.round.masking import unmask
-from shared.round.payloads import Aggregate, Model, parse_aggregate, parse_plain_update
+from shared.names import AGGREGATOR, MAIN_SERVER, checked_name
+from shared.round.fixed_point import Mean
+from shared.round.payloads import Aggregate, parse_aggregate, parse_plain_update
 from shared.round.plan import MAX_VALUE_RANGE, RoundPlan
 from shared.security.authenticator import Caller
 from shared.telemetry.metrics import count_upload
@@ -188,7 +185,7 @@ def accept_aggregate(server: MainServer, body: bytes) -> Done:
     if current.state == OPEN:
         check_not_pinned(server, aggregate.detector)
     settings, digest = current.settings, hashlib.sha256(body).hexdigest()
-    if settings.topology != "secure":
+    if settings.receiver != AGGREGATOR:
         raise OutOfOrder("This federation runs in the direct topology: sums are not taken.")
     if current.state != OPEN:
         if current.aggregate == digest and current.state == PUBLISHED:
@@ -197,18 +194,15 @@ def accept_aggregate(server: MainServer, body: bytes) -> Done:
     _check_aggregate(settings, aggregate)
     known = {p.device for p in server.store.participations(aggregate.detector)}
     seeds = {
-        device: _open_seed(server, settings, known, device, s)
-        for device, s in aggregate.sealed_seeds.items()
+        device: _open_seed(server, settings, known, device, sealed)
+        for device, sealed in aggregate.sealed_seeds.items()
     }
-    total = aggregate.sum.copy()
-    for device, seed in seeds.items():
-        unmask(total, seed, settings.context(device))
     try:
-        mean = decode(total, settings, len(seeds))
+        mean = mean_of_sum(aggregate.sum, seeds, settings)
     except InvalidMessage:
         server.store.fail(settings, digest, server.clock())
         raise
-    return _step_and_publish(server, settings, tuple(seeds), digest, mean, len(body))
+    return _step_and_publish(server, settings, tuple(seeds), digest, [mean], len(body))
 
 
 def accept_plain(server: MainServer, caller: Caller) -> Done:
@@ -224,7 +218,7 @@ def accept_plain(server: MainServer, caller: Caller) -> Done:
     caller.must_be(update.device)
     current = _round(server, update.detector, update.round)
     settings = current.settings
-    if settings.topology != "direct":
+    if settings.receiver != MAIN_SERVER:
         raise OutOfOrder(
             "This federation runs in the secure topology: plain updates are not taken.",
             todo="Send the masked update to the secure aggregator.",
@@ -251,7 +245,7 @@ def aggregate_plain(server: MainServer, detector: str) -> Done:
         OutOfOrder: Fewer than `min_cohort` updates are there; says who is missing.
     """
     settings, devices = current_round(server, detector)
-    if settings.topology != "direct":
+    if settings.receiver != MAIN_SERVER:
         raise OutOfOrder(
             "This federation runs in the secure topology: the aggregator adds up.",
             todo="Open /aggregate_models on the secure aggregator (port 8003).",
@@ -273,10 +267,9 @@ def aggregate_plain(server: MainServer, detector: str) -> Done:
             todo="Train and send on the missing devices, then try again.",
         )
     updates = [parse_plain_update(server.blobs.get(digest)) for digest in digests.values()]
-    weights = [min(update.weight, settings.weight_cap) for update in updates]
-    mean = Mean(weighted_mean([update.delta for update in updates], weights), sum(weights), 0)
+    means = [Mean(each.delta, min(each.weight, settings.weight_cap), 0) for each in updates]
     digest = hashlib.sha256("".join(digests.values()).encode()).hexdigest()
-    return _step_and_publish(server, settings, tuple(digests), digest, mean)
+    return _step_and_publish(server, settings, tuple(digests), digest, means)
 
 
 def _settings(server: MainServer, number: int, base: Version, value_range: float) -> RoundPlan:
@@ -299,6 +292,8 @@ def _settings(server: MainServer, number: int, base: Version, value_range: float
         cohort_cap=mine.cohort_cap,
         min_cohort=mine.min_cohort,
         sealing_key=base64.b64encode(server.key.public).decode() if secure else "",
+        strategy=mine.strategy,
+        server_learning_rate=mine.server_learning_rate,
     )
 
 
@@ -329,7 +324,7 @@ def _check_aggregate(settings: RoundPlan, aggregate: Aggregate) -> None:
             f"A sum over {count} devices is not taken: at least {settings.min_cohort} must be in it."
         )
     if (
-        aggregate.sum.size != settings.size + EXTRA_COORDINATES
+        aggregate.sum.size != settings.vector_size
         or aggregate.base_version != settings.base_version
     ):
         raise InvalidMessage("This sum was not made for this round's model.")
@@ -348,31 +343,21 @@ def _step_and_publish(
     settings: RoundPlan,
     cohort: tuple[str, ...],
     digest: str,
-    mean: Mean,
+    means: Sequence[Mean],
     received: int = 0,
 ) -> Done:
-    base, spec = load_model(server, settings.base_version), architecture(settings.architecture)
-    params = _finite(
-        step(spec.flatten(base.params), mean.delta, server.settings.server_learning_rate)
-    )
-    model = Model(
-        settings.detector, settings.round, settings.base_version, spec.name, spec.unflatten(params)
-    )
-    version = keep_model(server, model)
-    current = server.store.publish(settings, cohort, digest, mean.clamped, version, received)
+    spec = architecture(settings.architecture)
+    state = server_update(load_state(server, settings.base_version), means, settings)
+    params = spec.unflatten(state.params)
+    model = Model(settings.detector, settings.round, settings.base_version, spec.name, params)
+    version = keep_model(server, model, state)
+    clamped = sum(mean.clamped for mean in means)
+    current = server.store.publish(settings, cohort, digest, clamped, version, received)
     if current.aggregate != digest:
         raise _not_open(current)
     done = _published(server, current)
     _log.info("%s: %s", settings.detector, done.said)
     return done
-
-
-def _finite(params: NDArray[np.float32]) -> NDArray[np.float32]:
-    if not np.isfinite(params).all():
-        raise InvalidMessage(
-            "The mean of this cohort is not finite.", kept="The global model is as it was."
-        )
-    return params
 
 
 def _published(server: MainServer, current: Round) -> Done:

@@ -2,7 +2,7 @@
 answer (long poll).
 
 The caller says what it has, and the answer is what is missing; nothing has to be remembered between
-two calls, so whoever dies simply asks again. docs/protocol.md has the messages.
+two calls, so whoever dies simply asks again. docs/reference/protocol.md has the messages.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from main_server.rounds.work_messages import members, status_of, wait_s_of
 from main_server.runs.runs import advance
 from main_server.store.records import Device, Status, Version
 from shared.errors import DoorbellError, InvalidMessage
-from shared.names import checked_name
+from shared.names import AGGREGATOR, checked_name
 from shared.security.authenticator import Caller
 from shared.telemetry.logs import round_id, under
 
@@ -191,5 +191,5 @@ def _aggregator_tasks(server: MainServer) -> list[Task]:
         for detector, current in asked_rounds(
             server.store.runs(), server.store.newest_round
         ).items()
-        if current.due_at is not None and current.settings.topology == "secure"
+        if current.due_at is not None and current.settings.receiver == AGGREGATOR
     ]

@@ -12,6 +12,7 @@ from main_server.store.records import PENDING, Round, Version
 from main_server.store.runs import RUNNING, STOPPED
 from main_server.store.snapshot import Standing
 from main_server.store.states import OPEN
+from shared.names import AGGREGATOR
 
 _NAMED = 3
 
@@ -78,7 +79,7 @@ def _in_a_run(server: MainServer, standing: Standing, current: Round) -> str:
         )
     does = (
         "the secure aggregator adds them up"
-        if settings.topology == "secure"
+        if settings.receiver == AGGREGATOR
         else "they are added up here"
     )
     return f"Round {settings.round} has its {len(sent)} updates: {does} now."
@@ -90,7 +91,7 @@ def _by_hand(current: Round | None, sent: int) -> str:
             "No round is open: “Run rounds” opens the next one, and so does a training on a device."
         )
     number, least = current.settings.round, current.settings.min_cohort
-    if current.settings.topology == "secure":
+    if current.settings.receiver == AGGREGATOR:
         how = "train and send on each device, then add up and hand over on the secure aggregator"
         return (
             f"Round {number} is open and needs {least} updates: {how}; “Run rounds” does all of it."

@@ -21,6 +21,7 @@ from main_server.store.records import Round
 from main_server.store.runs import FINISHED, RUNNING, STOPPED, Run
 from main_server.store.states import FAILED, OPEN
 from shared.errors import DoorbellError, InvalidMessage, OutOfOrder
+from shared.names import MAIN_SERVER
 from shared.round.plan import RoundPlan
 from shared.telemetry.logs import round_id, under
 from shared.web.steps import Done
@@ -157,7 +158,7 @@ def _advance(server: MainServer, run: Run) -> None:
         )
     elif (
         current.due_at is not None
-        and settings.topology == "direct"
+        and settings.receiver == MAIN_SERVER
         and _has_enough(server, current)
     ):
         with under(round_id(run.detector, settings.round)):

@@ -106,6 +106,7 @@ class Version:
         accuracy: How often it tells devices' validation pictures apart rightly, the mean weighted
             by pictures; None if no device has said so. It stays when the scores that it is made of
             go.
+        state: Digest of the strategy's arrays that belong to it, or None where it has none.
         scored_by: How many devices have, and `scored_pictures`: of how many pictures.
     """
 
@@ -123,3 +124,4 @@ class Version:
     accuracy: float | None = None
     scored_by: int = 0
     scored_pictures: int = 0
+    state: str | None = None

@@ -25,7 +25,7 @@ from main_server.store.tables import (
     RUNS,
     VERSIONS,
 )
-from shared.round.plan import parse_round_plan
+from shared.round.plan import parse_stored_plan
 
 _OF_ROUND = and_(
     CONTRIBUTIONS.c.detector == ROUNDS.c.detector, CONTRIBUTIONS.c.round == ROUNDS.c.round
@@ -165,7 +165,7 @@ class StandingStore(RunStore):
 def round_of(row: Mapping[Any, Any]) -> Round:
     """Return the round in a row of the table of rounds."""
     values = {name: row[name] for name in Round.__dataclass_fields__}
-    settings = parse_round_plan(json.loads(row["settings"]))
+    settings = parse_stored_plan(row["settings"])
     return Round(**(values | {"settings": settings, "cohort": tuple(json.loads(row["cohort"]))}))
 
 

@@ -1,5 +1,6 @@
 """The states of a round at the main server, and the one function that changes them.
-docs/architecture.md has the table.
+
+docs/explanation/architecture.md has the table.
 
     open        updates are collected
     published   a version came of its one sum

@@ -427,13 +427,14 @@ class Store(StandingStore, PerformanceStore):
             connection.execute(CONTRIBUTIONS.delete().where(mine))
 
     def kept_blobs(self) -> set[str]:
-        """Return the digests of everything that is still needed: versions, and plain updates."""
+        """Return the digests still needed: of versions, their server states, and plain updates."""
         with self.database.read() as connection:
-            versions = connection.execute(
-                select(VERSIONS.c.version).where(VERSIONS.c.forgotten.is_(False))
-            ).scalars()
-            updates = connection.execute(select(CONTRIBUTIONS.c.digest)).scalars()
-            return {*versions, *(digest for digest in updates if digest is not None)}
+            kept = select(VERSIONS.c.version, VERSIONS.c.state).where(
+                VERSIONS.c.forgotten.is_(False)
+            )
+            needed = {digest for row in connection.execute(kept) for digest in row}
+            needed.update(connection.execute(select(CONTRIBUTIONS.c.digest)).scalars())
+            return {digest for digest in needed if digest is not None}
 
 
 def _of(settings: RoundPlan) -> ColumnElement[bool]:

@@ -94,6 +94,7 @@ VERSIONS = Table(
     Column("accuracy", Float),
     Column("scored_by", Integer, nullable=False, default=0),
     Column("scored_pictures", BigInteger, nullable=False, default=0),
+    Column("state", String),
 )
 CONTRIBUTIONS = Table(
     "contributions",

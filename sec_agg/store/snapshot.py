@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import and_, func, select
 
 from sec_agg.store.tables import ROUNDS, UPDATES
+from shared.round.plan import vector_size
 from shared.storage.database import Database
 
 _NEWEST = (
@@ -45,6 +46,11 @@ class Current:
     state: str
     delivered: bool
     sent: tuple[Sent, ...]
+
+    @property
+    def vector_size(self) -> int:
+        """Length of a masked vector of this round."""
+        return vector_size(self.size)
 
 
 @dataclass(frozen=True)

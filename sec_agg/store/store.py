@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, or_, se
 from sec_agg.store.group_commit import Batch
 from sec_agg.store.snapshot import StandingStore
 from sec_agg.store.tables import MIGRATIONS, ROUNDS, UPDATES
-from shared.round.plan import RoundPlan
+from shared.round.plan import RoundPlan, vector_size
 from shared.storage.database import Database
 
 # What every upload asks is made ready once.
@@ -72,6 +72,11 @@ class Round:
     state: str
     aggregate: str | None
     delivered: bool
+
+    @property
+    def vector_size(self) -> int:
+        """Length of a masked vector of this round."""
+        return vector_size(self.size)
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,6 @@ from numpy.typing import NDArray
 from shared.errors import InvalidMessage
 from shared.round.plan import RoundPlan
 
-EXTRA_COORDINATES = 2
-"""Two more coordinates follow the delta: the weight, and how many coordinates were clamped."""
-
 _CHUNK = 1 << 16
 
 
@@ -37,23 +34,23 @@ class Mean:
     clamped: int
 
 
-def scale_of(settings: RoundPlan) -> float:
+def scale_of(plan: RoundPlan) -> float:
     """Return fixed-point steps per unit: the largest scale at which `cohort_cap` devices cannot
     wrap.
     """
-    largest_coordinate = (2**31 - 1) / settings.cohort_cap - 1  # the 1 is for rounding up
-    return largest_coordinate / (settings.weight_cap * settings.value_range)
+    largest_coordinate = (2**31 - 1) / plan.cohort_cap - 1  # the 1 is for rounding up
+    return largest_coordinate / (plan.weight_cap * plan.value_range)
 
 
 def encode(
-    delta: NDArray[np.float32], weight: int, settings: RoundPlan, rng: np.random.Generator
+    delta: NDArray[np.float32], weight: int, plan: RoundPlan, rng: np.random.Generator
 ) -> NDArray[np.uint32]:
     """Encode one device's weighted delta.
 
     Args:
         delta: float32[d], finite.
         weight: Number of training pictures; counted as `weight_cap` where it is more.
-        settings: The round's settings.
+        plan: The round's plan.
         rng: Source of the rounding; nothing secret depends on it.
 
     Returns:
@@ -63,18 +60,18 @@ def encode(
     Raises:
         InvalidMessage: The delta has another length, a value that is not finite, or no weight.
     """
-    if delta.shape != (settings.size,) or not np.isfinite(delta).all() or weight < 1:
+    if delta.shape != (plan.size,) or not np.isfinite(delta).all() or weight < 1:
         raise InvalidMessage(
             "This delta cannot be sent: wrong length, no weight, or a value that is not finite."
         )
-    weight = min(weight, settings.weight_cap)
-    factor = weight * scale_of(settings)
-    encoded = np.empty(settings.size + EXTRA_COORDINATES, "<u4")
+    weight = min(weight, plan.weight_cap)
+    factor = weight * scale_of(plan)
+    encoded = np.empty(plan.vector_size, "<u4")
     clamped = 0
-    for start in range(0, settings.size, _CHUNK):
+    for start in range(0, plan.size, _CHUNK):
         part = delta[start : start + _CHUNK].astype(np.float64)
-        clamped += int(np.count_nonzero(np.abs(part) > settings.value_range))
-        np.clip(part, -settings.value_range, settings.value_range, out=part)
+        clamped += int(np.count_nonzero(np.abs(part) > plan.value_range))
+        np.clip(part, -plan.value_range, plan.value_range, out=part)
         part *= factor
         part += rng.random(part.size)
         encoded[start : start + part.size] = np.floor(part).astype(np.int32).view(np.uint32)
@@ -82,12 +79,12 @@ def encode(
     return encoded
 
 
-def decode(total: NDArray[np.uint32], settings: RoundPlan, cohort: int | None = None) -> Mean:
+def decode(total: NDArray[np.uint32], plan: RoundPlan, cohort: int | None = None) -> Mean:
     """Decode the unmasked sum of a cohort's encoded deltas; the inverse of `encode` for a cohort.
 
     Args:
         total: uint32[d + 2].
-        settings: The round's settings.
+        plan: The round's plan.
         cohort: Number of devices in the sum, at most `cohort_cap`; the cap where it is None.
 
     Returns:
@@ -98,20 +95,18 @@ def decode(total: NDArray[np.uint32], settings: RoundPlan, cohort: int | None = 
         InvalidMessage: The length is wrong, or the summed weight or clamp count is one no honest
             cohort has.
     """
-    if total.shape != (settings.size + EXTRA_COORDINATES,):
+    if total.shape != (plan.vector_size,):
         raise InvalidMessage("This sum has another length than the round's model.")
     weight, clamped = int(total[-2]), int(total[-1])
-    cohort = cohort or settings.cohort_cap
-    if not 1 <= weight <= settings.weight_cap * cohort or clamped > settings.size * cohort:
+    cohort = cohort or plan.cohort_cap
+    if not 1 <= weight <= plan.weight_cap * cohort or clamped > plan.size * cohort:
         raise InvalidMessage(
             "The unmasked sum makes no sense: a device masked its update with another seed than it sealed.",
             kept="The global model is as it was.",
             todo="Open the next round; if it happens again, look for a faulty device.",
         )
-    signed = total[: settings.size].view(np.int32)
-    delta = np.empty(settings.size, np.float32)
-    for start in range(0, settings.size, _CHUNK):
-        delta[start : start + _CHUNK] = signed[start : start + _CHUNK] / (
-            scale_of(settings) * weight
-        )
+    signed = total[: plan.size].view(np.int32)
+    delta = np.empty(plan.size, np.float32)
+    for start in range(0, plan.size, _CHUNK):
+        delta[start : start + _CHUNK] = signed[start : start + _CHUNK] / (scale_of(plan) * weight)
     return Mean(delta, weight, clamped)

@@ -1,24 +1,18 @@
-"""The three payloads of the protocol: safetensors files with string metadata, read strictly into
-frozen dataclasses.
+"""The two payloads of a round: updates and the aggregate, read strictly into frozen dataclasses.
 
-    doorbell-update/1      a device's update: tensor `masked` U32[d+2], or `delta` F32[d] in the
-    direct topology doorbell-aggregate/1   the aggregator's sum: tensor `sum` U32[d+2], devices and
-    sealed seeds in the metadata doorbell-model/1       a model: F32 tensors by name; its version is
-    the SHA-256 of the bytes
+    doorbell-update/1     a device's update: tensor `masked` U32[d + 2],
+                          or `delta` F32[d] in the direct topology
+    doorbell-aggregate/1  the aggregator's sum: tensor `sum` U32[d + 2],
+                          devices and sealed seeds in the metadata
 
-Every party reads them, so nothing is allocated from a number that a peer wrote: a header is
-accepted only if it describes exactly the bytes that follow it, and arrays are views on the bytes
-received.
-Format: https://huggingface.co/docs/safetensors (an 8-byte length, a JSON header, the data).
+The third container, the model, is `learning/model.py`: the aggregator never reads one.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,18 +20,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from learning.architectures import Params, architecture
 from shared.errors import InvalidMessage
 from shared.names import checked_name, checked_version
-from shared.round.fixed_point import EXTRA_COORDINATES
+from shared.round.container import malformed, pack, parse_integer, unpack
 from shared.round.masking import SEALED_BYTES
+from shared.round.plan import EXTRA_COORDINATES
 
-UPDATE, AGGREGATE, MODEL = "doorbell-update/1", "doorbell-aggregate/1", "doorbell-model/1"
-MAX_HEADER_BYTES = 4 << 20
-MAX_TENSORS = 1024
-
-_DTYPES: dict[str, str] = {"U32": "<u4", "F32": "<f4"}
-_CODES: dict[np.dtype[Any], str] = {np.dtype(dtype): code for code, dtype in _DTYPES.items()}
+UPDATE = "doorbell-update/1"
+AGGREGATE = "doorbell-aggregate/1"
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +49,7 @@ class MaskedUpdate:
             "device": self.device,
             "sealed_seed": _to_base64(self.sealed_seed),
         }
-        return _pack(UPDATE, metadata, {"masked": self.masked})
+        return pack(UPDATE, metadata, {"masked": self.masked})
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +68,7 @@ class PlainUpdate:
     def to_bytes(self) -> bytes:
         """Return the container; `parse_plain_update` is the inverse."""
         metadata = _round_metadata(self) | {"device": self.device, "weight": str(self.weight)}
-        return _pack(UPDATE, metadata, {"delta": self.delta})
+        return pack(UPDATE, metadata, {"delta": self.delta})
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,37 +86,11 @@ class Aggregate:
         seeds = [
             [device, _to_base64(sealed)] for device, sealed in sorted(self.sealed_seeds.items())
         ]
-        return _pack(
+        return pack(
             AGGREGATE,
             _round_metadata(self) | {"sealed_seeds": json.dumps(seeds)},
             {"sum": self.sum},
         )
-
-
-@dataclass(frozen=True, eq=False)
-class Model:
-    """One version of a model. `parent` is None for version 0; `round` made it (0 for version 0)."""
-
-    detector: str
-    round: int
-    parent: str | None
-    architecture: str
-    params: Params
-
-    def to_bytes(self) -> bytes:
-        """Return the container; `parse_model` is the inverse."""
-        metadata = {
-            "detector": self.detector,
-            "round": str(self.round),
-            "parent": self.parent or "",
-            "architecture": self.architecture,
-        }
-        return _pack(MODEL, metadata, self.params)
-
-
-def version_of(model: bytes) -> str:
-    """Return the version of a model: the SHA-256 of its container, in hexadecimal."""
-    return hashlib.sha256(model).hexdigest()
 
 
 def parse_masked_update(data: bytes) -> MaskedUpdate:
@@ -135,10 +99,10 @@ def parse_masked_update(data: bytes) -> MaskedUpdate:
     Raises:
         InvalidMessage: It is anything else.
     """
-    metadata, tensors = _unpack(data, UPDATE)
+    metadata, tensors = unpack(data, UPDATE)
     masked = _only_vector(tensors, "masked", "<u4")
     if masked.size <= EXTRA_COORDINATES:
-        raise _malformed()
+        raise malformed()
     seed = _from_base64(metadata.get("sealed_seed"))
     return MaskedUpdate(
         *_round_of(metadata), checked_name(metadata.get("device"), "device"), seed, masked
@@ -151,9 +115,9 @@ def parse_plain_update(data: bytes) -> PlainUpdate:
     Raises:
         InvalidMessage: It is anything else.
     """
-    metadata, tensors = _unpack(data, UPDATE)
+    metadata, tensors = unpack(data, UPDATE)
     delta = _only_vector(tensors, "delta", "<f4")
-    weight = _integer(metadata.get("weight"))
+    weight = parse_integer(metadata.get("weight"))
     if weight < 1 or not np.isfinite(delta).all():
         raise InvalidMessage("This update has no weight, or a value that is not finite.")
     return PlainUpdate(
@@ -167,15 +131,15 @@ def parse_aggregate(data: bytes) -> Aggregate:
     Raises:
         InvalidMessage: It is anything else.
     """
-    metadata, tensors = _unpack(data, AGGREGATE)
+    metadata, tensors = unpack(data, AGGREGATE)
     total = _only_vector(tensors, "sum", "<u4")
     if total.size <= EXTRA_COORDINATES:
-        raise _malformed()
+        raise malformed()
     try:
         pairs = json.loads(metadata.get("sealed_seeds", ""))
         seeds = {checked_name(device, "device"): _from_base64(sealed) for device, sealed in pairs}
     except (ValueError, TypeError, RecursionError) as error:
-        raise _malformed() from error
+        raise malformed() from error
     if len(seeds) != len(pairs):
         raise InvalidMessage(
             "This aggregate names a device twice.", kept="The global model is as it was."
@@ -183,111 +147,9 @@ def parse_aggregate(data: bytes) -> Aggregate:
     return Aggregate(*_round_of(metadata), seeds, total)
 
 
-def parse_model(data: bytes) -> Model:
-    """Return the model in `data`; its params are finite and have exactly the shapes of its
-    architecture.
-
-    Raises:
-        InvalidMessage: It is anything else.
-        NotFound: Its architecture is unknown here.
-    """
-    metadata, tensors = _unpack(data, MODEL)
-    name = checked_name(metadata.get("architecture"), "architecture")
-    expected = {spec.name: spec.shape for spec in architecture(name).specs}
-    if {key: value.shape for key, value in tensors.items()} != expected:
-        raise InvalidMessage(
-            f"This model does not have the parameters of {name}.",
-            kept="The model held is as it was.",
-        )
-    if not all(
-        value.dtype == np.dtype("<f4") and np.isfinite(value).all() for value in tensors.values()
-    ):
-        raise InvalidMessage(
-            "This model holds a value that is not finite.", kept="The model held is as it was."
-        )
-    parent = metadata.get("parent") or None
-    return Model(
-        checked_name(metadata.get("detector"), "detector"),
-        _integer(metadata.get("round")),
-        None if parent is None else checked_version(parent),
-        name,
-        {key: tensors[key] for key in expected},
-    )
-
-
-def _pack(kind: str, metadata: dict[str, str], tensors: Mapping[str, NDArray[Any]]) -> bytes:
-    """Return the container; its members stand in one order, so equal payloads are equal bytes (and
-    one version).
-    """
-    header: dict[str, object] = {
-        "__metadata__": dict(sorted(({"format": kind} | metadata).items()))
-    }
-    parts, position = [], 0
-    for name, value in sorted(tensors.items()):
-        parts.append(value.tobytes())
-        end = position + value.nbytes
-        header[name] = {
-            "dtype": _CODES[value.dtype],
-            "shape": value.shape,
-            "data_offsets": [position, end],
-        }
-        position = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
-
-
-def _unpack(data: bytes, kind: str) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
-    """Return metadata and tensors of a container whose header describes exactly the bytes that
-    follow it.
-    """
-    length = int.from_bytes(data[:8], "little")
-    if not 2 <= length <= min(MAX_HEADER_BYTES, len(data) - 8):
-        raise _malformed()
-    try:
-        header = json.loads(
-            str(data[8 : 8 + length], "utf-8"), object_pairs_hook=_without_repetition
-        )
-        metadata = header.pop("__metadata__")
-        strings = all(isinstance(value, str) for value in metadata.values())
-        if not strings or metadata["format"] != kind or not 1 <= len(header) <= MAX_TENSORS:
-            raise _malformed()
-        entries = sorted(header.items(), key=lambda entry: entry[1]["data_offsets"])
-        return metadata, _views(memoryview(data)[8 + length :], entries)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise _malformed() from error
-
-
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise _malformed()
-    return members
-
-
-def _views(body: memoryview, entries: list[tuple[str, dict[str, Any]]]) -> dict[str, NDArray[Any]]:
-    tensors, position = {}, 0
-    for name, entry in entries:
-        shape, (start, end) = entry["shape"], entry["data_offsets"]
-        whole = all(type(n) is int and 0 <= n <= len(body) for n in [*shape, start, end])
-        if (
-            not whole
-            or len(shape) > 8
-            or start != position
-            or end > len(body)
-            or end - start != 4 * math.prod(shape)
-        ):
-            raise _malformed()
-        tensors[name] = np.frombuffer(body[start:end], _DTYPES[entry["dtype"]]).reshape(shape)
-        position = end
-    if position != len(body):
-        raise _malformed()
-    return tensors
-
-
 def _only_vector(tensors: dict[str, NDArray[Any]], name: str, dtype: str) -> NDArray[Any]:
     if set(tensors) != {name} or tensors[name].ndim != 1 or tensors[name].dtype != np.dtype(dtype):
-        raise _malformed()
+        raise malformed()
     return tensors[name]
 
 
@@ -301,13 +163,11 @@ def _round_metadata(payload: MaskedUpdate | PlainUpdate | Aggregate) -> dict[str
 
 def _round_of(metadata: dict[str, str]) -> tuple[str, int, str]:
     detector = checked_name(metadata.get("detector"), "detector")
-    return detector, _integer(metadata.get("round")), checked_version(metadata.get("base_version"))
-
-
-def _integer(value: str | None) -> int:
-    if value is None or not value.isascii() or not value.isdecimal() or len(value) > 10:
-        raise _malformed()
-    return int(value)
+    return (
+        detector,
+        parse_integer(metadata.get("round")),
+        checked_version(metadata.get("base_version")),
+    )
 
 
 def _to_base64(data: bytes) -> str:
@@ -318,14 +178,7 @@ def _from_base64(value: object) -> bytes:
     try:
         sealed = base64.b64decode(value, validate=True) if isinstance(value, str) else b""
     except (binascii.Error, ValueError) as error:
-        raise _malformed() from error
+        raise malformed() from error
     if len(sealed) != SEALED_BYTES:
-        raise _malformed()
+        raise malformed()
     return sealed
-
-
-def _malformed() -> InvalidMessage:
-    return InvalidMessage(
-        "These bytes are not a container of this protocol.",
-        todo="Run the same version of every service.",
-    )

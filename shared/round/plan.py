@@ -1,23 +1,37 @@
 """What one round asks of everybody: made by the main server when it opens the round, read by all
 parties.
 
-A round's settings travel as one frozen object, so no party can mix the settings of two rounds.
+The plan travels as one frozen object, so no party can mix the plans of two rounds. It holds
+everything that the round's result depends on, the server's step included.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Literal
 
 from shared.errors import InvalidMessage
-from shared.names import checked_name, checked_version
+from shared.names import AGGREGATOR, MAIN_SERVER, checked_name, checked_version
 
 Topology = Literal["secure", "direct"]
 MAX_COORDINATES = 2**28
 MAX_VALUE_RANGE = 1e9
+EXTRA_COORDINATES = 2
+"""Two more coordinates follow the delta: the weight, and how many coordinates were clamped."""
+
+
+def vector_size(size: int) -> int:
+    """Return the length of a masked vector of `size` coordinates."""
+    return size + EXTRA_COORDINATES
+
+
+_STRATEGY = re.compile(r"[a-z0-9_]{1,32}(\([a-z0-9_=.,+-]{0,160}\))?")
+_ADDED: Mapping[str, object] = {"strategy": "fedavg", "server_learning_rate": 1.0}
+"""Members that plans of earlier versions lack, with what was done then."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,8 @@ class RoundPlan:
         cohort_cap: Largest number of devices in the cohort.
         min_cohort: Smallest number of devices whose sum may be taken.
         sealing_key: The main server's HPKE public key, base64; empty in the direct topology.
+        strategy: What the server makes of the means: "fedavg", "fedavgm(momentum=0.9)".
+        server_learning_rate: The server's step size, above 0 and at most 10.
     """
 
     federation: str
@@ -76,6 +92,18 @@ class RoundPlan:
     cohort_cap: int
     min_cohort: int
     sealing_key: str
+    strategy: str
+    server_learning_rate: float
+
+    @property
+    def vector_size(self) -> int:
+        """Length of a masked vector: the d coordinates and what follows them."""
+        return vector_size(self.size)
+
+    @property
+    def receiver(self) -> str:
+        """Who takes the devices' updates: the aggregator, or the main server (direct topology)."""
+        return AGGREGATOR if self.topology == "secure" else MAIN_SERVER
 
     @property
     def work(self) -> LocalWork:
@@ -115,8 +143,9 @@ _RANGES: dict[str, tuple[float, float]] = {
     "weight_cap": (1, 2**20),
     "cohort_cap": (2, 2**20),
     "min_cohort": (2, 2**20),
+    "server_learning_rate": (1e-9, 10.0),
 }
-_FRACTIONS = {"learning_rate", "clipping_norm", "value_range"}
+_FRACTIONS = {"learning_rate", "clipping_norm", "value_range", "server_learning_rate"}
 
 
 def _number(name: str, value: object) -> float:
@@ -142,6 +171,18 @@ def _base64(value: object) -> str:
     raise InvalidMessage("The round plan hold no usable sealing_key.")
 
 
+def _strategy(value: object) -> str:
+    """Return the text that names a strategy; what it means is known where the step is made."""
+    if isinstance(value, str) and _STRATEGY.fullmatch(value):
+        return value
+    raise InvalidMessage("The round plan holds no usable strategy.")
+
+
+def parse_stored_plan(text: str) -> RoundPlan:
+    """Return the plan in a service's own database, which an earlier version may have written."""
+    return parse_round_plan({**_ADDED, **json.loads(text)})
+
+
 def parse_round_plan(message: object) -> RoundPlan:
     """Return the round plan in a decoded JSON message.
 
@@ -161,16 +202,14 @@ def parse_round_plan(message: object) -> RoundPlan:
     checked["base_version"] = checked_version(message["base_version"])
     checked["sealing_key"] = _base64(message["sealing_key"])
     checked["topology"] = message["topology"]
+    checked["strategy"] = _strategy(message["strategy"])
     if message["topology"] not in ("secure", "direct"):
         raise InvalidMessage(
             "The round plan name an unknown topology.", todo="It is 'secure' or 'direct'."
         )
-    settings = RoundPlan(**checked)  # type: ignore[arg-type]  # each member was checked above
-    if (
-        settings.size * settings.cohort_cap >= 2**32
-        or settings.weight_cap * settings.cohort_cap >= 2**31
-    ):
+    plan = RoundPlan(**checked)  # type: ignore[arg-type]  # each member was checked above
+    if plan.size * plan.cohort_cap >= 2**32 or plan.weight_cap * plan.cohort_cap >= 2**31:
         raise InvalidMessage(
             "With these round plan a sum could wrap around.", todo="Lower the cohort_cap."
         )
-    return settings
+    return plan

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Literal
 
 from shared.errors import DoorbellError, Forbidden
+from shared.names import MAIN_SERVER
 from shared.security.identity import Identity
 from shared.security.joining import (
-    MAIN_SERVER,
     JoinCode,
     JoinRequest,
     Membership,

@@ -19,12 +19,11 @@ from pathlib import Path
 from typing import Literal
 
 from shared.errors import InvalidMessage, SettingsError
-from shared.names import checked_name
+from shared.names import MAIN_SERVER, checked_name
 from shared.security.identity import Identity, fingerprint, verify
 from shared.storage.blobs import write_durably
 
 Role = Literal["device", "secure-aggregator"]
-MAIN_SERVER = "main-server"
 """The main server's name; the aggregator's name is its role."""
 
 _SECRET_BYTES = 20

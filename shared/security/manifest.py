@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from dataclasses import asdict, dataclass
+from typing import Protocol
 
 from shared.errors import Forbidden
-from shared.round.payloads import Model, version_of
 from shared.security.identity import Identity, verify
 
 HEADER = "Doorbell-Manifest"
 _CONTEXT = b"doorbell-manifest/1"
 _MAX_CHARS = 2048
+
+
+class Model(Protocol):
+    """What a manifest says of a model; `learning.model.Model` is one."""
+
+    @property
+    def detector(self) -> str:
+        """Whose model."""
+
+    @property
+    def parent(self) -> str | None:
+        """Version that it was made from."""
+
+    @property
+    def architecture(self) -> str:
+        """Name of its architecture."""
+
+    @property
+    def round(self) -> int:
+        """Number of the round that made it."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +53,7 @@ class Manifest:
     @classmethod
     def of(cls, federation: str, model: Model, data: bytes, now: float) -> Manifest:
         """Return the manifest of a model and its container's bytes."""
-        version = version_of(data)
+        version = hashlib.sha256(data).hexdigest()
         return cls(
             federation, model.detector, version, model.parent, model.architecture, model.round, now
         )

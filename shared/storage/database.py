@@ -421,10 +421,15 @@ def _migrate(connection: Connection, migrations: Path, revision: str | None, to:
     from alembic import command  # noqa: PLC0415 - a service that starts with its tables there does without
     from alembic.config import Config  # noqa: PLC0415
 
+    def literal(path: Path) -> str:
+        return str(path).replace(
+            "%", "%%"
+        )  # configparser would look for a variable after a single one
+
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("script_location", literal(Path(__file__).parent / "migrations"))
     config.set_main_option("path_separator", "newline")
-    config.set_main_option("version_locations", str(migrations))
+    config.set_main_option("version_locations", literal(migrations))
     config.attributes["connection"] = connection
     if revision == "0001" and "alembic_version" not in inspect(connection).get_table_names():
         command.stamp(config, revision)

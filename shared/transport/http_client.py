@@ -18,7 +18,6 @@ from typing import Any
 import requests
 from urllib3.exceptions import HTTPError
 
-from learning.architectures import ARCHITECTURES
 from shared.errors import (
     BadSignature,
     DoorbellError,
@@ -29,7 +28,7 @@ from shared.errors import (
     OutOfOrder,
     PeerUnreachable,
 )
-from shared.round.payloads import MAX_HEADER_BYTES
+from shared.round.container import MAX_HEADER_BYTES
 from shared.security.identity import Identity
 from shared.security.signing import sign_request, verify_response
 from shared.telemetry.logs import id_header
@@ -45,9 +44,8 @@ _REFUSALS: dict[int, type[DoorbellError]] = {
     507: PeerUnreachable,  # its disk is full, say
 }
 _PASSING = {502, 503, 504}
-_MAX_ANSWER_BYTES = MAX_HEADER_BYTES + 4 * max(
-    known.size for known in ARCHITECTURES.values()
-)  # the largest model
+# The longest answer is a model: its header, and 16 M params of 4 bytes.
+_MAX_ANSWER_BYTES = MAX_HEADER_BYTES + (64 << 20)
 _PATIENCE = 3  # times `timeout_s`, for a whole answer
 _PIECE_BYTES = 1 << 16
 _MAX_DETAIL_CHARS = 1000

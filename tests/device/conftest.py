@@ -13,7 +13,7 @@ import pytest
 import device.app
 from device.context import Device, identity_path
 from device.rounds import participation
-from shared.round.payloads import Model, parse_model
+from learning.model import Model, parse_model
 from shared.security.identity import Identity
 from shared.security.manifest import HEADER, Manifest
 from shared.settings import DeviceSettings

@@ -31,7 +31,7 @@ SERVICES = {
 
 @dataclass
 class Federation:
-    """Four services under gunicorn, each started by the command that the README gives."""
+    """Four services under gunicorn, each started by the command that the first tutorial gives."""
 
     home: Path
     variables: dict[str, str]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,3 +156,22 @@ def test_a_bad_setting_is_named_before_the_service_starts(tmp_path: Path) -> Non
         command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False
     )
     assert run.returncode != 0 and "DOORBELL_MIN_COHORT" in run.stderr
+
+
+def test_a_checkout_may_lie_in_a_folder_with_a_percent_sign(tmp_path: Path) -> None:
+    home = tmp_path / "50% off"
+    for package in ("shared", "sec_agg"):
+        shutil.copytree(
+            PROJECT / package, home / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    command = [sys.executable, "-c", "from sec_agg.app import create_app; create_app()"]
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("DOORBELL_", "PYTHONPATH"))
+    }
+    run = subprocess.run(
+        command, cwd=home, env=environment, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert (home / "var" / "secure-aggregator" / "state.sqlite3").exists()

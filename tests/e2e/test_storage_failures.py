@@ -18,7 +18,6 @@ import psutil
 import pytest
 import requests
 
-from learning.round import plain_update
 from main_server.store.store import Store
 from shared.errors import DoorbellError, StorageFailed, StorageUnavailable
 from shared.round.plan import RoundPlan, parse_round_plan
@@ -26,6 +25,7 @@ from shared.security.authenticator import Standing
 from shared.security.identity import Identity
 from shared.transport.http_client import HttpClient
 from tests.ports import free_port
+from tests.updates import plain_update
 
 PROJECT = Path(__file__).resolve().parents[2]
 LIKE_ANYBODY = (

@@ -29,7 +29,7 @@ import pytest
 import requests
 
 from learning.architectures import architecture
-from shared.round.payloads import parse_model
+from learning.model import parse_model
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parents[1]

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learning.architectures import architecture
-from learning.round import masked_update, plain_update
-from sec_agg.aggregation import add_up, aggregate
+from sec_agg.aggregation import aggregate, read_vectors
 from sec_agg.store.store import Stored
+from sec_agg.summing import sum_buckets
 from shared.errors import InvalidMessage, NotFound, OutOfOrder, PeerUnreachable
 from shared.round.fixed_point import encode, scale_of
 from shared.round.masking import mask, new_seed, seal
@@ -27,6 +27,7 @@ from shared.round.payloads import (
     parse_masked_update,
 )
 from shared.round.plan import RoundPlan
+from tests.updates import masked_update, plain_update
 
 CMODEL = "http://aggregator/cmodel"
 SUM = "main/secagg_model"
@@ -460,11 +461,12 @@ def test_adding_up_is_the_sum_modulo_two_to_the_32(
     vectors = np.random.default_rng(seed).integers(0, 2**32, (count, size), np.uint64)
     for number, vector in enumerate(vectors):
         (folder / str(number)).write_bytes(head + vector.astype("<u4").tobytes())
-    total = add_up([folder / str(number) for number in range(count)], size)
+    files = [folder / str(number) for number in range(count)]
+    (total,) = sum_buckets(read_vectors(files, size), [0] * count)
     np.testing.assert_array_equal(total, vectors.sum(axis=0) % 2**32)
 
 
 def test_adding_up_a_file_that_ended_early_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "short").write_bytes(bytes(12))
     with pytest.raises(OSError):
-        add_up([tmp_path / "short"], 4)
+        list(read_vectors([tmp_path / "short"], 4))

@@ -22,7 +22,7 @@ from shared.round.masking import new_seed
 from shared.round.payloads import parse_masked_update
 
 NOT_BY_CHANCE = 1e-9
-SOURCES = sorted(Path(sec_agg.__file__).parent.glob("*.py"))
+SOURCES = sorted(Path(sec_agg.__file__).parent.rglob("*.py"))
 
 
 def p_value(vector: NDArray[np.uint32]) -> float:
@@ -134,7 +134,8 @@ def test_no_module_of_the_aggregator_names_what_opens_or_unmasks(source: Path) -
         and not isinstance(node.value, ast.Call)  # base64....decode() is text
     }
     assert not forbidden & (names | called)
-    assert not {"shared.round.masking", "learning.architectures"} & imported
+    assert not [name for name in imported if name and name.startswith("learning")]
+    assert "shared.round.masking" not in imported
 
 
 def test_there_are_modules_to_look_at() -> None:

@@ -26,10 +26,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from learning.round import masked_update
 from sec_agg.pruning import prune
 from shared.errors import InvalidMessage, OutOfOrder
 from shared.round.payloads import parse_aggregate
+from tests.updates import masked_update
 
 CMODEL = "http://aggregator/cmodel"
 DEVICES = st.sampled_from(["a", "b", "c"])

@@ -211,14 +211,14 @@ def test_who_adds_up_while_the_updates_go_finds_the_sum_there(
     for device in ("a", "b"):
         federation.upload(device, federation.delta())
     other = replace(federation.aggregator)
-    add_up = aggregation.add_up
+    read_vectors = aggregation.read_vectors
 
     def slow(files: Any, size: int) -> Any:
-        monkeypatch.setattr(aggregation, "add_up", add_up)
+        monkeypatch.setattr(aggregation, "read_vectors", read_vectors)
         finish(federation)
-        return add_up(files, size)
+        return read_vectors(files, size)
 
-    monkeypatch.setattr(aggregation, "add_up", slow)
+    monkeypatch.setattr(aggregation, "read_vectors", slow)
     assert aggregate(other, "package", 1).figures == {
         "round": 1,
         "devices": ["a", "b"],

@@ -31,13 +31,13 @@ import numpy as np
 import psutil
 import pytest
 
-from learning.round import masked_update
 from main_server.store.store import Store
 from shared.round.payloads import MaskedUpdate
 from shared.round.plan import RoundPlan, parse_round_plan
 from shared.security.identity import Identity
 from shared.security.joining import JoinCode, JoinRequest, Role
 from shared.transport.http_client import CONTAINER_TYPE
+from tests.updates import masked_update
 
 PROJECT = Path(__file__).resolve().parents[2]
 TOKEN = f"operators-only-{secrets.token_hex(16)}"

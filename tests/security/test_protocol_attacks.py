@@ -18,18 +18,17 @@ import numpy as np
 import pytest
 
 from learning.architectures import architecture
+from learning.model import Model, parse_model
 from main_server.store.store import Store
-from shared.round.fixed_point import EXTRA_COORDINATES
 from shared.round.masking import SealingKey, new_private_key, new_seed, seal
 from shared.round.payloads import (
     Aggregate,
     MaskedUpdate,
-    Model,
     PlainUpdate,
     parse_aggregate,
     parse_masked_update,
-    parse_model,
 )
+from shared.round.plan import EXTRA_COORDINATES
 from shared.security.manifest import HEADER, Manifest
 from shared.storage.blobs import BlobStore
 from shared.transport.http_client import CONTAINER_TYPE

@@ -28,8 +28,9 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
 
 from learning.architectures import architecture
+from learning.model import Model
 from shared.round.masking import SEALED_BYTES
-from shared.round.payloads import Aggregate, MaskedUpdate, Model, PlainUpdate
+from shared.round.payloads import Aggregate, MaskedUpdate, PlainUpdate
 from shared.round.plan import RoundPlan, parse_round_plan
 from shared.security.identity import Identity
 from shared.security.joining import JoinCode, JoinRequest, Membership

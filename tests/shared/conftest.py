@@ -35,6 +35,8 @@ def round_settings() -> RoundSettingsFactory:
         "weight_cap": 100,
         "cohort_cap": 8,
         "min_cohort": 2,
+        "strategy": "fedavg",
+        "server_learning_rate": 1.0,
         "sealing_key": "",
     }
     return lambda **changes: RoundPlan(**(usual | changes))

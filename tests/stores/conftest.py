@@ -71,6 +71,8 @@ def round_of() -> Callable[..., RoundPlan]:
         "weight_cap": 100,
         "cohort_cap": 3,
         "min_cohort": 2,
+        "strategy": "fedavg",
+        "server_learning_rate": 1.0,
         "sealing_key": "",
     }
     return lambda number=1, **changes: RoundPlan(**(usual | {"round": number} | changes))

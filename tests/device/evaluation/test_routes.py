@@ -24,9 +24,9 @@ from device.rounds.cleanup import tidy
 from device.store.records import GlobalModel
 from federation.backup.backup import services
 from learning.architectures import architecture
+from learning.model import Model
 from shared.errors import TrainingFailed
 from shared.protocol.evaluations import METRICS, parse_figures
-from shared.round.payloads import Model
 
 PAGE = {"Host": "localhost", "Accept": "text/html"}
 HOSTILE = 'a;=HYPERLINK("x")&<b>y\udce9.png'

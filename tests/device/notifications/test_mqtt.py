@@ -203,7 +203,7 @@ def test_documentation_names_the_entities_as_home_assistant_does() -> None:
         )
         for part in document["components"].values()
     }
-    text = (ROOT / "docs" / "home-assistant.md").read_text()
+    text = (ROOT / "docs" / "how-to" / "home-assistant.md").read_text()
     assert set(re.findall(r"^\| `([a-z_]+\.[a-z0-9_]+)` \|", text, re.MULTILINE)) == named
     automation = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
     assert automation["triggers"][0]["entity_id"] in named

@@ -30,7 +30,7 @@ from tests.device.tls import write_certificate
 from tests.owners import SECRET, Server
 from tests.ports import free_port
 
-DOCUMENTATION = Path(__file__).resolve().parents[3] / "docs" / "home-assistant.md"
+DOCUMENTATION = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "home-assistant.md"
 PATH = "/hook/hidden-in-the-path?token=hidden-in-the-query"
 ANSWER = Prediction(0.93, True, 0.8, "a" * 64)
 RING = Notification(17, time.time(), "device-1", "button", {"cat": ANSWER})

@@ -16,8 +16,8 @@ from device.rounds import model_trial, participation
 from device.rounds.model_trial import NoAnswer
 from device.store.records import GlobalModel
 from device.training.worker_client import Busy, ChildDied
+from learning.model import Model, version_of
 from shared.errors import CannotTrain, DatasetError, InvalidMessage, OutOfOrder, TrainingFailed
-from shared.round.payloads import Model, version_of
 
 Pushed = Callable[..., Model]
 

@@ -14,6 +14,7 @@ import pytest
 from device.context import Device
 from device.rounds import participation
 from learning.architectures import architecture
+from learning.model import parse_model
 from main_server.members.members import rename
 from shared.errors import (
     Forbidden,
@@ -23,7 +24,7 @@ from shared.errors import (
     PeerUnreachable,
     TrainingFailed,
 )
-from shared.round.payloads import parse_masked_update, parse_model, parse_plain_update
+from shared.round.payloads import parse_masked_update, parse_plain_update
 from shared.security.manifest import HEADER, Manifest
 
 STEP = np.float32(0.25)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import numpy as np
 import psutil
 import pytest
+import tensorflow as tf
 from sklearn.metrics import log_loss
 
 from device.training.training import MOMENTUM, Examples, Learner, Progress, augment
@@ -32,6 +33,17 @@ def learner(request, learners) -> Learner:
 @pytest.fixture
 def head(learners) -> Learner:
     return learners["head"]
+
+
+@pytest.fixture(scope="module")
+def swallowing() -> Learner:
+    """Stands for a processor where max(nan, 0) is 0: what is not finite never comes out of the
+    hidden layer.
+    """
+    learner = Learner(HEAD)
+    hidden = learner._model.get_layer("hidden")
+    hidden.activation = lambda x: tf.where((x > 0) & tf.math.is_finite(x), x, tf.zeros_like(x))
+    return learner
 
 
 def features(count: int, seed: int = 0) -> Examples:
@@ -204,6 +216,58 @@ def test_loss_that_is_no_number_is_a_failed_training(head, value) -> None:
         head.train(version_0(head), data, features(4), WORK, 0, lambda _: None)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("split", ["training", "validation"])
+def test_inputs_that_are_not_finite_are_refused_where_the_network_hides_them(
+    swallowing, split, value
+) -> None:
+    data = {"training": features(8), "validation": features(8)}
+    data[split].inputs[3, 5] = value
+    with pytest.raises(
+        TrainingFailed, match=f"in epoch 1: the inputs of the {split} split are not finite"
+    ):
+        swallowing.train(
+            version_0(swallowing), data["training"], data["validation"], WORK, 0, lambda _: None
+        )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_params_that_are_not_finite_are_not_trained_from(swallowing, value) -> None:
+    params = version_0(swallowing)
+    params["hidden/kernel"][3, 5] = value
+    with pytest.raises(TrainingFailed, match="in epoch 1: the params to start from are not finite"):
+        swallowing.train(params, features(8), features(4), WORK, 0, lambda _: None)
+
+
+def test_what_is_not_finite_gets_no_score(swallowing) -> None:
+    params, inputs = version_0(swallowing), features(4).inputs
+    spoilt = inputs.copy()
+    spoilt[1, 7] = np.nan
+    with pytest.raises(TrainingFailed, match="its params or its inputs are not finite"):
+        swallowing.scores(params, spoilt)
+    with pytest.raises(TrainingFailed, match="its params or its inputs are not finite"):
+        swallowing.scores(params | {"hidden/bias": np.full(64, np.inf, np.float32)}, inputs)
+
+
+def test_answer_that_is_infinite_is_no_score(head) -> None:
+    params = version_0(head) | {"hidden/bias": np.ones(64, np.float32)}
+    params["logit/kernel"] = np.full((64, 1), 1e38, np.float32)
+    params["hidden/kernel"][:] = 0
+    with pytest.raises(TrainingFailed, match="What the model answers is no number"):
+        head.scores(params, np.zeros((2, 1280), np.float32))
+
+
+def test_validation_loss_that_is_not_finite_is_a_failed_training(head) -> None:
+    params = version_0(head) | {"logit/kernel": np.full((64, 1), 10, np.float32)}
+    params["hidden/kernel"][0] = 100
+    train, valid = features(8), features(4)
+    train.inputs[:, 0], valid.inputs[:, 0] = 0, 1e38  # finite, but one product alone overflows
+    with pytest.raises(
+        TrainingFailed, match="diverged in epoch 1: its validation loss is not finite"
+    ):
+        head.train(params, train, valid, WORK, 0, lambda _: None)
+
+
 def test_params_that_are_no_numbers_do_not_leave_the_training(head) -> None:
     params = version_0(head) | {
         "hidden/bias": np.ones(64, np.float32),
@@ -214,6 +278,16 @@ def test_params_that_are_no_numbers_do_not_leave_the_training(head) -> None:
     data.inputs[:, 0] = 1e38  # the loss does not see it, its gradient overflows
     with pytest.raises(TrainingFailed, match="diverged"):
         head.train(params, data, features(4), LocalWork(1, 8, 1.0), 0, lambda _: None)
+
+
+def test_params_are_looked_at_after_each_epoch_where_the_loss_hides_them(swallowing) -> None:
+    params = version_0(swallowing) | {"logit/kernel": np.full((64, 1), 10, np.float32)}
+    params["hidden/kernel"][0] = 0
+    params["hidden/bias"][:] = 1
+    data = Examples(np.zeros((8, 1280), np.float32), np.zeros(8, np.uint8))
+    data.inputs[:, 0] = 1e38
+    with pytest.raises(TrainingFailed, match="diverged in epoch 1: its params are not finite"):
+        swallowing.train(params, data, features(4), LocalWork(3, 8, 1.0), 0, lambda _: None)
 
 
 def test_training_after_a_failed_one_is_as_if_it_had_not_been(head) -> None:

@@ -28,8 +28,8 @@ from device.training.worker_client import Busy, ChildDied, Trainer, describe, pr
 from device.vision.predictor import active_models, open_predictor
 from device.vision.threshold import threshold_for
 from learning.architectures import PORCH_CNN
+from learning.model import Model
 from shared.errors import Cancelled, CannotTrain, DatasetError, OutOfOrder, TrainingFailed
-from shared.round.payloads import Model
 
 ROOT = Path(__file__).resolve().parents[3]
 JOB = {"do": "train", "detector": "package"}

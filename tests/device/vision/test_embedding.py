@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from device.vision import embedding
 from device.vision.embedding import FEATURES, INPUT_PX, Embedder, embed_cached
+from shared.errors import OutOfOrder
 
 
 class Counting:
@@ -111,6 +112,19 @@ def test_cache_that_does_not_hold_features_counts_as_empty(cache, features) -> N
             file, version=np.array(embedding.BODY_VERSION), ids=np.array(["id1"]), features=features
         )
     assert cached(Counting(), cache, 1) == [1]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_features_that_are_not_finite_do_not_leave_the_body(cache, value) -> None:
+    class Damaged:
+        def run(self, _: NDArray[np.float32]) -> NDArray[np.float32]:
+            return np.array([0] * (FEATURES - 1) + [value], np.float32)
+
+    body = object.__new__(Embedder)
+    body._path, body._network = cache, Damaged()
+    with pytest.raises(OutOfOrder, match="gives features that are not finite"):
+        embed_cached(body, pictures(1), ["id1"], cache)
+    assert not cache.exists()
 
 
 def test_cached_pickle_is_not_run(cache) -> None:

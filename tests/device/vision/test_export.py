@@ -35,8 +35,8 @@ from learning.architectures import (
     PORCH_CNN,
     Architecture,
 )
+from learning.model import Model
 from shared.errors import CannotTrain, InvalidMessage, NotFound
-from shared.round.payloads import Model
 from shared.settings import DeviceSettings
 from shared.web.background import _keep_going
 
@@ -144,7 +144,7 @@ def test_file_that_answers_otherwise_is_not_kept(
 ) -> None:
     before = export(doorbell, form, "animal", tmp_path).path.read_bytes()
     another = replace(doorbell, trainer=Swapping(doorbell, a_model("animal", PORCH_CNN, 9)))
-    with pytest.raises(NotFaithful, match="answers otherwise than the doorbell") as refused:
+    with pytest.raises(NotFaithful, match="differs from the doorbell's scores") as refused:
         export(another, form, "animal", tmp_path)
     assert "a file from before is still there" in refused.value.kept
     assert (tmp_path / "animal" / device.vision.export._NAMES[form]).read_bytes() == before
@@ -154,12 +154,14 @@ def test_file_that_answers_no_number_is_not_kept(
     doorbell: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device.vision.export, "_differences", lambda *_: [0.001, float("nan")])
-    with pytest.raises(NotFaithful):
+    with pytest.raises(
+        NotFaithful, match="The keras file of animal gives scores that are not finite"
+    ):
         export(doorbell, "keras", "animal", tmp_path)
 
 
 def test_detector_called_as_what_frigate_passes_over_is_refused() -> None:
-    with pytest.raises(InvalidMessage, match="Call the detector otherwise"):
+    with pytest.raises(InvalidMessage, match="Rename the detector"):
         labels("none")
 
 
@@ -177,7 +179,7 @@ class Swapping:
 
 
 def test_detector_without_a_model_is_refused(doorbell: Device, tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="No model of 'vehicle' is in force"):
+    with pytest.raises(NotFound, match="No model of 'vehicle' is active"):
         export(doorbell, "keras", "vehicle", tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -256,4 +258,4 @@ def test_command_says_what_is_missing(environ: dict[str, str], tmp_path: Path) -
         and not list(tmp_path.iterdir())
     )
     unknown = run(environ, "keras", "--detector", "toaster")
-    assert unknown.returncode == 1 and "No model of 'toaster' is in force" in unknown.stderr
+    assert unknown.returncode == 1 and "No model of 'toaster' is active" in unknown.stderr

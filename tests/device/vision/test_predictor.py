@@ -16,10 +16,10 @@ from device.store.records import GlobalModel
 from device.training.conversion import ensure_answering
 from device.training.models import build, set_params
 from device.vision.litert import BODY_VERSION, Network, answering_file
-from device.vision.predictor import Predictor, head_score
+from device.vision.predictor import ImageFeatures, Predictor, head_score
 from learning.architectures import EFFICIENTNET_LITE0_HEAD, PORCH_CNN
+from learning.model import Model
 from shared.errors import DoorbellError, OutOfOrder
-from shared.round.payloads import Model
 
 FEATURES = 1280
 
@@ -161,6 +161,31 @@ def test_models_with_and_without_a_body_answer_side_by_side(
             and "face" in answers
         )
     assert params[0]["logit/kernel"].any() and logit != 0
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_features_that_are_not_finite_get_no_score(value: float) -> None:
+    params = a_model(3).params | {"hidden/kernel": np.zeros((FEATURES, 64), np.float32)}
+    assert np.isnan(head_score(params, np.full(FEATURES, value, np.float32)))
+
+
+def test_model_whose_score_is_not_finite_is_silent_beside_the_others(
+    predictor: Predictor, picture: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoilt = a_model(1)
+    spoilt.params["hidden/bias"][:] = 1
+    spoilt.params["logit/kernel"][:] = 1e38
+    porch = Model(
+        "animal", 4, "0" * 64, PORCH_CNN.name, PORCH_CNN.initial(np.random.default_rng(0))
+    )
+    known = {1: spoilt, 2: a_model(2, "vehicle"), 4: porch}
+    predictor._load = lambda version: known[int(version, 16)]
+    monkeypatch.setattr(ImageFeatures, "probability", lambda *_: float("nan"))
+    activate(predictor, {held(1): 0.5, held(4, "animal"): 0.5, held(2, "vehicle"): 0.5})
+    assert list(predictor.predict(picture)) == ["vehicle"]
+    activate(predictor, {held(4, "animal"): 0.5})
+    with pytest.raises(OutOfOrder, match="The animal model of round 4 gives a score that is not"):
+        predictor.predict(picture)
 
 
 def test_what_is_no_picture_is_refused_with_or_without_a_model(predictor: Predictor) -> None:

@@ -15,6 +15,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from email.message import Message
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -286,6 +287,30 @@ def test_packages_that_lack_or_differ_are_named(tmp_path: Path) -> None:
     assert [finding.state for finding in findings] == ["wrong", "warning", "warning"]
     assert findings[0].said == "nobody-has-this 1.0 is not installed."
     assert "flask is of version 3" in findings[1].said and "'flask==0.1'" in findings[1].todo
+
+
+def test_without_a_checkout_the_pins_are_those_that_pip_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that every installation has, and of the extras what somebody installed."""
+    about_us = Message()
+    requires = [
+        "flask==0.1",
+        'requests==0.2; extra == "train"',
+        'nobody-has-this==1.0; extra == "train"',
+    ]
+    about_us["Provides-Extra"] = "train"
+    monkeypatch.setattr(
+        checks.metadata, "requires", lambda _: [*requires, 'none==1; platform_machine == "abacus"']
+    )
+    monkeypatch.setattr(checks.metadata, "metadata", lambda _: about_us)
+    findings = [
+        finding
+        for finding in checks.installation(tmp_path / "none.txt")
+        if finding.where == "packages"
+    ]
+    assert [finding.said.partition(" ")[0] for finding in findings] == ["flask", "requests"]
+    assert {finding.state for finding in findings} == {"warning"}
 
 
 def test_python_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1024,8 +1049,7 @@ def test_devices_that_cannot_be_called_matter_only_if_they_do_not_ask(
     assert finding.state == "ok" and "device-2 ask for work by themselves." in finding.said
 
 
-def test_every_setting_of_the_readme_is_known() -> None:
-    described = re.findall(
-        r"^\| `(DOORBELL_\w+|DATABASE_URL)`", (PROJECT / "README.md").read_text(), re.MULTILINE
-    )
+def test_every_documented_setting_is_known() -> None:
+    page = (PROJECT / "docs" / "reference" / "settings.md").read_text()
+    described = re.findall(r"^\| `(DOORBELL_\w+|DATABASE_URL)`", page, re.MULTILINE)
     assert len(described) > 50 and set(described) <= known_variables()

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event
 
-from learning.round import plain_update
 from main_server.dashboard.page import page
 from main_server.dashboard.status import status
 from main_server.members.device_status import fingerprint
@@ -24,6 +23,7 @@ from main_server.runs import runs
 from main_server.runs.next_step import outlook
 from main_server.store.records import PASSED, PENDING, Device, Status, Version
 from tests.pages import BROWSER, buttons, page_of, section, text_of
+from tests.updates import plain_update
 
 NOON = 1_900_000_000.0
 HOSTILE = "<script>alert('&')</script>\"{{ 191 * 7 }}"

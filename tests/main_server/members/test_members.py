@@ -16,7 +16,6 @@ import pytest
 import requests
 
 import main_server.app
-from learning.round import masked_update, plain_update
 from main_server.members.members import (
     admit,
     invite,
@@ -40,6 +39,7 @@ from shared.security.joining import (
 )
 from shared.security.signing import sign_request
 from shared.transport.http_client import Peer
+from tests.updates import masked_update, plain_update
 
 JSON = {"Accept": "application/json"}
 NOW, HOUR = 1_800_000_000.0, 3600.0

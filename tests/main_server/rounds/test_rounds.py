@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from learning.architectures import architecture
-from learning.round import masked_update, plain_update
 from shared.errors import Forbidden, InvalidMessage, NotFound, OutOfOrder
 from shared.round.fixed_point import encode
 from shared.round.masking import mask, new_seed, seal
 from shared.round.payloads import Aggregate
 from shared.round.plan import MAX_VALUE_RANGE, RoundPlan, parse_round_plan
+from tests.updates import masked_update, plain_update
 
 SUM = "http://main/secagg_model"
 

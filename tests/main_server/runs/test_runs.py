@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learning.round import masked_update, plain_update
 from main_server.context import MainServer
 from main_server.models import gate
 from main_server.rounds.rounds import accept_aggregate
@@ -26,6 +25,7 @@ from main_server.store.states import ABANDONED, FAILED, OPEN, PUBLISHED
 from shared.errors import InvalidMessage, NotFound, OutOfOrder
 from shared.round.payloads import Aggregate
 from shared.storage.database import Database
+from tests.updates import masked_update, plain_update
 
 NOON, DEADLINE = 1_900_000_000.0, 600.0
 SAID = {

@@ -24,17 +24,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from learning.architectures import ARCHITECTURES, Architecture, architecture
+from learning.model import Model, parse_model, version_of
 from shared.errors import DoorbellError, InvalidMessage, NotFound
 from shared.round.payloads import (
     Aggregate,
     MaskedUpdate,
-    Model,
     PlainUpdate,
     parse_aggregate,
     parse_masked_update,
-    parse_model,
     parse_plain_update,
-    version_of,
 )
 from shared.settings import MAX_COHORT
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.errors import DoorbellError, InvalidMessage
-from shared.round.plan import LocalWork, RoundPlan, parse_round_plan
+from shared.round.plan import LocalWork, RoundPlan, parse_round_plan, parse_stored_plan
 
 RoundSettingsFactory = Callable[..., RoundPlan]
 VECTOR = json.loads((Path(__file__).parents[2] / "vectors" / "round.json").read_text())
@@ -30,8 +30,9 @@ RANGES = {
     "weight_cap": (1, 2**20),
     "cohort_cap": (2, 2**20),
     "min_cohort": (2, 2**20),
+    "server_learning_rate": (1e-9, 10.0),
 }
-FRACTIONS = {"learning_rate", "clipping_norm", "value_range"}
+FRACTIONS = {"learning_rate", "clipping_norm", "value_range", "server_learning_rate"}
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,31}", fullmatch=True)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(10**400),
@@ -110,6 +111,40 @@ def test_no_two_uploads_share_a_context(
         for federation, detector, device, number in uploads
     )
     assert one != two
+
+
+def test_plan_that_an_earlier_version_stored_is_read_with_what_it_did_then(
+    round_settings: RoundSettingsFactory,
+) -> None:
+    now = round_settings(server_learning_rate=1.0, strategy="fedavg")
+    earlier = travelled(now)
+    del earlier["strategy"], earlier["server_learning_rate"]
+    assert parse_stored_plan(json.dumps(earlier)) == now
+    with pytest.raises(InvalidMessage):
+        parse_round_plan(earlier)  # a peer of another version is told so
+
+
+@pytest.mark.parametrize("strategy", ["", "FedAvg", "a b", "x()y", "a(b=1)c", 3, None, "a" * 40])
+def test_text_that_can_be_no_strategy_is_refused(
+    round_settings: RoundSettingsFactory, strategy: object
+) -> None:
+    with pytest.raises(InvalidMessage, match="no usable strategy"):
+        parse_round_plan(travelled(round_settings()) | {"strategy": strategy})
+
+
+@pytest.mark.parametrize(
+    ("topology", "receiver"), [("secure", "secure-aggregator"), ("direct", "main-server")]
+)
+def test_topology_says_who_receives_updates(
+    round_settings: RoundSettingsFactory, topology: str, receiver: str
+) -> None:
+    assert round_settings(topology=topology).receiver == receiver
+
+
+def test_masked_vector_has_two_coordinates_more_than_the_model(
+    round_settings: RoundSettingsFactory,
+) -> None:
+    assert round_settings(size=9).vector_size == 11
 
 
 def test_work_is_the_part_that_training_needs(round_settings: RoundSettingsFactory) -> None:

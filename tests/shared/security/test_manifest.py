@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from learning.architectures import architecture
+from learning.model import Model, version_of
 from shared.errors import Forbidden
-from shared.round.payloads import Model, version_of
 from shared.security.identity import Identity
 from shared.security.manifest import Manifest, check_manifest
 

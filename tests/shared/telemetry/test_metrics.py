@@ -21,12 +21,12 @@ from device.metrics import counted_training
 from device.metrics import gauges as device_gauges
 from device.store.records import GlobalModel
 from device.training.worker_client import Busy
-from learning.round import plain_update
 from main_server.app import create_app as main_app
 from shared.errors import StorageUnavailable, TrainingFailed
 from shared.settings import DeviceSettings, MainSettings
 from shared.storage.database import Database
 from shared.telemetry.metrics import expose, refusals
+from tests.updates import plain_update
 
 DASHBOARD = Path(__file__).resolve().parents[3] / "dashboards" / "doorbell.json"
 TOKEN = "the-operator-of-this-test"
