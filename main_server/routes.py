@@ -7,8 +7,8 @@ from functools import partial
 from flask import Flask, Response, g, jsonify, request
 
 from main_server.context import MainServer
-from main_server.dashboard.evaluations import add_report, note
-from main_server.members.devices import ROUNDS, STATUS, announce
+from main_server.dashboard.routes import add_dashboard
+from main_server.members.devices import detectors
 from main_server.members.members import (
     ADMISSION,
     JOINING,
@@ -19,21 +19,17 @@ from main_server.members.members import (
     member_of,
     roster,
 )
+from main_server.models.evaluations import keep_evaluation
 from main_server.models.registry import deliver, published_model
-from main_server.rounds.rounds import (
-    FINISHED,
-    REFUSED,
-    ROUND,
-    SEEDS,
-    accept_aggregate,
-    accept_plain,
-    aggregate_plain,
-    check_seeds,
-    current_round,
-)
-from main_server.rounds.work import News, for_aggregator, for_device
+from main_server.rounds.aggregation import FINISHED, accept_aggregate
+from main_server.rounds.announcement import ROUNDS, STATUS, announce
+from main_server.rounds.direct import accept_plain, aggregate_plain
+from main_server.rounds.opening import ROUND, current_round
+from main_server.rounds.seeds import REFUSED, SEEDS, check_seeds
 from main_server.rounds.work_messages import ASKING, WORK
-from main_server.runs.controls import add_controls
+from main_server.runs.change_notifier import ChangeNotifier
+from main_server.runs.routes import add_controls
+from main_server.runs.tasks import for_aggregator, for_device
 from shared.errors import DoorbellError
 from shared.names import MAIN_SERVER, checked_name, checked_version
 from shared.protocol.evaluations import PERFORMANCE
@@ -50,14 +46,15 @@ from shared.web.steps import Done, each
 _NOTHING = "No device has announced itself yet. Open /sendstatus on the devices, then try again."
 
 
-def add_routes(app: Flask, server: MainServer, news: News) -> None:
+def add_routes(app: Flask, server: MainServer, notifier: ChangeNotifier) -> None:
     """Add the main server's addresses to its app."""
-    _add_messages(app, server, news)
+    _add_messages(app, server, notifier)
     add_controls(app, server)
-    add_report(app, server)
+    add_dashboard(app, server)
 
-    aggregate_models = each(server.store.detectors, partial(aggregate_plain, server), _NOTHING)
-    send_model_clients = each(server.store.detectors, partial(deliver, server), _NOTHING)
+    names = partial(detectors, server)
+    aggregate_models = each(names, partial(aggregate_plain, server), _NOTHING)
+    send_model_clients = each(names, partial(deliver, server), _NOTHING)
     add_step(
         app,
         "/aggregate_models",
@@ -70,7 +67,7 @@ def add_routes(app: Flask, server: MainServer, news: News) -> None:
     )
 
 
-def _add_messages(app: Flask, server: MainServer, news: News) -> None:
+def _add_messages(app: Flask, server: MainServer, notifier: ChangeNotifier) -> None:
     gate = Gate(
         server.identity,
         lambda: MAIN_SERVER,
@@ -82,6 +79,7 @@ def _add_messages(app: Flask, server: MainServer, news: News) -> None:
     attempts = Attempts()
 
     def join() -> Response:
+        # Guessing join codes is slowed down; whoever joins rightly is not counted.
         attempts.check(count=False)
         try:
             return jsonify(admit(server, json_body()))
@@ -98,28 +96,28 @@ def _add_messages(app: Flask, server: MainServer, news: News) -> None:
         is_device = caller.member.role == "device"
         said = json_body()
         answer = (
-            for_device(server, news, caller, said)
+            for_device(server, notifier, caller, said)
             if is_device
-            else for_aggregator(server, news, said)
+            else for_aggregator(server, notifier, said)
         )
+        # Devices poll every half minute: an empty answer is not worth a line of the log.
         g.quiet = not answer["tasks"]
         return jsonify(answer)
 
     def performance(caller: Caller) -> Response:
-        note(server, caller, json_body())
+        keep_evaluation(server, caller, json_body())
         return jsonify({"said": "The figures are kept."})
 
     def new_key(caller: Caller) -> Response:
         change_key(server, caller, json_body())
-        return jsonify({"said": "The new key is in force."})
+        return jsonify({"said": "The new key is active."})
 
     def show_roster(_: Caller) -> Response:
         return jsonify({"members": roster(server)})
 
     def show_round(_: Caller, detector: str) -> Response:
-        first = (
-            request.args.get("first") == "1"
-        )  # whoever asks knows of no round: it may have lost what it knew
+        # An aggregator that knows of no round says so: it may have lost its state.
+        first = request.args.get("first") == "1"
         settings, devices = current_round(
             server, checked_name(detector, "detector"), untouched=first
         )

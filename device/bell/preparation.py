@@ -11,6 +11,7 @@ import threading
 
 from device.context import Device
 from device.store.records import GlobalModel
+from device.training.jobs import PrepareRings
 from device.training.worker_client import Busy
 from device.vision.litert import answering_file
 from learning.architectures import architecture
@@ -49,5 +50,9 @@ def _prepare(device: Device, model: GlobalModel) -> None:
     container = parse_model(device.blobs.get(model.version))
     kind = architecture(container.architecture)
     if not answering_file(device.settings.cache, kind).exists():
-        job = device.job("answer", model.detector)
-        device.trainer.run(job | {"architecture": kind.name})
+        job = PrepareRings(
+            detector=model.detector,
+            folders=device.folders,
+            architecture=kind.name,
+        )
+        device.trainer.run(job)

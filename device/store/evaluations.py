@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from sqlalchemy import select
+from sqlalchemy import Update, select
 
 from device.store.records import Evaluation
 from device.store.rows import put, row_of
@@ -41,13 +41,23 @@ class EvaluationStore:
             rows = connection.execute(newest_first).mappings()
             return tuple(Evaluation(**row) for row in rows)
 
+    def keep_plot(self, evaluation: Evaluation, plot: str) -> None:
+        """Keep the digest of an evaluation's plot, if it is still the detector's last one."""
+        with self._database.write(alone=False) as connection:
+            connection.execute(_update(evaluation).values(plot=plot))
+
     def record_reported(self, evaluation: Evaluation) -> None:
         """Record that the main server has an evaluation's figures.
 
         One that has taken its place meanwhile stays unreported.
         """
-        same = (MEASUREMENTS.c.detector == evaluation.detector) & (
-            MEASUREMENTS.c.report == evaluation.report
-        )
         with self._database.write() as connection:
-            connection.execute(MEASUREMENTS.update().where(same).values(told=1))
+            connection.execute(_update(evaluation).values(told=1))
+
+
+def _update(evaluation: Evaluation) -> Update:
+    """Begin an update of an evaluation's row, but not of a later evaluation's."""
+    return MEASUREMENTS.update().where(
+        MEASUREMENTS.c.detector == evaluation.detector,
+        MEASUREMENTS.c.report == evaluation.report,
+    )

@@ -86,7 +86,7 @@ class Evaluation:
         version: The global model.
         global_round: The round that made the global model.
         report: Digest of the figures, JSON; see `device.evaluation.metrics.report`.
-        plot: Digest of the plot, PNG.
+        plot: Digest of the plot, PNG; empty until somebody looked at it.
         measured_at: Seconds since the epoch.
         told: 1 once the main server has the figures, else 0.
     """
@@ -112,7 +112,7 @@ class Training:
         round: The round that it was for.
         base_version: The global model that it began with.
         local_model: Digest of the trained model's container.
-        plot: Digest of the plot, PNG.
+        plot: Digest of the plot, PNG; empty until somebody looked at it.
         weight: Number of training pictures that were used.
         history: Per epoch: loss, accuracy, val_loss, val_accuracy, seconds.
         finished_at: Seconds since the epoch.

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, CursorResult, RowMapping, insert, select
+from sqlalchemy import ColumnElement, Connection, CursorResult, RowMapping, func, insert, select
 
 from device.store.failures import clear_failure
 from device.store.records import Training
@@ -44,6 +44,13 @@ class TrainingStore:
             row = newest_of(connection, detector, TRAININGS).mappings().first()
         return None if row is None else _training(row)
 
+    def newest_rounds(self) -> dict[str, int]:
+        """Return the round that each detector's newest training was for."""
+        newest = select(func.max(TRAININGS.c.id)).group_by(TRAININGS.c.detector)
+        query = select(TRAININGS.c.detector, TRAININGS.c.round).where(TRAININGS.c.id.in_(newest))
+        with self._database.read() as connection:
+            return {row.detector: row.round for row in connection.execute(query)}
+
     def recent(self, detector: str, limit: int) -> tuple[Training, ...]:
         """Return the newest trainings of a detector, newest first, at most `limit`."""
         query = select(TRAININGS).where(TRAININGS.c.detector == detector)
@@ -76,6 +83,12 @@ class TrainingStore:
             if known is None:
                 connection.execute(TRAININGS.update().where(mine).values(update=update))
             return known or update
+
+    def keep_plot(self, training: Training, plot: str) -> None:
+        """Keep the digest of a training's plot, once somebody has looked at it."""
+        mine = TRAININGS.update().where(TRAININGS.c.id == training.id)
+        with self._database.write(alone=False) as connection:
+            connection.execute(mine.values(plot=plot))
 
     def record_sent(self, training: Training) -> None:
         """Record that a training's update was accepted; it puts failures right, up to its round."""

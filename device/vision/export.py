@@ -30,9 +30,11 @@ from dataset.decoding import UnusablePicture, decode
 from dataset.porch import drawing as porch
 from device.context import Device
 from device.store.records import GlobalModel
+from device.training.jobs import Export, PrepareRings
+from device.training.jobs import Exported as Written
 from device.vision.litert import Network
 from device.vision.predictor import Predictor, active_models, open_predictor
-from learning.architectures import architecture
+from learning.architectures import Architecture, architecture
 from learning.finite import all_finite
 from learning.model import parse_model
 from shared.errors import DatasetError, DoorbellError, InvalidMessage, NotFound
@@ -157,23 +159,48 @@ def _differences(
 ) -> list[float]:
     """Write a file and run it; return how far each of its answers is from that of a ring."""
     path = work / _NAMES[form]
-    container = device.blobs.path(model.version)
-    kind = architecture(parse_model(container.read_bytes()).architecture)
+    container = parse_model(device.blobs.get(model.version))
+    kind = architecture(container.architecture)
     side = FRIGATE_PX if form == "frigate" else kind.input_px
     pictures = list(_pictures(device, model.detector))
     pixels = np.stack([decode(picture, side) for picture in pictures])
     if form == "frigate":  # both answer the pixels that Frigate hands over
         pictures = [_png(one) for one in pixels]
-    job = device.job("export", model.detector)
-    job |= {"form": form, "model": str(container), "to": str(path)}
-    if form == "keras":
-        np.save(work / "pixels.npy", pixels.astype(np.float32))
-        job["pixels"] = str(work / "pixels.npy")
-    device.trainer.run(device.job("answer", model.detector) | {"architecture": kind.name})
-    result = device.trainer.run(job)
-    scores = _RUN[form](path, pixels, result)
+    written = _write(device, form, model, kind, pixels, path)
+    scores = _RUN[form](path, pixels, written)
     expected = [_ring_score(predictor, model, picture) for picture in pictures]
     return [abs(float(score) - wanted) for score, wanted in zip(scores, expected, strict=True)]
+
+
+def _write(
+    device: Device,
+    form: str,
+    model: GlobalModel,
+    kind: Architecture,
+    pixels: NDArray[np.uint8],
+    path: Path,
+) -> Written:
+    """Let the training child write a file, and what rings need where that is missing."""
+    shown = None
+    if form == "keras":  # the child answers these pictures too, since only it has Keras
+        shown = path.with_name("pixels.npy")
+        np.save(shown, pixels.astype(np.float32))
+    device.trainer.run(
+        PrepareRings(
+            detector=model.detector,
+            folders=device.folders,
+            architecture=kind.name,
+        )
+    )
+    job = Export(
+        detector=model.detector,
+        folders=device.folders,
+        form=form,
+        model=device.blobs.path(model.version),
+        to=path,
+        pixels=shown,
+    )
+    return device.trainer.run(job)
 
 
 def _ring_score(predictor: Predictor, model: GlobalModel, picture: bytes) -> float:
@@ -186,7 +213,7 @@ def _ring_score(predictor: Predictor, model: GlobalModel, picture: bytes) -> flo
     return predictions[model.detector].score
 
 
-def _run_frigate(path: Path, pixels: NDArray[np.uint8], _: Mapping[str, Any]) -> Iterator[float]:
+def _run_frigate(path: Path, pixels: NDArray[np.uint8], _: Written) -> Iterator[float]:
     network = Network(path)
     if network.takes != ((1, FRIGATE_PX, FRIGATE_PX, 3), np.dtype(np.uint8)):
         raise NotFaithful(
@@ -198,7 +225,7 @@ def _run_frigate(path: Path, pixels: NDArray[np.uint8], _: Mapping[str, Any]) ->
         yield float((row / row.sum(axis=0))[0])
 
 
-def _run_onnx(path: Path, pixels: NDArray[np.uint8], _: Mapping[str, Any]) -> NDArray[np.float32]:
+def _run_onnx(path: Path, pixels: NDArray[np.uint8], _: Written) -> NDArray[np.float32]:
     import onnxruntime  # noqa: PLC0415 - for this form alone
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -207,14 +234,13 @@ def _run_onnx(path: Path, pixels: NDArray[np.uint8], _: Mapping[str, Any]) -> ND
     return scores
 
 
-def _scores_of_keras(_: Path, __: NDArray[np.uint8], result: Mapping[str, Any]) -> Sequence[float]:
-    """Return what Keras answered in the training child, which has run the file already."""
-    scores: Sequence[float] = result["scores"]
-    return scores
+def _scores_of_keras(_: Path, __: NDArray[np.uint8], written: Written) -> Sequence[float]:
+    """Return what Keras answered in the training child."""
+    return written.scores
 
 
-_RUN: Final[Mapping[str, Callable[[Path, NDArray[np.uint8], Mapping[str, Any]], Any]]] = (
-    MappingProxyType({"frigate": _run_frigate, "onnx": _run_onnx, "keras": _scores_of_keras})
+_RUN: Final[Mapping[str, Callable[[Path, NDArray[np.uint8], Written], Any]]] = MappingProxyType(
+    {"frigate": _run_frigate, "onnx": _run_onnx, "keras": _scores_of_keras}
 )
 
 

@@ -17,13 +17,8 @@ from numpy.typing import NDArray
 
 from learning.architectures import Architecture
 
-BODY_VERSION: Final = "efficientnet-lite0-57934424-128px-fp16-1"
-"""Names the body in every cache: checkpoint, input size, precision of the weights, export revision."""
-
 NO_PARAMS: Final[Mapping[str, NDArray[np.float32]]] = MappingProxyType({})
 """For a network whose parameters are in its file."""
-
-_NETWORK_REVISION: Final = 1
 
 
 def answering_file(cache: Path, kind: Architecture) -> Path:
@@ -33,10 +28,7 @@ def answering_file(cache: Path, kind: Architecture) -> Path:
         cache: Folder of what every device on this machine shares.
         kind: The architecture.
     """
-    name = BODY_VERSION
-    if kind.body is None:
-        name = f"{kind.name}-{kind.input_px}px-{_NETWORK_REVISION}"
-    return cache / f"{name}.tflite"
+    return cache / f"{kind.network}.tflite"
 
 
 class Network:

@@ -54,7 +54,7 @@ class Networks:
 
     def _load(self, kind: Architecture) -> Network:
         path = answering_file(self._cache, kind)
-        what = "frozen body" if kind.body else f"network {kind.name}"
+        what = kind.network_title
         if not path.exists():
             raise OutOfOrder(
                 f"The {what} is not on this machine yet.",

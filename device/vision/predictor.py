@@ -27,7 +27,6 @@ from device.store.records import GlobalModel
 from device.vision.networks import Networks
 from device.vision.prediction import Prediction
 from learning.architectures import EFFICIENTNET_LITE0_HEAD, Architecture, Params, architecture
-from learning.finite import all_finite
 from learning.model import Model, parse_model
 from shared.errors import OutOfOrder
 
@@ -83,29 +82,7 @@ class LoadedModel:
         """Return the probability, from 0 to 1, that a picture shows the object; NaN where a feature
         or the logit is not finite.
         """
-        if self.kind.body is not None:
-            return head_score(self.params, image.embedding())
-        return image.probability(self.kind, self.params)
-
-
-def head_score(params: Params, embedding: NDArray[np.float32]) -> float:
-    """Compute a head: a hidden layer with ReLU, and a logistic output.
-
-    Args:
-        params: Kernels float32[1280, h] and float32[h, 1], with their biases.
-        embedding: float32[1280], the frozen body's features.
-
-    Returns:
-        The probability, from 0 to 1; NaN where a feature or the logit is not finite.
-    """
-    hidden = embedding @ params["hidden/kernel"] + params["hidden/bias"]
-    rectified = np.maximum(hidden, 0.0)
-    logit = rectified @ params["logit/kernel"] + params["logit/bias"]
-    # Asked of the features too: what a kernel makes of max(NaN, 0) depends on the processor.
-    if not all_finite(embedding, logit):
-        return math.nan
-    # 1 / (1 + exp(-logit)), without overflow for a large negative logit.
-    return math.exp(-np.logaddexp(0.0, -float(logit[0])))
+        return self.kind.score(self.params, image)
 
 
 class Predictor:

@@ -13,6 +13,7 @@ from shared.errors import InvalidMessage
 from shared.names import checked_version
 from shared.web.openapi import NAME_TEXT, STRING, VERSION_TEXT, as_json, record, table
 
+# Below the 60 seconds after which proxies usually close an idle connection.
 MAX_WAIT_S = 55.0
 MAX_SAID_CHARS = 300
 
@@ -37,7 +38,7 @@ def wait_s_of(value: object) -> float:
         InvalidMessage: That is no time, or too long.
     """
     if type(value) not in (int, float) or not 0 <= value <= MAX_WAIT_S:  # type: ignore[operator]
-        raise InvalidMessage(f"One waits from 0 to {MAX_WAIT_S:g} seconds for work.")
+        raise InvalidMessage(f"wait_s must be between 0 and {MAX_WAIT_S:g}.")
     return float(value)  # type: ignore[arg-type]
 
 
@@ -63,9 +64,9 @@ def _score(value: object) -> tuple[str, float, int]:
     said = members(value, {"version", "accuracy", "pictures"})
     accuracy, pictures = said["accuracy"], said["pictures"]
     if type(accuracy) not in (int, float) or not 0 <= accuracy <= 1:
-        raise InvalidMessage("An accuracy lies between 0 and 1.")
+        raise InvalidMessage("accuracy must be between 0 and 1.")
     if type(pictures) is not int or not 0 < pictures < 2**31:
-        raise InvalidMessage("An accuracy is one on so many pictures.")
+        raise InvalidMessage("pictures must be a positive integer.")
     return checked_version(said["version"]), float(accuracy), pictures
 
 
@@ -78,7 +79,8 @@ def _setback(value: object) -> tuple[int, str]:
         or not isinstance(why, str)
         or len(why) > MAX_SAID_CHARS
     ):
-        raise InvalidMessage("A setback is a round's number and one sentence.")
+        raise InvalidMessage("setback must be a round number and one sentence.")
+    # The operator reads it in logs and on pages: control characters could forge lines there.
     return number, "".join(char if char.isprintable() else " " for char in why)
 
 

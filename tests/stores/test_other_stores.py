@@ -122,6 +122,7 @@ def test_training_makes_good_what_went_wrong(
         and newest.update is None
         and not newest.sent
     )
+    assert device_store.trainings.newest_rounds() == {"person": newest.round}
     assert (
         device_store.failures.latest("person") is None
         and device_store.trainings.sent_round("person") is None
@@ -137,8 +138,9 @@ def test_training_makes_good_what_went_wrong(
     assert device_store.schedule.latest("person") == ScheduledTraining(
         "person", "2027-01-15", 20, None
     )
-    device_store.rounds.remember(round_of(4))
-    device_store.rounds.remember(round_of(5))
+    device_store.rounds.remember([round_of(4)])
+    for _ in range(2):
+        device_store.rounds.remember([round_of(5)])
     assert (
         device_store.rounds.newest("person") == round_of(5)
         and device_store.rounds.newest("car") is None

@@ -14,12 +14,15 @@ import pytest
 import device.vision.networks
 from device.store.records import GlobalModel
 from device.training.conversion import ensure_answering
-from device.training.models import build, set_params
-from device.vision.litert import BODY_VERSION, Network, answering_file
-from device.vision.predictor import ImageFeatures, Predictor, head_score
+from device.training.models import set_params
+from device.vision.litert import Network, answering_file
+from device.vision.predictor import ImageFeatures, Predictor
 from learning.architectures import EFFICIENTNET_LITE0_HEAD, PORCH_CNN
+from learning.architectures.efficientnet_lite0_head import BODY_VERSION, head_score
 from learning.model import Model
 from shared.errors import DoorbellError, OutOfOrder
+
+pytestmark = pytest.mark.heavy  # imports TensorFlow
 
 FEATURES = 1280
 
@@ -68,7 +71,7 @@ def picture() -> bytes:
 
 def test_head_answers_what_keras_answers() -> None:
     model, features = (
-        build(EFFICIENTNET_LITE0_HEAD),
+        EFFICIENTNET_LITE0_HEAD.build(),
         np.random.default_rng(1).normal(size=(8, FEATURES)),
     )
     params = a_model(3).params
@@ -153,7 +156,7 @@ def test_models_with_and_without_a_body_answer_side_by_side(
     for seed in (0, 1, 0):  # a swap leaves nothing of the params from before
         activate(predictor, {held(seed, "animal"): 0.5, held(2, "face"): 0.5})
         answers = predictor.predict(picture)
-        model = build(PORCH_CNN)
+        model = PORCH_CNN.build()
         set_params(model, PORCH_CNN, params[seed])
         logit = float(model(np.full((1, 64, 64, 3), 200, np.float32), training=False)[0, 0])
         assert (
