@@ -1,19 +1,16 @@
 """The main server's half of a round, in the order of docs/reference/protocol.md.
 
-    open_round         decide what the next round asks of everybody, and write it down
-    check_seeds        say which of the sealed seeds open, before the cohort is frozen
-    (step 6) accept_aggregate   unmask the one sum of the round, step the global model, publish
-    (step 7)
+    open_round        decide what the next round asks of everybody, and write it down
+    check_seeds       say which of the sealed seeds open, before the cohort is frozen   (step 6)
+    accept_aggregate  unmask the one sum of the round, step the global model, publish   (step 7)
 
 and, in the direct topology, without an aggregator:
 
-    accept_plain       keep a device's plain update
-    (step 3) aggregate_plain    average the updates, step the global model, publish
-    (step 4)
+    accept_plain      keep a device's plain update                                      (step 3)
+    aggregate_plain   average the updates, step the global model, publish               (step 4)
 
 In the secure topology nothing here ever sees a single device's update: what arrives is a sum over
-at least
-`min_cohort` devices, and only the first sum of a round is taken.
+at least `min_cohort` devices, and only the first sum of a round is taken.
 """
 
 from __future__ import annotations

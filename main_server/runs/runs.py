@@ -1,9 +1,8 @@
-"""Rounds that run by themselves: a run opens rounds, asks the devices, waits, has them summed, and
-goes on.
+"""Automatic rounds: a run opens rounds, asks the devices, waits, has them summed, and goes on.
 
-    start, stop, resume    what an operator says
-    advance                what is next, for every run; called over and over, by every process, and
-    after any restart
+    start, stop, resume  what an operator asks for
+    advance              what is next, for every run; called over and over, by every process,
+                         and after any restart
 
 Everything is decided from what is written down, and every decision is one transaction that only the
 first can make, so it does not matter who advances a run, how often, or who was killed in between.
