@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset.porch.brush import Brush
-from dataset.porch.scene import LIGHT, Hour, Site
+from dataset.porch.site import LIGHT, Hour, Site
 
 NIGHT_NOISE = 2.5
 NIGHT_VIGNETTE = 0.35

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from dataset.porch.brush import Brush, Colour, Kind, Traits, toned
+from dataset.porch.brush import Brush, Colour, toned
 from dataset.porch.people import INTRUDER, VISITOR
+from dataset.porch.traits import Kind, Traits
 
 FLAME: tuple[Colour, ...] = ((206, 52, 12), (246, 122, 20), (255, 196, 54), (255, 246, 190))
 FLAME_UNSEEN: tuple[Colour, ...] = ((226, 92, 10), (252, 152, 34), (255, 218, 92), (255, 252, 222))
