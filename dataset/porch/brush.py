@@ -26,7 +26,11 @@ SOFTNESS = 4
 """How many solid pixels lie along one pixel of a soft layer."""
 _FRACTION_BITS = 4
 _CIRCLE = np.stack(
-    [np.cos(np.linspace(0, 2 * np.pi, 28, False)), np.sin(np.linspace(0, 2 * np.pi, 28, False))], 1
+    [
+        np.cos(np.linspace(0, 2 * np.pi, 28, False)),
+        np.sin(np.linspace(0, 2 * np.pi, 28, False)),
+    ],
+    1,
 )
 _T = np.linspace(0, 1, 6, False)
 _CATMULL_ROM = 0.5 * np.stack(
@@ -82,9 +86,23 @@ class Brush:
             stretch: How much wider than high; negative to look the other way.
             tilt: Lean to the right in radians.
         """
-        turn = np.array([[np.cos(tilt), -np.sin(tilt)], [np.sin(tilt), np.cos(tilt)]])
+        turn = np.array(
+            [
+                [np.cos(tilt), -np.sin(tilt)],
+                [np.sin(tilt), np.cos(tilt)],
+            ]
+        )
         steps = self._edge * 2**_FRACTION_BITS
-        self._matrix = (np.array([[stretch, 0.0], [0.0, -1.0]]) @ turn * (unit * steps)).T
+        self._matrix = (
+            np.array(
+                [
+                    [stretch, 0.0],
+                    [0.0, -1.0],
+                ]
+            )
+            @ turn
+            * (unit * steps)
+        ).T
         self._origin = np.array([x * steps, ground * steps])
         self._unit_px = unit * self._edge
 
@@ -112,7 +130,12 @@ class Brush:
         """Fill the ellipse with its middle at (x, y), turned against the clock by so many radians."""
         ring = _CIRCLE * (rx, rx if ry is None else ry)
         if turn:
-            ring = ring @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+            ring = ring @ np.array(
+                [
+                    [np.cos(turn), np.sin(turn)],
+                    [-np.sin(turn), np.cos(turn)],
+                ]
+            )
         self._fill(ring + np.array((x, y)), colour, glow)
 
     def box(
@@ -126,7 +149,11 @@ class Brush:
         glow: bool = False,
     ) -> None:
         """Fill the rectangle."""
-        self.area(((left, bottom), (right, bottom), (right, top), (left, top)), colour, glow=glow)
+        self.area(
+            ((left, bottom), (right, bottom), (right, top), (left, top)),
+            colour,
+            glow=glow,
+        )
 
     def line(self, points: Points, width: float, colour: Colour, *, glow: bool = False) -> None:
         """Draw a line of this width with round ends."""
@@ -152,17 +179,34 @@ class Brush:
         path = (
             (1 - t) ** 2 * np.array(start) + 2 * t * (1 - t) * np.array(bend) + t**2 * np.array(end)
         )
-        self.line([(float(x), float(y)) for x, y in path], width, colour, glow=glow)
+        self.line(
+            [(float(x), float(y)) for x, y in path],
+            width,
+            colour,
+            glow=glow,
+        )
 
     def limb(self, points: Points, widths: Sequence[float], colour: Colour) -> None:
         """Draw a limb: a chain of round joints with these widths and flesh between them."""
         for (x, y), width in zip(points, widths, strict=True):
             self.disc(x, y, width / 2, colour)
-        for (x0, y0), (x1, y1), w0, w1 in zip(points, points[1:], widths, widths[1:], strict=False):
+        for (x0, y0), (x1, y1), w0, w1 in zip(
+            points,
+            points[1:],
+            widths,
+            widths[1:],
+            strict=False,
+        ):
             length = max(1e-6, float(np.hypot(x1 - x0, y1 - y0)))
             nx, ny = (y0 - y1) / length / 2, (x1 - x0) / length / 2
-            corners = ((x0 + nx * w0, y0 + ny * w0), (x1 + nx * w1, y1 + ny * w1))
-            others = ((x1 - nx * w1, y1 - ny * w1), (x0 - nx * w0, y0 - ny * w0))
+            corners = (
+                (x0 + nx * w0, y0 + ny * w0),
+                (x1 + nx * w1, y1 + ny * w1),
+            )
+            others = (
+                (x1 - nx * w1, y1 - ny * w1),
+                (x0 - nx * w0, y0 - ny * w0),
+            )
             self.area((*corners, *others), colour)
 
     def puff(
@@ -201,7 +245,17 @@ class Brush:
         self, x: float, half_width: float, *, depth: float = 0.25, density: float = 0.6
     ) -> None:
         """Darken the ground under the subject."""
-        places = self._pixels(_CIRCLE * (half_width, half_width * depth) + (x, 0.0)) // SOFTNESS
+        places = (
+            self._pixels(
+                _CIRCLE
+                * (
+                    half_width,
+                    half_width * depth,
+                )
+                + (x, 0.0)
+            )
+            // SOFTNESS
+        )
         cv2.fillPoly(self.shade, [places], (round(255 * density),), cv2.LINE_AA, _FRACTION_BITS)
 
     def eyeshine(self, x: float, y: float, radius: float) -> None:

@@ -14,18 +14,23 @@ from dataset.porch.quadrupeds import (
 )
 from dataset.porch.traits import Traits
 
-CAT_COATS: tuple[Colour, ...] = ((206, 128, 58), (92, 88, 88), (60, 54, 52), (214, 196, 168))
+CAT_COATS: tuple[Colour, ...] = (
+    (206, 128, 58),
+    (92, 88, 88),
+    (60, 54, 52),
+    (214, 196, 168),
+)
 CAT_COATS_UNSEEN: tuple[Colour, ...] = ((150, 132, 112), (232, 222, 210), (122, 84, 58))
 
 
 def sitting_cat(brush: Brush, traits: Traits) -> None:
     """Paint a cat that sits and looks at the camera."""
-    coat, iris = (
-        traits.tint(traits.pick(CAT_COATS, CAT_COATS_UNSEEN)),
-        traits.pick(((150, 190, 70),), ((226, 170, 50),)),
-    )
-    pale, stripe = traits.pick((coat, CREAM), (CREAM,)), toned(coat, 0.62)
-    side, turn = (1 if traits.chance(0.5) else -1), traits.span(-0.04, 0.04, 0.09)
+    coat = traits.tint(traits.pick(CAT_COATS, CAT_COATS_UNSEEN))
+    iris = traits.pick(((150, 190, 70),), ((226, 170, 50),))
+    pale = traits.pick((coat, CREAM), (CREAM,))
+    stripe = toned(coat, 0.62)
+    side = 1 if traits.chance(0.5) else -1
+    turn = traits.span(-0.04, 0.04, 0.09)
     brush.shadow(0.0, 0.42)
     brush.curve(
         (0.18 * side, 0.06),
@@ -34,7 +39,10 @@ def sitting_cat(brush: Brush, traits: Traits) -> None:
         0.085,
         toned(coat, 0.85),
     )
-    brush.blob(mirrored(((0.1, 0.6), (0.17, 0.46), (0.27, 0.2), (0.24, 0.02), (0.08, 0.0))), coat)
+    brush.blob(
+        mirrored(((0.1, 0.6), (0.17, 0.46), (0.27, 0.2), (0.24, 0.02), (0.08, 0.0))),
+        coat,
+    )
     brush.disc(0.0, 0.38, 0.1, pale, 0.17)
     for x in (-0.08, 0.08):
         brush.limb(((x, 0.36), (x * 1.05, 0.05)), (0.12, 0.1), toned(coat, 1.1))
@@ -64,9 +72,17 @@ def _cat_face(brush: Brush, x: float, coat: Colour, pale: Colour, iris: Colour) 
         brush.eyeshine(x + side * 0.09, 0.715, 0.042)
         for rise in (-0.03, 0.02):
             brush.line(
-                ((x + side * 0.07, 0.615), (x + side * 0.29, 0.62 + rise)), 0.006, (238, 234, 226)
+                (
+                    (x + side * 0.07, 0.615),
+                    (x + side * 0.29, 0.62 + rise),
+                ),
+                0.006,
+                (238, 234, 226),
             )
-    brush.area(((x - 0.032, 0.65), (x + 0.032, 0.65), (x, 0.615)), (214, 120, 120))
+    brush.area(
+        ((x - 0.032, 0.65), (x + 0.032, 0.65), (x, 0.615)),
+        (214, 120, 120),
+    )
     brush.line(((x - 0.05, 0.582), (x, 0.605), (x + 0.05, 0.582)), 0.012, DARK)
 
 
@@ -76,7 +92,13 @@ def walking_cat(brush: Brush, traits: Traits) -> None:
     low = traits.span(0.0, 0.08, -0.16)
     build = Build(0.26, 0.36, 0.25, (0.14, 0.2 + low), 0.135, 0.02, 0.075)
     sway = traits.span(-0.18, 0.0, 0.16)
-    brush.curve((-0.34, 0.47), (-0.55, 0.6), (-0.46 + sway, 0.92), 0.075, toned(coat, 0.9))
+    brush.curve(
+        (-0.34, 0.47),
+        (-0.55, 0.6),
+        (-0.46 + sway, 0.92),
+        0.075,
+        toned(coat, 0.9),
+    )
     x, y = paint_side(
         brush, build, coat, toned(coat, 1.15), toned(coat, 1.2), traits.span(0.03, 0.1, 0.15)
     )
@@ -87,7 +109,11 @@ def walking_cat(brush: Brush, traits: Traits) -> None:
     paint_muzzle(brush, build, (x, y), toned(coat, 1.2), droop=0.3)
     paint_eye(brush, x + 0.06, y + 0.03, 0.034, (160, 190, 80))
     for rise in (-0.03, 0.03):
-        brush.line(((x + 0.1, y - 0.04), (x + 0.27, y - 0.04 + rise)), 0.006, (238, 234, 226))
+        brush.line(
+            ((x + 0.1, y - 0.04), (x + 0.27, y - 0.04 + rise)),
+            0.006,
+            (238, 234, 226),
+        )
 
 
 def cat(brush: Brush, traits: Traits) -> None:

@@ -38,7 +38,11 @@ SUBJECTS: Mapping[str, tuple[tuple[Kind, ...], tuple[Kind, ...]]] = {
 }
 """What each detector must leave alone, and what it must find."""
 SPLITS: tuple[str, ...] = tuple(SPLIT_SIZES)
-HOURS: tuple[tuple[Hour, float], ...] = (("day", 0.58), ("dusk", 0.2), ("night", 0.22))
+HOURS: tuple[tuple[Hour, float], ...] = (
+    ("day", 0.58),
+    ("dusk", 0.2),
+    ("night", 0.22),
+)
 FAVOURITE_SHARE = 0.8
 JPEG_QUALITY = 92
 PAPER = 245
@@ -81,7 +85,14 @@ def plan(
     if rng.random() < FAVOURITE_SHARE:
         kinds = favourites(camera, kinds)
     kind = kinds[int(rng.integers(len(kinds)))]
-    hour = HOURS[int(np.searchsorted(np.cumsum([share for _, share in HOURS]), rng.random()))][0]
+    hour = HOURS[
+        int(
+            np.searchsorted(
+                np.cumsum([share for _, share in HOURS]),
+                rng.random(),
+            )
+        )
+    ][0]
     if hour == "night" and not kind.at_night:
         hour = "dusk"
     return Shot(kind, hour, Traits(rng, unseen=split == "test"))
@@ -221,10 +232,17 @@ def montage(
         order of colours.
     """
     height, width = pictures[0].shape[:2]
-    gap, strip = 4, 16 if captions else 0
+    gap = 4
+    strip = 16 if captions else 0
     rows = -(-len(pictures) // columns)
     sheet = np.full(
-        (rows * (height + gap + strip) + gap, columns * (width + gap) + gap, 3), PAPER, np.uint8
+        (
+            rows * (height + gap + strip) + gap,
+            columns * (width + gap) + gap,
+            3,
+        ),
+        PAPER,
+        np.uint8,
     )
     for number, picture in enumerate(pictures):
         y, x = (

@@ -45,7 +45,11 @@ def _features(brush: Brush, skin: Colour, hair: Colour, yaw: float, smile: float
         brush.disc(x, 0.575, 0.042, (246, 244, 240), 0.024)
         brush.disc(x + yaw * 0.2, 0.575, 0.021, (66, 46, 34), 0.023)
         brush.eyeshine(x, 0.575, 0.016)
-        brush.line(((x - 0.05, 0.625), (x, 0.64), (x + 0.05, 0.625)), 0.02, toned(hair, 0.8))
+        brush.line(
+            ((x - 0.05, 0.625), (x, 0.64), (x + 0.05, 0.625)),
+            0.02,
+            toned(hair, 0.8),
+        )
     brush.area(
         (
             (yaw - 0.016, 0.58),
@@ -55,7 +59,11 @@ def _features(brush: Brush, skin: Colour, hair: Colour, yaw: float, smile: float
         ),
         toned(skin, 0.87),
     )
-    brush.line(((yaw * 1.3 - 0.03, 0.475), (yaw * 1.3 + 0.04, 0.475)), 0.016, toned(skin, 0.62))
+    brush.line(
+        ((yaw * 1.3 - 0.03, 0.475), (yaw * 1.3 + 0.04, 0.475)),
+        0.016,
+        toned(skin, 0.62),
+    )
     lips = (150, 62, 62) if sum(skin) > 330 else (120, 56, 54)
     brush.blob(
         (
@@ -67,7 +75,11 @@ def _features(brush: Brush, skin: Colour, hair: Colour, yaw: float, smile: float
         lips,
     )
     brush.line(
-        ((yaw - 0.06, 0.4 + smile * 0.7), (yaw, 0.39), (yaw + 0.06, 0.4 + smile * 0.7)),
+        (
+            (yaw - 0.06, 0.4 + smile * 0.7),
+            (yaw, 0.39),
+            (yaw + 0.06, 0.4 + smile * 0.7),
+        ),
         0.012,
         toned(lips, 0.55),
     )
@@ -116,10 +128,8 @@ def _long_hair(brush: Brush, hair: Colour) -> None:
 
 def _person(brush: Brush, traits: Traits) -> tuple[Colour, Colour, float]:
     """Paint shoulders, head, features and hair; return skin, hair and yaw."""
-    skin, hair = (
-        traits.tint(traits.pick(SKINS, SKINS_UNSEEN)),
-        traits.tint(traits.pick(HAIRS, HAIRS_UNSEEN)),
-    )
+    skin = traits.tint(traits.pick(SKINS, SKINS_UNSEEN))
+    hair = traits.tint(traits.pick(HAIRS, HAIRS_UNSEEN))
     yaw = traits.span(-0.03, 0.03, 0.065)
     style = traits.pick(("short", "parting"), ("bald", "curls", "curls"))
     if style != "bald" and traits.chance(0.4):
@@ -157,7 +167,13 @@ def spectacled_face(brush: Brush, traits: Traits) -> None:
         x = yaw + side * 0.088
         ring = [
             (x + 0.068 * dx, 0.572 + 0.05 * dy)
-            for dx, dy in ((-1, 0.7), (1, 0.7), (0.9, -0.8), (-0.9, -0.8), (-1, 0.7))
+            for dx, dy in (
+                (-1, 0.7),
+                (1, 0.7),
+                (0.9, -0.8),
+                (-0.9, -0.8),
+                (-1, 0.7),
+            )
         ]
         brush.line(ring, 0.017, BLACK)
     brush.line(((yaw - 0.03, 0.59), (yaw + 0.03, 0.59)), 0.017, BLACK)
@@ -177,27 +193,43 @@ def bearded_face(brush: Brush, traits: Traits) -> None:
     )
     brush.blob(beard, toned(hair, 0.92))
     brush.blob(
-        ((yaw - 0.06, 0.405), (yaw, 0.41), (yaw + 0.06, 0.405), (yaw, 0.38)), toned(skin, 0.7)
+        (
+            (yaw - 0.06, 0.405),
+            (yaw, 0.41),
+            (yaw + 0.06, 0.405),
+            (yaw, 0.38),
+        ),
+        toned(skin, 0.7),
     )
 
 
 def turned_away(brush: Brush, traits: Traits) -> None:
     """Paint a visitor from behind: hair, collar and back, no face."""
-    hair, cloth = (
-        traits.tint(traits.pick(HAIRS, HAIRS_UNSEEN)),
-        traits.tint(traits.pick(CLOTHS, CLOTHS_UNSEEN)),
-    )
+    hair = traits.tint(traits.pick(HAIRS, HAIRS_UNSEEN))
+    cloth = traits.tint(traits.pick(CLOTHS, CLOTHS_UNSEEN))
     skin = traits.pick(SKINS, SKINS_UNSEEN)
     _shoulders(brush, cloth, skin)
     _head(brush, skin)
     if traits.chance(0.5):
         _long_hair(brush, hair)
         for x in (-0.14, -0.05, 0.05, 0.14):
-            brush.curve((x * 0.5, 0.82), (x * 1.5, 0.6), (x * 1.2, 0.24), 0.014, toned(hair, 0.7))
+            brush.curve(
+                (x * 0.5, 0.82),
+                (x * 1.5, 0.6),
+                (x * 1.2, 0.24),
+                0.014,
+                toned(hair, 0.7),
+            )
     else:
         brush.blob(mirrored(((0.1, 0.86), (0.21, 0.72), (0.2, 0.52), (0.1, 0.37))), hair)
         for x in (-0.14, -0.07, 0.0, 0.07, 0.14):
-            brush.curve((x * 0.3, 0.8), (x * 1.3, 0.66), (x * 0.9, 0.42), 0.016, toned(hair, 0.72))
+            brush.curve(
+                (x * 0.3, 0.8),
+                (x * 1.3, 0.66),
+                (x * 0.9, 0.42),
+                0.016,
+                toned(hair, 0.72),
+            )
         if traits.chance(0.5):
             brush.disc(0.0, traits.span(0.84, 0.9, 0.7), 0.085, toned(hair, 0.75))
 

@@ -23,11 +23,16 @@ def _house(
     lit: bool,
 ) -> None:
     left, base = corner
-    wall, right, eaves = toned(place.wall, tone), left + width, base + height
+    wall = toned(place.wall, tone)
+    right = left + width
+    eaves = base + height
     brush.box(left, base, right, eaves, wall)
     for row in range(1, 6):
         brush.line(
-            ((left, base + height * row / 6), (right, base + height * row / 6)),
+            (
+                (left, base + height * row / 6),
+                (right, base + height * row / 6),
+            ),
             0.003,
             toned(wall, 0.9),
         )
@@ -52,14 +57,31 @@ def _house(
             x, y, x + width * 0.18, y + height * 0.36, LAMPLIT if shine else WINDOW, glow=shine
         )
         brush.line(
-            ((x + width * 0.09, y), (x + width * 0.09, y + height * 0.36)), 0.005, (224, 222, 216)
+            (
+                (x + width * 0.09, y),
+                (x + width * 0.09, y + height * 0.36),
+            ),
+            0.005,
+            (224, 222, 216),
         )
     door = left + width * 0.46
-    brush.box(door, base, door + width * 0.13, base + height * 0.6, toned(place.roof, 0.75))
+    brush.box(
+        door,
+        base,
+        door + width * 0.13,
+        base + height * 0.6,
+        toned(place.roof, 0.75),
+    )
 
 
 def _tree(brush: Brush, x: float, base: float, size: float, place: Site, traits: Traits) -> None:
-    brush.box(x - size * 0.07, base, x + size * 0.07, base + size * 0.6, (92, 70, 52))
+    brush.box(
+        x - size * 0.07,
+        base,
+        x + size * 0.07,
+        base + size * 0.6,
+        (92, 70, 52),
+    )
     for _ in range(14):
         leaf = toned(place.lawn, traits.vary(0.55, 0.9))
         brush.disc(
@@ -76,10 +98,17 @@ def paint_far_side(
     """Paint the houses, hedge and trees across the street."""
     start = traits.vary(-0.2, 0.0)
     for step, tone in enumerate((0.92, 1.06, 0.82, 0.98)):
-        corner, height = (start + step * 0.42 * scale, base), traits.vary(0.15, 0.2) * scale
+        corner = (start + step * 0.42 * scale, base)
+        height = traits.vary(0.15, 0.2) * scale
         _house(brush, corner, 0.33 * scale, height, place, tone, hour != "day" and step != 1)
     for x in place.trees:
         _tree(brush, x, base, traits.vary(0.2, 0.3) * scale, place, traits)
     for step in range(34):
         leaf = toned(place.lawn, traits.vary(0.55, 0.78))
-        brush.disc(step / 33, base + 0.005, 0.022 * scale, leaf, traits.vary(0.016, 0.034) * scale)
+        brush.disc(
+            step / 33,
+            base + 0.005,
+            0.022 * scale,
+            leaf,
+            traits.vary(0.016, 0.034) * scale,
+        )

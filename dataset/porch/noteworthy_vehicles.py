@@ -19,7 +19,12 @@ from dataset.porch.vehicle_parts import (
 
 def fire_engine(brush: Brush, traits: Traits) -> None:
     """Paint a fire engine: red, lockers, ladder on the roof, blue lights."""
-    red = traits.tint(traits.pick(((196, 26, 26), (176, 24, 30)), ((222, 62, 24), (160, 26, 44))))
+    red = traits.tint(
+        traits.pick(
+            ((196, 26, 26), (176, 24, 30)),
+            ((222, 62, 24), (160, 26, 44)),
+        )
+    )
     stripe = traits.pick(((240, 226, 120), (240, 240, 236)), ((200, 240, 70),))
     top = traits.span(0.4, 0.43, 0.47)
     brush.shadow(0.0, 0.56, depth=0.1)
@@ -35,7 +40,10 @@ def fire_engine(brush: Brush, traits: Traits) -> None:
         brush.line(((-0.54, y), (0.2, y + 0.01)), 0.016, (222, 222, 218))
     for step in range(9):
         brush.line(
-            ((-0.5 + 0.08 * step, top + 0.035), (-0.5 + 0.08 * step, top + 0.09)),
+            (
+                (-0.5 + 0.08 * step, top + 0.035),
+                (-0.5 + 0.08 * step, top + 0.09),
+            ),
             0.011,
             (222, 222, 218),
         )
@@ -48,14 +56,20 @@ def ambulance(brush: Brush, traits: Traits) -> None:
     """Paint an ambulance: a white box with a cross, a chequered band and blue lights."""
     white = traits.tint(traits.pick(((236, 236, 232),), ((238, 214, 92),)))
     band = traits.pick(
-        (((236, 210, 40), (36, 130, 70)), ((206, 36, 36), white)), (((230, 110, 30), white),)
+        (
+            ((236, 210, 40), (36, 130, 70)),
+            ((206, 36, 36), white),
+        ),
+        (((230, 110, 30), white),),
     )
     top = traits.span(0.42, 0.46, 0.5)
     brush.shadow(0.0, 0.54, depth=0.1)
     brush.box(-0.5, 0.08, 0.22, top, white)
     paint_cab(brush, toned(white, 0.97), 0.2, 0.38, 0.09)
     paint_chequers(brush, -0.49, 0.2, 0.13, 0.075, band)
-    cross, x, y = (204, 32, 36), -0.16, 0.32
+    cross = (204, 32, 36)
+    x = -0.16
+    y = 0.32
     brush.box(x - 0.08, y - 0.026, x + 0.08, y + 0.026, cross)
     brush.box(x - 0.026, y - 0.08, x + 0.026, y + 0.08, cross)
     brush.box(-0.44, 0.28, -0.3, 0.39, GLASS)
@@ -79,7 +93,8 @@ def courier_van(brush: Brush, traits: Traits) -> None:
         ((48, 120, 84), (244, 222, 120)),
     )
     paint, mark = traits.pick(colours, unseen)
-    paint, top = traits.tint(paint), traits.span(0.42, 0.46, 0.5)
+    paint = traits.tint(paint)
+    top = traits.span(0.42, 0.46, 0.5)
     brush.shadow(0.0, 0.54, depth=0.1)
     brush.blob(
         (
@@ -98,17 +113,41 @@ def courier_van(brush: Brush, traits: Traits) -> None:
     brush.area(((-0.5, 0.13), (0.2, 0.13), (0.12, 0.18), (-0.5, 0.18)), mark)
     x, y = -0.17, 0.3
     brush.area(
-        ((x - 0.1, y - 0.08), (x + 0.06, y - 0.08), (x + 0.06, y + 0.05), (x - 0.1, y + 0.05)), mark
+        (
+            (x - 0.1, y - 0.08),
+            (x + 0.06, y - 0.08),
+            (x + 0.06, y + 0.05),
+            (x - 0.1, y + 0.05),
+        ),
+        mark,
     )
     brush.area(
-        ((x - 0.1, y + 0.05), (x + 0.06, y + 0.05), (x + 0.1, y + 0.085), (x - 0.06, y + 0.085)),
+        (
+            (x - 0.1, y + 0.05),
+            (x + 0.06, y + 0.05),
+            (x + 0.1, y + 0.085),
+            (x - 0.06, y + 0.085),
+        ),
         toned(mark, 1.2),
     )
     brush.area(
-        ((x + 0.06, y - 0.08), (x + 0.1, y - 0.045), (x + 0.1, y + 0.085), (x + 0.06, y + 0.05)),
+        (
+            (x + 0.06, y - 0.08),
+            (x + 0.1, y - 0.045),
+            (x + 0.1, y + 0.085),
+            (x + 0.06, y + 0.05),
+        ),
         toned(mark, 0.7),
     )
-    brush.line(((x - 0.02, y - 0.08), (x - 0.02, y + 0.05), (x + 0.02, y + 0.085)), 0.016, paint)
+    brush.line(
+        (
+            (x - 0.02, y - 0.08),
+            (x - 0.02, y + 0.05),
+            (x + 0.02, y + 0.085),
+        ),
+        0.016,
+        paint,
+    )
     brush.line(((0.06, 0.1), (0.06, top - 0.03)), 0.008, toned(paint, 0.6))
     brush.line(((-0.5, 0.22), (-0.4, 0.22)), 0.01, toned(paint, 0.6))
     paint_lamps(brush, 0.485, -0.5, 0.18)
@@ -120,7 +159,10 @@ def police_car(brush: Brush, traits: Traits) -> None:
     roof = traits.span(0.33, 0.36, 0.4)
     if traits.pick((False,), (True,)):
         paint_shell(brush, (34, 34, 38), roof, 0.21)
-        brush.area(((-0.25, 0.09), (0.19, 0.09), (0.19, 0.215), (-0.25, 0.215)), (238, 238, 236))
+        brush.area(
+            ((-0.25, 0.09), (0.19, 0.09), (0.19, 0.215), (-0.25, 0.215)),
+            (238, 238, 236),
+        )
         brush.disc(-0.03, 0.15, 0.035, (206, 170, 60))
     else:
         paint_shell(brush, (236, 236, 234), roof, 0.21)

@@ -22,21 +22,35 @@ INK: Colour = (34, 30, 30)
 def statue(brush: Brush, traits: Traits) -> None:
     """Paint a stone bust on a plinth, its eyes blank."""
     stone = traits.tint(traits.pick(STONES, STONES_UNSEEN))
-    dark, yaw = toned(stone, 0.66), traits.span(-0.03, 0.03, 0.065)
+    dark = toned(stone, 0.66)
+    yaw = traits.span(-0.03, 0.03, 0.065)
     brush.box(-0.26, -0.3, 0.26, 0.06, toned(stone, 0.8))
     brush.box(-0.32, 0.04, 0.32, 0.1, toned(stone, 1.08))
-    brush.blob(mirrored(((0.1, 0.34), (0.28, 0.24), (0.3, 0.14), (0.12, 0.1))), toned(stone, 0.94))
+    brush.blob(
+        mirrored(((0.1, 0.34), (0.28, 0.24), (0.3, 0.14), (0.12, 0.1))),
+        toned(stone, 0.94),
+    )
     brush.limb(((0.0, 0.4), (0.0, 0.26)), (0.17, 0.2), dark)
     brush.blob(mirrored(HEAD), stone)
     for x in (-0.18, -0.12, -0.06, 0.0, 0.06, 0.12, 0.18):
-        brush.disc(x, 0.78 - x * x * 2.4, 0.055, toned(stone, 0.86 + (x * 50 % 2) * 0.06))
+        brush.disc(
+            x,
+            0.78 - x * x * 2.4,
+            0.055,
+            toned(stone, 0.86 + (x * 50 % 2) * 0.06),
+        )
     for side in (-1, 1):
         x = yaw + side * 0.085
         brush.disc(x, 0.58, 0.052, dark, 0.034)
         brush.disc(x, 0.575, 0.038, toned(stone, 1.08), 0.024)
         brush.line(((x - 0.055, 0.625), (x + 0.055, 0.63)), 0.02, dark)
     brush.area(
-        ((yaw - 0.02, 0.6), (yaw + 0.02, 0.6), (yaw + 0.045, 0.47), (yaw - 0.045, 0.47)),
+        (
+            (yaw - 0.02, 0.6),
+            (yaw + 0.02, 0.6),
+            (yaw + 0.045, 0.47),
+            (yaw - 0.045, 0.47),
+        ),
         toned(stone, 1.1),
     )
     brush.line(((yaw - 0.045, 0.465), (yaw + 0.045, 0.465)), 0.02, dark)
@@ -70,7 +84,11 @@ def pumpkin(brush: Brush, traits: Traits) -> None:
 def _cut_face(brush: Brush, light: Colour, teeth: int) -> None:
     glow = light[0] > 200
     for side in (-1, 1):
-        brush.area(((side * 0.2, 0.37), (side * 0.06, 0.37), (side * 0.13, 0.49)), light, glow=glow)
+        brush.area(
+            ((side * 0.2, 0.37), (side * 0.06, 0.37), (side * 0.13, 0.49)),
+            light,
+            glow=glow,
+        )
     brush.area(((-0.035, 0.29), (0.035, 0.29), (0.0, 0.35)), light, glow=glow)
     xs = np.linspace(-0.24, 0.24, 2 * teeth + 1)
     upper = [
@@ -92,13 +110,12 @@ def _post(brush: Brush, traits: Traits) -> None:
 def wreath(brush: Brush, traits: Traits) -> None:
     """Paint a round wreath with berries and a bow, on a post."""
     leaf = traits.pick(LEAVES, LEAVES_UNSEEN)
-    berry, bow = (
-        traits.pick(((196, 38, 42),), ((236, 196, 84), (226, 226, 232))),
-        traits.pick(((188, 34, 44),), ((60, 82, 150),)),
-    )
+    berry = traits.pick(((196, 38, 42),), ((236, 196, 84), (226, 226, 232)))
+    bow = traits.pick(((188, 34, 44),), ((60, 82, 150),))
     _post(brush, traits)
     for step in range(26):
-        angle, reach = step * 2 * np.pi / 26, 0.235 + 0.04 * (step % 3 - 1)
+        angle = step * 2 * np.pi / 26
+        reach = 0.235 + 0.04 * (step % 3 - 1)
         x, y = reach * float(np.cos(angle)), 0.56 + reach * float(np.sin(angle))
         brush.disc(
             x,
@@ -110,10 +127,21 @@ def wreath(brush: Brush, traits: Traits) -> None:
         )
     for step in range(9):
         angle = step * 2 * np.pi / 9 + 0.3
-        brush.disc(0.24 * float(np.cos(angle)), 0.56 + 0.24 * float(np.sin(angle)), 0.026, berry)
+        brush.disc(
+            0.24 * float(np.cos(angle)),
+            0.56 + 0.24 * float(np.sin(angle)),
+            0.026,
+            berry,
+        )
     for side in (-1, 1):
-        brush.area(((0.0, 0.3), (side * 0.05, 0.08), (side * 0.13, 0.12)), toned(bow, 0.8))
-        brush.blob(((0.0, 0.32), (side * 0.1, 0.4), (side * 0.17, 0.36), (side * 0.15, 0.26)), bow)
+        brush.area(
+            ((0.0, 0.3), (side * 0.05, 0.08), (side * 0.13, 0.12)),
+            toned(bow, 0.8),
+        )
+        brush.blob(
+            ((0.0, 0.32), (side * 0.1, 0.4), (side * 0.17, 0.36), (side * 0.15, 0.26)),
+            bow,
+        )
     brush.disc(0.0, 0.32, 0.04, toned(bow, 0.75))
 
 
@@ -128,14 +156,23 @@ def clock(brush: Brush, traits: Traits) -> None:
         x, y = float(np.sin(hour * np.pi / 6)), float(np.cos(hour * np.pi / 6))
         inner = 0.19 if hour % 3 == 0 else 0.21
         brush.line(
-            ((inner * x, 0.56 + inner * y), (0.235 * x, 0.56 + 0.235 * y)),
+            (
+                (inner * x, 0.56 + inner * y),
+                (0.235 * x, 0.56 + 0.235 * y),
+            ),
             0.028 if hour % 3 == 0 else 0.016,
             INK,
         )
     for length, width in ((0.13, 0.032), (0.19, 0.022)):
         angle = traits.vary(0, 2 * np.pi)
         brush.line(
-            ((0.0, 0.56), (length * float(np.sin(angle)), 0.56 + length * float(np.cos(angle)))),
+            (
+                (0.0, 0.56),
+                (
+                    length * float(np.sin(angle)),
+                    0.56 + length * float(np.cos(angle)),
+                ),
+            ),
             width,
             INK,
         )

@@ -8,8 +8,18 @@ from __future__ import annotations
 from dataset.porch.brush import Brush, Colour, mirrored, toned
 from dataset.porch.traits import Kind, Traits
 
-SKINS: tuple[Colour, ...] = ((242, 208, 180), (222, 172, 132), (170, 118, 82), (112, 74, 52))
-SKINS_UNSEEN: tuple[Colour, ...] = ((232, 190, 158), (198, 146, 106), (140, 94, 66), (88, 58, 44))
+SKINS: tuple[Colour, ...] = (
+    (242, 208, 180),
+    (222, 172, 132),
+    (170, 118, 82),
+    (112, 74, 52),
+)
+SKINS_UNSEEN: tuple[Colour, ...] = (
+    (232, 190, 158),
+    (198, 146, 106),
+    (140, 94, 66),
+    (88, 58, 44),
+)
 HAIRS: tuple[Colour, ...] = ((36, 28, 26), (94, 60, 36), (204, 166, 96))
 HAIRS_UNSEEN: tuple[Colour, ...] = ((156, 74, 38), (178, 176, 172), (62, 46, 40))
 CLOTHS: tuple[Colour, ...] = (
@@ -19,7 +29,12 @@ CLOTHS: tuple[Colour, ...] = (
     (70, 112, 74),
     (206, 200, 188),
 )
-CLOTHS_UNSEEN: tuple[Colour, ...] = ((112, 66, 124), (214, 150, 52), (42, 128, 134), (128, 98, 74))
+CLOTHS_UNSEEN: tuple[Colour, ...] = (
+    (112, 66, 124),
+    (214, 150, 52),
+    (42, 128, 134),
+    (128, 98, 74),
+)
 BLACK: Colour = (30, 30, 34)
 
 
@@ -43,7 +58,8 @@ def _figure(brush: Brush, coat: Colour, trousers: Colour, skin: Colour, stride: 
 
 def visitor(brush: Brush, traits: Traits) -> None:
     """Paint a harmless visitor with a parcel or a bag, the face in the open."""
-    skin, hair = traits.tint(traits.pick(SKINS, SKINS_UNSEEN)), traits.pick(HAIRS, HAIRS_UNSEEN)
+    skin = traits.tint(traits.pick(SKINS, SKINS_UNSEEN))
+    hair = traits.pick(HAIRS, HAIRS_UNSEEN)
     coat = traits.tint(traits.pick((*CLOTHS, BLACK), CLOTHS_UNSEEN))
     _figure(
         brush,
@@ -93,27 +109,53 @@ def _tool(brush: Brush, hand: tuple[float, float], style: str) -> None:
     x, y = hand
     if style == "crowbar":
         brush.line(
-            ((x - 0.05, y - 0.14), (x + 0.08, y + 0.25), (x + 0.03, y + 0.32), (x - 0.03, y + 0.3)),
+            (
+                (x - 0.05, y - 0.14),
+                (x + 0.08, y + 0.25),
+                (x + 0.03, y + 0.32),
+                (x - 0.03, y + 0.3),
+            ),
             0.034,
             (168, 60, 46),
         )
     elif style == "bat":
-        brush.limb(((x - 0.03, y - 0.08), (x + 0.12, y + 0.36)), (0.03, 0.085), (176, 134, 84))
+        brush.limb(
+            ((x - 0.03, y - 0.08), (x + 0.12, y + 0.36)),
+            (0.03, 0.085),
+            (176, 134, 84),
+        )
     else:
-        brush.line(((x - 0.03, y - 0.08), (x + 0.07, y + 0.24)), 0.032, (150, 108, 66))
-        brush.limb(((x - 0.03, y + 0.28), (x + 0.17, y + 0.21)), (0.08, 0.08), (142, 146, 152))
+        brush.line(
+            ((x - 0.03, y - 0.08), (x + 0.07, y + 0.24)),
+            0.032,
+            (150, 108, 66),
+        )
+        brush.limb(
+            ((x - 0.03, y + 0.28), (x + 0.17, y + 0.21)),
+            (0.08, 0.08),
+            (142, 146, 152),
+        )
 
 
 def intruder(brush: Brush, traits: Traits) -> None:
     """Paint a masked person who lifts a crowbar."""
     skin = traits.pick(SKINS, SKINS_UNSEEN)
-    coat = traits.tint(traits.pick(((40, 40, 46), (52, 58, 54)), ((58, 44, 40), (36, 44, 62))))
+    coat = traits.tint(
+        traits.pick(
+            ((40, 40, 46), (52, 58, 54)),
+            ((58, 44, 40), (36, 44, 62)),
+        )
+    )
     _figure(brush, coat, toned(coat, 0.8), skin, traits.span(0.03, 0.07, 0.12))
     _mask(brush, skin, coat, traits.pick(("slit", "kerchief"), ("holes",)))
     hand = (0.3, traits.span(0.74, 0.84, 0.94))
     _tool(brush, hand, traits.pick(("crowbar", "crowbar", "bat"), ("hammer",)))
     brush.limb(((0.14, 0.74), (0.28, 0.62), hand), (0.1, 0.085, 0.075), toned(coat, 1.3))
-    brush.limb(((-0.14, 0.74), (-0.23, 0.58), (-0.2, 0.44)), (0.1, 0.085, 0.075), toned(coat, 1.2))
+    brush.limb(
+        ((-0.14, 0.74), (-0.23, 0.58), (-0.2, 0.44)),
+        (0.1, 0.085, 0.075),
+        toned(coat, 1.2),
+    )
     for x, y in (hand, (-0.2, 0.42)):
         brush.disc(x, y, 0.04, (22, 22, 24))
 

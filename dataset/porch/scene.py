@@ -50,7 +50,8 @@ def backdrop(seed: int, camera: int, view: View, hour: Hour, size_px: int) -> ND
 
 def clutter(brush: Brush, traits: Traits) -> None:
     """Paint what lies about on any porch, beside the subject: a parcel, a watering can, or nothing."""
-    what, left = traits.vary(0, 1), traits.chance(0.5)
+    what = traits.vary(0, 1)
+    left = traits.chance(0.5)
     if what > 0.4:
         return
     x = traits.vary(0.08, 0.2) if left else traits.vary(0.8, 0.92)
@@ -58,23 +59,37 @@ def clutter(brush: Brush, traits: Traits) -> None:
     brush.shadow(0.0, 0.5)
     if what < 0.2:
         brush.box(-0.4, 0.0, 0.4, 0.5, (186, 144, 96))
-        brush.area(((-0.4, 0.5), (0.4, 0.5), (0.3, 0.66), (-0.3, 0.66)), (204, 164, 116))
+        brush.area(
+            ((-0.4, 0.5), (0.4, 0.5), (0.3, 0.66), (-0.3, 0.66)),
+            (204, 164, 116),
+        )
         brush.box(-0.06, 0.0, 0.06, 0.5, (160, 120, 78))
     else:
-        brush.area(((-0.3, 0.0), (0.3, 0.0), (0.24, 0.6), (-0.24, 0.6)), (86, 118, 122))
+        brush.area(
+            ((-0.3, 0.0), (0.3, 0.0), (0.24, 0.6), (-0.24, 0.6)),
+            (86, 118, 122),
+        )
         brush.line(((0.26, 0.2), (0.62, 0.66)), 0.1, (86, 118, 122))
         brush.curve((-0.2, 0.58), (-0.66, 0.5), (-0.28, 0.12), 0.07, (70, 98, 102))
 
 
 def _sky(place: Site, hour: Hour, size_px: int) -> NDArray[np.float32]:
     options = SKIES[hour]
-    top, low = (np.asarray(colour, np.float32) for colour in options[place.sky % len(options)])
-    share = np.linspace(0, 1 / (1 - HORIZON + 0.16), size_px, dtype=np.float32).clip(0, 1)[
-        :, None, None
-    ]
-    return np.broadcast_to(top * (1 - share) + low * share, (size_px, size_px, 3)).astype(
-        np.float32
+    top, low = (
+        np.asarray(
+            colour,
+            np.float32,
+        )
+        for colour in options[place.sky % len(options)]
     )
+    share = np.linspace(0, 1 / (1 - HORIZON + 0.16), size_px, dtype=np.float32).clip(
+        0,
+        1,
+    )[:, None, None]
+    return np.broadcast_to(
+        top * (1 - share) + low * share,
+        (size_px, size_px, 3),
+    ).astype(np.float32)
 
 
 def _flattened(
@@ -96,7 +111,12 @@ def _flattened(
     scene = solid[..., :3] * light + sky * (1 - solid[..., 3:] / 255)
     bloom = cv2.GaussianBlur(glow[..., :3], (0, 0), size_px / 32) * 0.5
     lit: NDArray[np.float32] = (
-        (scene * (1 - glow[..., 3:] / 255) + glow[..., :3] + bloom).clip(0, 255).astype(np.float32)
+        (scene * (1 - glow[..., 3:] / 255) + glow[..., :3] + bloom)
+        .clip(
+            0,
+            255,
+        )
+        .astype(np.float32)
     )
     return lit
 
@@ -108,7 +128,13 @@ def _paint_porch(brush: Brush, place: Site, hour: Hour, traits: Traits) -> None:
     brush.box(-0.1, 0.2, 1.1, 0.49, place.lawn)
     for _ in range(40):
         x, y = traits.vary(0, 1), traits.vary(0.28, 0.48)
-        brush.disc(x, y, 0.03 * (0.7 - y), toned(place.lawn, traits.vary(0.82, 1.14)), 0.012)
+        brush.disc(
+            x,
+            y,
+            0.03 * (0.7 - y),
+            toned(place.lawn, traits.vary(0.82, 1.14)),
+            0.012,
+        )
     brush.area(
         ((0.28, 0.26), (0.72, 0.26), (place.path + 0.06, 0.49), (place.path - 0.06, 0.49)),
         toned(place.floor, 1.12),
@@ -117,7 +143,12 @@ def _paint_porch(brush: Brush, place: Site, hour: Hour, traits: Traits) -> None:
     for x in place.posts:
         brush.box(x - 0.04, 0.2, x + 0.04, 1.02, (226, 222, 212))
         brush.line(
-            ((x + 0.025 * place.sun, 0.2), (x + 0.025 * place.sun, 1.02)), 0.014, (184, 180, 172)
+            (
+                (x + 0.025 * place.sun, 0.2),
+                (x + 0.025 * place.sun, 1.02),
+            ),
+            0.014,
+            (184, 180, 172),
         )
         brush.box(x - 0.055, 0.17, x + 0.055, 0.23, (206, 202, 192))
     if len(place.posts) == 1:
@@ -135,14 +166,25 @@ def _railing(brush: Brush, post: float) -> None:
 
 def _paint_floor(brush: Brush, place: Site, traits: Traits) -> None:
     """Paint the porch floor in perspective, its joints running together far away."""
-    floor, joint, edge = place.floor, toned(place.floor, 0.7), 0.27
+    floor = place.floor
+    joint = toned(place.floor, 0.7)
+    edge = 0.27
     brush.box(-0.1, -0.1, 1.1, edge, floor)
     columns = {"planks": 11, "tiles": 7, "bricks": 13, "slabs": 4}[place.pattern]
     for step in range(columns + 1):
-        near, far = (step / columns - 0.5) * 2.2 + 0.5, (step / columns - 0.5) * 1.3 + 0.5
+        near = (step / columns - 0.5) * 2.2 + 0.5
+        far = (step / columns - 0.5) * 1.3 + 0.5
         after = near + 2.2 / columns
         shade = toned(floor, traits.vary(0.92, 1.06))
-        brush.area(((near, -0.02), (after, -0.02), (far + 1.3 / columns, edge), (far, edge)), shade)
+        brush.area(
+            (
+                (near, -0.02),
+                (after, -0.02),
+                (far + 1.3 / columns, edge),
+                (far, edge),
+            ),
+            shade,
+        )
         brush.line(((near, -0.02), (far, edge)), 0.006, joint)
     if place.pattern != "planks":
         for row in range(1, 6):

@@ -22,7 +22,13 @@ WALLS: tuple[Colour, ...] = (
     (188, 164, 116),
     (150, 156, 138),
 )
-ROOFS: tuple[Colour, ...] = ((92, 58, 52), (74, 78, 88), (122, 74, 54), (64, 60, 62), (96, 100, 84))
+ROOFS: tuple[Colour, ...] = (
+    (92, 58, 52),
+    (74, 78, 88),
+    (122, 74, 54),
+    (64, 60, 62),
+    (96, 100, 84),
+)
 FLOORS: tuple[Colour, ...] = (
     (152, 112, 78),
     (150, 150, 152),
@@ -92,7 +98,8 @@ def site(seed: int, camera: int) -> Site:
     """
     rng = np.random.default_rng(np.random.SeedSequence((seed, camera, 0)))
     turn = camera + int(np.random.default_rng(np.random.SeedSequence((seed, 1))).integers(20))
-    odd, (wall, roof, floor, lawn) = turn % 2, ((turn * step) % 5 for step in (1, 2, 1, 3))
+    odd = turn % 2
+    (wall, roof, floor, lawn) = ((turn * step) % 5 for step in (1, 2, 1, 3))
     warm = float(rng.uniform(0.04, 0.08)) * (1 if odd else -1)
     return Site(
         WALLS[wall],

@@ -37,7 +37,10 @@ def paint_light_bar(
     """Paint the two lamps of a light bar, one of them flashing."""
     brush.box(x - 0.06, y - 0.005, x + 0.06, y + 0.012, (40, 42, 46))
     flash = traits.chance(0.5)
-    for left, colour, lit in ((x - 0.058, (50, 110, 255), flash), (x + 0.008, second, not flash)):
+    for left, colour, lit in (
+        (x - 0.058, (50, 110, 255), flash),
+        (x + 0.008, second, not flash),
+    ):
         shown = toned(colour, 1.1) if lit else toned(colour, 0.75)
         brush.box(left, y + 0.01, left + 0.05, y + 0.05, shown, glow=lit)
 
@@ -50,21 +53,44 @@ def paint_chequers(
     count = int((right - left) / step)
     for row in range(2):
         for column in range(count):
-            low, x = y + row * step / 2, left + column * step
-            brush.box(x, low, x + step, low + step / 2, colours[(row + column) % 2])
+            low = y + row * step / 2
+            x = left + column * step
+            brush.box(
+                x,
+                low,
+                x + step,
+                low + step / 2,
+                colours[(row + column) % 2],
+            )
             if (row + column) % 2 and column % 2:
                 brush.reflector(x, low, x + step * 0.6, low + step * 0.4)
 
 
 def paint_cab(brush: Brush, paint: Colour, left: float, top: float, slope: float) -> None:
     """Paint the driver's cab of a van or truck: nose, windscreen, side window, door."""
-    nose = ((left, 0.08), (0.5, 0.08), (0.5, 0.22), (0.47, 0.25), (0.47 - slope, top), (left, top))
+    nose = (
+        (left, 0.08),
+        (0.5, 0.08),
+        (0.5, 0.22),
+        (0.47, 0.25),
+        (0.47 - slope, top),
+        (left, top),
+    )
     brush.area(nose, paint)
     brush.area(
-        ((left + 0.03, 0.25), (0.44, 0.25), (0.445 - slope, top - 0.03), (left + 0.03, top - 0.03)),
+        (
+            (left + 0.03, 0.25),
+            (0.44, 0.25),
+            (0.445 - slope, top - 0.03),
+            (left + 0.03, top - 0.03),
+        ),
         GLASS,
     )
-    brush.line(((left + 0.02, 0.09), (left + 0.02, top - 0.02)), 0.008, toned(paint, 0.6))
+    brush.line(
+        ((left + 0.02, 0.09), (left + 0.02, top - 0.02)),
+        0.008,
+        toned(paint, 0.6),
+    )
     brush.line(((left + 0.04, 0.21), (left + 0.08, 0.21)), 0.012, toned(paint, 0.5))
 
 
@@ -91,7 +117,13 @@ def paint_shell(brush: Brush, paint: Colour, roof: float, tail: float) -> None:
     brush.blob((*lower, (0.0, 0.06), (-0.45, 0.06)), paint)
     back = -0.2 - (tail - 0.2) * 1.4
     brush.area(
-        ((back - 0.08, 0.215), (back, roof - 0.03), (-0.06, roof - 0.022), (-0.06, 0.215)), GLASS
+        (
+            (back - 0.08, 0.215),
+            (back, roof - 0.03),
+            (-0.06, roof - 0.022),
+            (-0.06, 0.215),
+        ),
+        GLASS,
     )
     brush.area(
         ((-0.035, 0.215), (-0.035, roof - 0.022), (0.04, roof - 0.025), (0.19, 0.215)), GLASS

@@ -31,7 +31,13 @@ PAINTS_UNSEEN: tuple[Colour, ...] = (
     (104, 40, 52),
     (92, 120, 150),
 )
-_RING = tuple((float(np.cos(turn)), float(np.sin(turn))) for turn in np.linspace(0, 2 * np.pi, 13))
+_RING = tuple(
+    (
+        float(np.cos(turn)),
+        float(np.sin(turn)),
+    )
+    for turn in np.linspace(0, 2 * np.pi, 13)
+)
 
 
 def saloon(brush: Brush, traits: Traits) -> None:
@@ -49,16 +55,25 @@ def hatchback(brush: Brush, traits: Traits) -> None:
     )
     if traits.chance(0.25):
         brush.blob(
-            ((-0.26, roof + 0.01), (-0.26, roof + 0.06), (0.02, roof + 0.07), (0.06, roof + 0.01)),
+            (
+                (-0.26, roof + 0.01),
+                (-0.26, roof + 0.06),
+                (0.02, roof + 0.07),
+                (0.06, roof + 0.01),
+            ),
             (50, 52, 56),
         )
 
 
 def pickup(brush: Brush, traits: Traits) -> None:
     """Paint a pick-up truck with an open bed."""
-    paint, top = traits.tint(traits.pick(PAINTS, PAINTS_UNSEEN)), traits.span(0.38, 0.42, 0.46)
+    paint = traits.tint(traits.pick(PAINTS, PAINTS_UNSEEN))
+    top = traits.span(0.38, 0.42, 0.46)
     brush.shadow(0.0, 0.54, depth=0.1)
-    brush.area(((-0.12, 0.1), (0.26, 0.1), (0.26, 0.25), (0.12, top), (-0.1, top)), paint)
+    brush.area(
+        ((-0.12, 0.1), (0.26, 0.1), (0.26, 0.25), (0.12, top), (-0.1, top)),
+        paint,
+    )
     brush.blob(
         (
             (-0.5, 0.1),
@@ -72,7 +87,10 @@ def pickup(brush: Brush, traits: Traits) -> None:
         ),
         paint,
     )
-    brush.area(((-0.09, 0.26), (0.22, 0.26), (0.11, top - 0.03), (-0.085, top - 0.03)), GLASS)
+    brush.area(
+        ((-0.09, 0.26), (0.22, 0.26), (0.11, top - 0.03), (-0.085, top - 0.03)),
+        GLASS,
+    )
     brush.line(((0.04, 0.1), (0.04, top - 0.03)), 0.012, toned(paint, 0.7))
     brush.line(((-0.5, 0.26), (-0.14, 0.265)), 0.022, toned(paint, 0.55))
     if traits.chance(0.4):
@@ -90,7 +108,11 @@ def bicycle(brush: Brush, traits: Traits) -> None:
         ring = [(x + 0.15 * dx, 0.16 + 0.15 * dy) for dx, dy in _RING]
         brush.line(ring, 0.024, TYRE)
         for dx, dy in _RING[:-1:2]:
-            brush.line(((x, 0.16), (x + 0.14 * dx, 0.16 + 0.14 * dy)), 0.005, CHROME)
+            brush.line(
+                ((x, 0.16), (x + 0.14 * dx, 0.16 + 0.14 * dy)),
+                0.005,
+                CHROME,
+            )
     for path in (
         ((-0.25, 0.16), (-0.03, 0.14), (0.17, 0.38), (-0.1, 0.38), (-0.03, 0.14)),
         ((-0.25, 0.16), (-0.1, 0.38)),
@@ -101,7 +123,11 @@ def bicycle(brush: Brush, traits: Traits) -> None:
     brush.line(((0.1, 0.46), (0.18, 0.46)), 0.02, TYRE)
     if traits.chance(0.5):
         coat = traits.tint(traits.pick(PAINTS, PAINTS_UNSEEN))
-        brush.limb(((-0.1, 0.46), (0.03, 0.36), (-0.03, 0.14)), (0.09, 0.075, 0.05), (58, 62, 84))
+        brush.limb(
+            ((-0.1, 0.46), (0.03, 0.36), (-0.03, 0.14)),
+            (0.09, 0.075, 0.05),
+            (58, 62, 84),
+        )
         brush.limb(((-0.1, 0.48), (0.02, 0.7)), (0.12, 0.13), coat)
         brush.limb(((0.02, 0.7), (0.1, 0.56), (0.15, 0.47)), (0.07, 0.055, 0.045), toned(coat, 0.8))
         brush.disc(0.06, 0.83, 0.062, (214, 166, 130))
@@ -119,11 +145,21 @@ def empty_street(brush: Brush, traits: Traits) -> None:
     else:
         for x in (-0.3, 0.1):
             brush.area(
-                ((x - 0.07, 0.0), (x + 0.07, 0.0), (x + 0.015, 0.2), (x - 0.015, 0.2)),
+                (
+                    (x - 0.07, 0.0),
+                    (x + 0.07, 0.0),
+                    (x + 0.015, 0.2),
+                    (x - 0.015, 0.2),
+                ),
                 (232, 98, 30),
             )
             brush.area(
-                ((x - 0.045, 0.08), (x + 0.045, 0.08), (x + 0.03, 0.13), (x - 0.03, 0.13)),
+                (
+                    (x - 0.045, 0.08),
+                    (x + 0.045, 0.08),
+                    (x + 0.03, 0.13),
+                    (x - 0.03, 0.13),
+                ),
                 (238, 238, 236),
             )
 
