@@ -9,7 +9,8 @@ from typing import Any, Final
 from dataset import folders
 from device.context import Device
 from device.store.records import GlobalModel, Training
-from device.training.jobs import Activity, Epoch
+from device.training.jobs import Activity
+from device.training.results import Epoch
 from device.training.worker_client import progress_of
 from shared.errors import NotFound
 from shared.names import checked_name

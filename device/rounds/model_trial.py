@@ -17,7 +17,7 @@ from typing import Final
 
 from device.context import Device
 from device.store.records import GlobalModel, Score
-from device.training import jobs
+from device.training import results
 from device.training.jobs import Measure
 from device.training.worker_client import Busy, ChildDied
 from learning.model import parse_model, version_of
@@ -191,7 +191,7 @@ def _ask(device: Device, candidate: GlobalModel) -> Score:
     return Score(*mine, measured.accuracy, measured.pictures, threshold=measured.threshold)
 
 
-def _measured(device: Device, candidate: GlobalModel) -> jobs.Score:
+def _measured(device: Device, candidate: GlobalModel) -> results.Score:
     """Have the training child score a model; a child that dies of it gets a second one."""
     job = Measure(
         detector=candidate.detector,

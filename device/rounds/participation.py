@@ -29,7 +29,8 @@ from device.metrics import counted_training
 from device.rounds import model_trial
 from device.rounds.cleanup import tidy
 from device.store.records import Evaluation, GlobalModel, Training
-from device.training.jobs import Compare, Metrics, Train, Trained
+from device.training.jobs import Compare, Train
+from device.training.results import Metrics, Trained
 from learning.model import parse_model
 from learning.round import local_result, share
 from shared.errors import InvalidMessage, NotFound, OutOfOrder, PeerUnreachable

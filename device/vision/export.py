@@ -31,7 +31,7 @@ from dataset.porch import drawing as porch
 from device.context import Device
 from device.store.records import GlobalModel
 from device.training.jobs import Export, PrepareRings
-from device.training.jobs import Exported as Written
+from device.training.results import Exported as Written
 from device.vision.litert import Network
 from device.vision.predictor import Predictor, active_models, open_predictor
 from learning.architectures import Architecture, architecture

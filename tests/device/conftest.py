@@ -12,19 +12,8 @@ import pytest
 import device.app
 from device.context import Device, identity_path
 from device.rounds import participation
-from device.training.jobs import (
-    Activity,
-    Compare,
-    Comparison,
-    Epoch,
-    Job,
-    Measure,
-    Metrics,
-    Score,
-    Scores,
-    Train,
-    Trained,
-)
+from device.training.jobs import Activity, Compare, Job, Measure, Train
+from device.training.results import Comparison, Epoch, Metrics, Score, Scores, Trained
 from learning.model import Model, parse_model
 from shared.security.identity import Identity
 from shared.security.manifest import HEADER, manifest_of, signed_manifest

@@ -14,7 +14,8 @@ from device.context import Device
 from device.page import fingerprint
 from device.rounds import participation
 from device.store.records import Failure
-from device.training.jobs import Activity, Epoch, Progress, Train
+from device.training.jobs import Activity, Train
+from device.training.results import Epoch, Progress
 from shared.round.plan import LocalWork
 
 

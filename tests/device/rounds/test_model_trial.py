@@ -15,8 +15,9 @@ from device.context import Device
 from device.rounds import model_trial, participation
 from device.rounds.model_trial import NoAnswer
 from device.store.records import GlobalModel
-from device.training.jobs import Folders, Measure, Scores, Train
-from device.training.jobs import Score as JobScore
+from device.training.jobs import Folders, Measure, Train
+from device.training.results import Score as JobScore
+from device.training.results import Scores
 from device.training.worker_client import Busy, ChildDied
 from learning.model import Model, version_of
 from shared.errors import CannotTrain, DatasetError, InvalidMessage, OutOfOrder, TrainingFailed

@@ -31,11 +31,11 @@ from device.training.jobs import (
     Job,
     Measure,
     PrepareRings,
-    Progress,
     Train,
     job_of,
     to_line,
 )
+from device.training.results import Progress
 from device.training.worker_client import Busy, ChildDied, Trainer, describe, progress_of
 from device.vision.predictor import active_models, open_predictor
 from device.vision.threshold import threshold_for
