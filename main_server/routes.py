@@ -35,7 +35,7 @@ from shared.protocol.rounds import (
     SealedSeeds,
 )
 from shared.protocol.work import AggregatorWaits, DeviceWaits, DeviceWork, Work
-from shared.security.authenticator import AnyRole, Caller, Gate
+from shared.security.authenticator import AnyRole, Authenticator, Caller
 from shared.security.manifest import HEADER
 from shared.security.nonces import open_nonces
 from shared.transport.http_client import CONTAINER_TYPE
@@ -70,7 +70,7 @@ def add_routes(app: Flask, server: MainServer, news: News) -> None:
 
 
 def _add_messages(app: Flask, server: MainServer, news: News) -> None:
-    gate = Gate(
+    authenticator = Authenticator(
         server.identity,
         lambda: MAIN_SERVER,
         partial(member_of, server),
@@ -138,7 +138,7 @@ def _add_messages(app: Flask, server: MainServer, news: News) -> None:
     model = Operation(
         "Fetch a version of a model.", answer=CONTAINER, fails=(404,), headers=(HEADER,)
     )
-    message = partial(add_signed_message, app, gate)
+    message = partial(add_signed_message, app, authenticator)
     add_message(
         app,
         "/join",

@@ -40,7 +40,7 @@ def tell(device: Device, detector: str) -> str:
     said = ""
     for measurement in device.store.untold():
         try:
-            main = device.standing.main()
+            main = device.enrolment.main()
             report = _message(device, measurement)
             device.http.post_json(f"{main.url}/performance", report, main)
             device.store.note_told(measurement)

@@ -51,11 +51,11 @@ def announce(device: Device) -> dict[str, RoundPlan]:
         name: training.round if training else None for name, training in trained.items()
     }
     message = Announcement(device.settings.url, rounds_trained)
-    main = device.standing.main()
+    main = device.enrolment.main()
     answer = device.http.post_json(f"{main.url}/clientstatus", message, main).read(OpenRounds)
     if set(answer.rounds) != set(trained):
         raise InvalidMessage("The main server did not name the open rounds.")
-    device.standing.rename(checked_member_name(answer.name, "device"))
+    device.enrolment.rename(checked_member_name(answer.name, "device"))
     for plan in answer.rounds.values():
         device.store.remember_round(plan)
     return answer.rounds
