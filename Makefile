@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev lock wheel demo browser test test-long test-kill check audit format bench clean
+.PHONY: help setup setup-dev lock wheel demo browser test test-quick test-long test-kill check audit format bench clean
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -60,6 +60,9 @@ browser:
 
 test: setup-dev browser  ## Run every test
 	$(PY) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+test-quick: setup-dev  ## Run what needs no TensorFlow, browser, PostgreSQL or services, in a minute
+	$(PY) -m pytest --quick --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-long: setup-dev browser  ## Run every test, and variants that start whole federations once more
 	$(PY) -m pytest --long --numprocesses 2 --dist loadfile --no-loadscope-reorder

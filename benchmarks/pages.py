@@ -30,7 +30,7 @@ from benchmarks.services import services
 from dataset.porch import drawing as porch
 from main_server.context import MainServer
 from main_server.models.pruning import KEPT_ROUNDS
-from main_server.rounds.rounds import open_round
+from main_server.rounds.opening import open_round
 from sec_agg.pruning import LISTED_ROUNDS
 from sec_agg.store.store import Store
 from shared.round.plan import RoundPlan

@@ -48,11 +48,9 @@ class PureFit:
 def _main() -> None:
     import keras  # noqa: PLC0415 - this process is the only one of the benchmark that loads it
 
-    from device.training.models import build  # noqa: PLC0415 - it loads Keras as well
-
     data, detector = Path(sys.argv[1]), sys.argv[2]
     spec = architecture("porch-cnn")
-    model = build(spec)
+    model = spec.build()
     model.compile(
         optimizer=keras.optimizers.SGD(spec.work.learning_rate, momentum=0.9),
         loss=keras.losses.BinaryCrossentropy(from_logits=True),

@@ -165,12 +165,12 @@ def _main(home: Path) -> None:
     """
     import keras  # noqa: PLC0415 - this process is the only one of the benchmark that loads it
 
-    from device.training.models import build, set_params  # noqa: PLC0415 - it loads Keras as well
+    from device.training.models import set_params  # noqa: PLC0415 - it loads Keras as well
 
     psutil.Process().cpu_affinity([psutil.Process().cpu_affinity()[-1]])
     folder, body, heads = home / "devices" / "device-1", build_body(load_efficientnet_lite0()), []
     for held in Store(folder).in_force():
-        heads.append(build(EFFICIENTNET_LITE0_HEAD))
+        heads.append(EFFICIENTNET_LITE0_HEAD.build())
         params = parse_model(BlobStore(folder / "blobs").get(held.version)).params
         set_params(heads[-1], EFFICIENTNET_LITE0_HEAD, params)
     models = [keras.Model(body.input, head(body.output)) for head in heads]

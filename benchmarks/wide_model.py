@@ -19,7 +19,7 @@ WIDE: Final = architectures.Architecture(
     name="bench-wide",
     input_px=64,
     specs=(architectures.ParamSpec("wide/kernel", (1000, 1000), "he_normal"),),
-    body=None,
+    inputs="pixels",
     work=architectures.PORCH_CNN.work,
 )
 ARCHITECTURES: Final = MappingProxyType({**architectures.ARCHITECTURES, WIDE.name: WIDE})

@@ -18,7 +18,7 @@ from device.page import fingerprint, page
 from device.rounds.poll_loop import attend
 from device.rounds.schedule import keep_to_schedule
 from device.routes import add_routes
-from device.single_instance import be_alone
+from device.single_instance import claim_folder
 from device.training.worker_client import describe, progress_of
 from learning.architectures import ARCHITECTURES
 from shared.round.container import MAX_HEADER_BYTES
@@ -52,7 +52,7 @@ def create_app(
     if settings is not None:
         return _make_app(settings, http)
     settings = DeviceSettings.read(number)
-    give_back = be_alone(settings.name, settings.folder)
+    give_back = claim_folder(settings.name, settings.folder)
     app = _make_app(settings, http)
 
     def one_copy(stop: threading.Event) -> None:

@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from dataset import folders
+from device.evaluation.drawing import Drawing
 from device.store.store import Store
+from device.training.jobs import Folders, folders_of
 from device.training.worker_client import Trainer
 from shared.errors import NotFound
 from shared.names import AGGREGATOR
@@ -36,6 +37,7 @@ class Device:
         store: What it remembers.
         blobs: Models, updates and plots.
         trainer: The training child.
+        drawing: Draws plots.
         http: How to reach the other services.
         poll: The same for waiting for work, which notices a main server that vanished before the
             next try is due.
@@ -49,6 +51,7 @@ class Device:
     store: Store
     blobs: BlobStore
     trainer: Trainer
+    drawing: Drawing
     http: HttpClient
     poll: HttpClient
     enrolment: Enrolment
@@ -65,6 +68,7 @@ class Device:
             store=Store(settings.folder),
             blobs=BlobStore(settings.folder / "blobs"),
             trainer=Trainer(settings.trainer_max_mb),
+            drawing=Drawing(),
             http=enrolment.http,
             poll=http or HttpClient(enrolment.identity, timeout_s=_POLL_TIMEOUT_S, attempts=2),
             enrolment=enrolment,
@@ -109,15 +113,10 @@ class Device:
         except OSError:
             return None
 
-    def job(self, verb: str, detector: str) -> dict[str, Any]:
-        """Return what every job of the training child says."""
-        return {
-            "do": verb,
-            "detector": detector,
-            "data": str(self.settings.data),
-            "cache": str(self.settings.folder / "pictures-cache"),
-            "machine_cache": str(self.settings.cache),
-        }
+    @property
+    def folders(self) -> Folders:
+        """Where the training child finds pictures and keeps what it derives from them."""
+        return folders_of(self.settings)
 
 
 def identity_path(settings: DeviceSettings) -> Path:

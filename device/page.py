@@ -9,6 +9,7 @@ from typing import Any, Final
 from dataset import folders
 from device.context import Device
 from device.store.records import Held, Training
+from device.training.jobs import Activity, Epoch
 from device.training.worker_client import progress_of
 from shared.errors import NotFound
 from shared.names import checked_name
@@ -35,7 +36,7 @@ def page(device: Device, wanted: Sequence[str]) -> dict[str, object]:
     return {
         "settings": device.settings,
         "progress": progress_of(progress),
-        "epochs": progress.get("history", ()) if progress else (),
+        "epochs": _epochs(progress),
         "overview": overview,
         "shown": next((_detail(device, each) for each in overview if each["name"] == shown), None),
         "here": f"/?detector={picked[0]}" if picked else "/",
@@ -47,11 +48,9 @@ def fingerprint(device: Device) -> str:
     way.
     """
     progress = device.trainer.progress
-    doing = (
-        (progress["do"], progress["detector"], len(progress.get("history", ())))
-        if progress
-        else None
-    )
+    doing = None
+    if progress is not None:
+        doing = (progress.job.title, len(_epochs(progress)))
     return f"{device.name} {doing} {device.store.fingerprint()}"
 
 
@@ -71,6 +70,13 @@ def thumbnail(device: Device, detector: str, split: str, kind: str, number: int)
         if number < len(listed):
             return folders.thumbnail(device.settings.data, Path(listed[number]), THUMBNAIL_PX)
     raise NotFound("There is no such picture here.", todo="Open this device's page again.")
+
+
+def _epochs(activity: Activity | None) -> tuple[Epoch, ...]:
+    """Return the epochs that are done of the training that is going on."""
+    if activity is None or activity.progress is None:
+        return ()
+    return activity.progress.history
 
 
 def _overview(device: Device, name: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from functools import partial
 from flask import Flask, Response, request
 
 from device.context import Device
+from device.evaluation.plots import training_plot
 from device.evaluation.routes import add_report
 from device.page import thumbnail
 from device.rounds import participation
@@ -84,7 +85,7 @@ def add_routes(app: Flask, device: Device) -> None:
             raise NotFound(
                 f"No {detector} training has been done here yet.", todo="Open /modeltrain first."
             )
-        return Response(device.blobs.get(training.plot), mimetype="image/png")
+        return Response(training_plot(device, training), mimetype="image/png")
 
     @app.get("/picture/<detector>/<split>/<kind>/<int:number>.jpg")
     def picture(detector: str, split: str, kind: str, number: int) -> Response:

@@ -19,16 +19,14 @@ from shared.storage.blobs import storage_errors
 PATIENCE_S: Final = 10.0
 """A worker that gunicorn replaces is gone in less (`graceful_timeout`)."""
 
-_held: dict[Path, IO[str]] = {}
 
-
-def be_alone(
+def claim_folder(
     name: str,
     folder: Path,
     patience_s: float = PATIENCE_S,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Callable[[], None]:
-    """Take a device's folder for this process; taken twice by one process, it is taken once.
+    """Claim a device's folder for this process.
 
     Args:
         name: The device's name, for the message.
@@ -37,32 +35,30 @@ def be_alone(
         sleep: How to wait.
 
     Returns:
-        What gives it back, for a process that goes on living without being the device.
+        What gives the folder back, for a process that goes on living without being the device. The
+        folder is claimed as long as this is kept.
 
     Raises:
-        SettingsError: Another process has it.
+        SettingsError: Another process has it, or this one claimed it already.
         StorageFailed: The folder cannot be used.
     """
-    path = folder.resolve() / ".running"
-    if path in _held:
-        return lambda: _give_back(path)
     with storage_errors(f"The folder {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
-        file = path.open("a+")
+        file = (folder.resolve() / ".running").open("a+")
     deadline = time.monotonic() + patience_s
     while not _locked(file):
         if time.monotonic() > deadline:
-            said = _refused(name, folder, file)
+            refusal = _refused(name, folder, file)
             file.close()
-            raise said
+            raise refusal
         sleep(0.1)
+    # The lock is what counts; the number is for the message that a second process gets.
     with storage_errors(f"The folder {folder}"):
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-    _held[path] = file
-    return lambda: _give_back(path)
+    return file.close
 
 
 def _locked(file: IO[str]) -> bool:
@@ -81,9 +77,3 @@ def _refused(name: str, folder: Path, file: IO[str]) -> SettingsError:
         todo="Stop the first one; or start this one as another device, with a number or a DOORBELL_DEVICE_NAME of "
         "its own. A device has one worker (gunicorn --workers 1).",
     )
-
-
-def _give_back(path: Path) -> None:
-    file = _held.pop(path, None)
-    if file is not None:
-        file.close()

@@ -14,6 +14,8 @@ from rich.table import Table
 from federation.commands import add, clock
 from main_server.context import MainServer
 from main_server.members import members
+from main_server.store.devices import all_devices, participations
+from main_server.store.members import all_members
 from shared.settings import MainSettings
 
 if TYPE_CHECKING:
@@ -64,9 +66,11 @@ def _devices(_: argparse.Namespace) -> int:
     table = Table()
     for heading in ("name", "key", "address", "last seen", "last round trained", "version held"):
         table.add_column(heading)
-    announced = {device.name: device for device in server.store.devices()}
-    parts = server.store.participations()
-    for member in server.store.members():
+    with server.store.read() as connection:
+        announced = {device.name: device for device in all_devices(connection)}
+        parts = participations(connection)
+        joined = all_members(connection)
+    for member in joined:
         device = announced.get(member.name) if member.revoked is None else None
         mine = [part for part in parts if device and part.device == member.name]
         rounds = ", ".join(

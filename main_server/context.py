@@ -36,7 +36,7 @@ class MainServer:
         identity = Identity.open(settings.folder / "identity.key", settings.secret)
         return cls(
             settings=settings,
-            store=Store(settings.folder, settings.database_url),
+            store=Store.open(settings.folder, settings.database_url),
             blobs=open_blobs(
                 settings.folder / "blobs",
                 settings.blobs,

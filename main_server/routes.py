@@ -7,19 +7,19 @@ from functools import partial
 from flask import Flask, Response, g, request
 
 from main_server.context import MainServer
-from main_server.dashboard.evaluations import add_report, note
-from main_server.members.devices import announce
+from main_server.dashboard.routes import add_dashboard
+from main_server.members.devices import detectors
 from main_server.members.members import admit, change_key, member_of, roster
+from main_server.models.evaluations import keep_evaluation
 from main_server.models.registry import deliver, published_model
-from main_server.rounds.rounds import (
-    accept_aggregate,
-    accept_plain,
-    aggregate_plain,
-    check_seeds,
-    current_round,
-)
-from main_server.rounds.work import News, for_aggregator, for_device
-from main_server.runs.controls import add_controls
+from main_server.rounds.aggregation import accept_aggregate
+from main_server.rounds.announcement import announce
+from main_server.rounds.direct import accept_plain, aggregate_plain
+from main_server.rounds.opening import current_round
+from main_server.rounds.seeds import check_seeds
+from main_server.runs.change_notifier import ChangeNotifier
+from main_server.runs.routes import add_controls
+from main_server.runs.tasks import for_aggregator, for_device
 from shared.errors import DoorbellError
 from shared.messages import convert
 from shared.names import MAIN_SERVER, checked_name, checked_version
@@ -49,14 +49,15 @@ from shared.web.steps import each
 _NOTHING = "No device has announced itself yet. Open /sendstatus on the devices, then try again."
 
 
-def add_routes(app: Flask, server: MainServer, news: News) -> None:
+def add_routes(app: Flask, server: MainServer, notifier: ChangeNotifier) -> None:
     """Add the main server's addresses to its app."""
-    _add_messages(app, server, news)
+    _add_messages(app, server, notifier)
     add_controls(app, server)
-    add_report(app, server)
+    add_dashboard(app, server)
 
-    aggregate_models = each(server.store.detectors, partial(aggregate_plain, server), _NOTHING)
-    send_model_clients = each(server.store.detectors, partial(deliver, server), _NOTHING)
+    names = partial(detectors, server)
+    aggregate_models = each(names, partial(aggregate_plain, server), _NOTHING)
+    send_model_clients = each(names, partial(deliver, server), _NOTHING)
     add_step(
         app,
         "/aggregate_models",
@@ -69,7 +70,7 @@ def add_routes(app: Flask, server: MainServer, news: News) -> None:
     )
 
 
-def _add_messages(app: Flask, server: MainServer, news: News) -> None:
+def _add_messages(app: Flask, server: MainServer, notifier: ChangeNotifier) -> None:
     authenticator = Authenticator(
         server.identity,
         lambda: MAIN_SERVER,
@@ -81,6 +82,7 @@ def _add_messages(app: Flask, server: MainServer, news: News) -> None:
     attempts = Attempts()
 
     def join() -> Response:
+        # Guessing join codes is slowed down; whoever joins rightly is not counted.
         attempts.check(count=False)
         try:
             return answer_with(admit(server, read_body(JoinRequest)))
@@ -95,28 +97,29 @@ def _add_messages(app: Flask, server: MainServer, news: News) -> None:
     def work(caller: Caller) -> Response:
         answer: Work
         if caller.member.role == "device":
-            answer = for_device(server, news, caller, read_body(DeviceWaits))
+            answer = for_device(server, notifier, caller, read_body(DeviceWaits))
         else:
-            answer = for_aggregator(server, news, read_body(AggregatorWaits))
+            answer = for_aggregator(server, notifier, read_body(AggregatorWaits))
+        # Devices poll every half minute: an empty answer is not worth a line of the log.
         g.quiet = not answer.tasks
         return answer_with(answer)
 
     def performance(caller: Caller) -> Response:
-        note(server, caller, read_body(Performance))
+        keep_evaluation(server, caller, read_body(Performance))
         return answer_with(Said("The figures are kept."))
 
     def new_key(caller: Caller) -> Response:
         change_key(server, caller, read_body(NewKey))
-        return answer_with(Said("The new key is in force."))
+        return answer_with(Said("The new key is active."))
 
     def show_roster(_: Caller) -> Response:
         return answer_with(roster(server))
 
     def show_round(_: Caller, detector: str) -> Response:
-        # An aggregator that knows of no round may have lost what it knew.
-        is_first = request.args.get("first") == "1"
+        # An aggregator that knows of no round says so: it may have lost its state.
+        first = request.args.get("first") == "1"
         name = checked_name(detector, "detector")
-        plan, devices = current_round(server, name, untouched=is_first)
+        plan, devices = current_round(server, name, untouched=first)
         return answer_with(RoundDescription(plan, devices))
 
     def show_model(_: Caller, version: str) -> Response:

@@ -27,6 +27,7 @@ from flask import Flask
 from numpy.typing import NDArray
 from requests.adapters import BaseAdapter
 
+import device.store.store
 import main_server.app
 import main_server.store.store
 import sec_agg.app
@@ -34,6 +35,7 @@ from learning.architectures import architecture
 from main_server.context import MainServer
 from main_server.members.members import member_of
 from main_server.models.registry import load_model
+from main_server.store.versions import newest_version
 from sec_agg.aggregation import Aggregator
 from sec_agg.roster import Roster
 from sec_agg.store.store import Store
@@ -47,12 +49,19 @@ from shared.settings import AggregatorSettings, MainSettings
 from shared.storage.blobs import BlobStore
 from shared.transport.enrolment import Enrolment
 from shared.transport.http_client import HttpClient, Peer, Reply
+from tests.main_store import read
 from tests.updates import masked_update
+from tests.warm.services import Nursery, Trainers
 
 ON_BOTH_DATABASES = {"main_server": {"test_devices", "test_rounds"}}
 """Modules whose tests of verbs run on SQLite and on PostgreSQL; the stores beneath the others do in
 `stores/`.
 """
+
+WITH_SERVICES = {"browser", "e2e", "kill", "security"}
+BIG_FIRST = ("e2e", "kill", "browser", "security", "device", "federation")
+HEAVY_MODULE = "pytestmark = pytest.mark.heavy"
+"""What a module says that imports TensorFlow, or starts processes in most of its tests."""
 
 MAIN, AGGREGATOR = "http://main", "http://aggregator"
 NAMES = {"main": MAIN_SERVER, "aggregator": "secure-aggregator"}
@@ -136,18 +145,29 @@ class Sender:
 class Federation:
     """A main server and an aggregator as apps, second handles on their state, and what devices do.
 
-    `http` is the operator's: it signs nothing, and sits on the services' own machine.
+    `http` is the operator's: it signs nothing, and sits on the services' own machine. `empty` is
+    where databases lie that have all tables and nothing in them, see `lay_tables`.
     """
 
     folder: Path
     network: Network
     settings: MainSettings
     database_url: str | None = None
+    empty: Path | None = None
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(7))
     senders: dict[str, Sender] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.http = self.network.client(Host="localhost")
+
+    def lay_tables(self, service: str, folder: Path) -> None:
+        """Give a service that never ran its tables: to copy them takes a tenth of the time that
+        making them does.
+        """
+        path = folder / "state.sqlite3"
+        if self.empty is not None and self.database_url is None and not path.exists():
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            shutil.copy(self.empty / service / path.name, path)
 
     def start(self, **changed: Any) -> None:
         """(Re)start both services over what lies in their folders, with other settings if so
@@ -158,6 +178,8 @@ class Federation:
         mine = AggregatorSettings(
             self.folder / "aggregator", MAIN, 64, None, codes, self.database_url
         )
+        self.lay_tables("main_server", self.settings.folder)
+        self.lay_tables("sec_agg", mine.folder)
         identity = Identity.open(self.settings.folder / "identity.key")
         main_http = self.network.client(identity)
         self.network.apps["main"] = main_server.app.create_app(self.settings, main_http)
@@ -229,7 +251,7 @@ class Federation:
 
     def params(self, detector: str = "package") -> Vector:
         """Return the params of the newest published model, flat."""
-        newest = self.main.store.newest_version(detector)
+        newest = read(self.main.store, newest_version, detector)
         assert newest is not None
         return architecture(newest.architecture).flatten(
             load_model(self.main, newest.version).params
@@ -342,12 +364,48 @@ def postgresql() -> Iterator[PostgreSQL]:
 
 
 @pytest.fixture(scope="session")
+def machine_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where bodies are exported, once for the whole test run; its workers share it as devices on
+    one machine do.
+    """
+    run = tmp_path_factory.getbasetemp()
+    folder = (run.parent if "PYTEST_XDIST_WORKER" in os.environ else run) / "machine-cache"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trainers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainers]:
+    """Training children that have imported TensorFlow before they start."""
+    made = Trainers(tmp_path_factory.mktemp("trainers") / "door")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def nursery(trainers: Trainers) -> Iterator[Nursery]:
+    """Services that have imported everything before they start."""
+    made = Nursery(trainers)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
 def migrated(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The name of a database with both servers' tables, empty, to make others of."""
     postgresql.execute("CREATE DATABASE migrated TEMPLATE template0")
-    for store in (main_server.store.store.Store, Store):
+    for store in (main_server.store.store.Store.open, Store):
         store(tmp_path_factory.mktemp("migrated"), postgresql.url("migrated")).database.close()
     return "migrated"
+
+
+@pytest.fixture(scope="session")
+def empty_databases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for each service, with a SQLite database that has all tables and nothing in them."""
+    folder = tmp_path_factory.mktemp("empty")
+    for store in (main_server.store.store.Store, Store, device.store.store.Store):
+        store(folder / store.__module__.partition(".")[0]).database.close()
+    return folder
 
 
 @pytest.fixture
@@ -370,14 +428,58 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--long", action="store_true", help="also run what starts whole federations once more"
     )
+    parser.addoption(
+        "--quick",
+        action="store_true",
+        help="without TensorFlow, browser, PostgreSQL, services, and what is slow",
+    )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not even import what make test-quick leaves out: importing it takes longer than all other
+    tests.
+    """
+    if not config.getoption("--quick"):
+        return None
+    if collection_path.name in WITH_SERVICES:
+        return True
+    is_module = collection_path.suffix == ".py" and collection_path.name.startswith("test_")
+    return True if is_module and HEAVY_MODULE in collection_path.read_text() else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what `make test-long` is for: variants of what other tests show in less time."""
-    if not config.getoption("--long"):
-        left_out = [item for item in items if item.get_closest_marker("long")]
-        items[:] = [item for item in items if not item.get_closest_marker("long")]
-        config.hook.pytest_deselected(items=left_out)
+    """Leave out what `make test-long` is for, and much else for `make test-quick`; begin with what
+    takes longest.
+    """
+    left_out = [item for item in items if not _wanted(item, config)]
+    items[:] = sorted((item for item in items if _wanted(item, config)), key=_later)
+    config.hook.pytest_deselected(items=left_out)
+
+
+def _wanted(item: pytest.Item, config: pytest.Config) -> bool:
+    if item.get_closest_marker("long") and not config.getoption("--long"):
+        return False
+    if not config.getoption("--quick"):
+        return True
+    asked_for = getattr(item, "fixturenames", ())
+    of_services = {"federation", "make_federation", "open_store", "postgresql"}.intersection(
+        asked_for
+    )
+    on_postgresql = "postgresql" in item.name  # also where a test names the database itself
+    return not (
+        of_services
+        or on_postgresql
+        or item.get_closest_marker("heavy")
+        or item.get_closest_marker("slow")
+    )
+
+
+def _later(item: pytest.Item) -> int:
+    """Return a place in the order of a run: small files come last, so that its processes end at the
+    same time.
+    """
+    folder = item.path.parent.name
+    return BIG_FIRST.index(folder) if folder in BIG_FIRST else len(BIG_FIRST)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -404,7 +506,7 @@ def _rows(url: str, schema: str) -> list[str]:
 
 @pytest.fixture
 def make_federation(
-    backend: str, request: pytest.FixtureRequest
+    backend: str, empty_databases: Path, request: pytest.FixtureRequest
 ) -> Iterator[Callable[..., Federation]]:
     """Return a maker of federations: a folder, and settings that differ from the default."""
     with contextlib.ExitStack() as databases:
@@ -417,7 +519,7 @@ def make_federation(
                     request.getfixturevalue("migrated"),
                 )
                 url = databases.enter_context(server.database(template))
-            federation = Federation(folder, Network(), settings, url)
+            federation = Federation(folder, Network(), settings, url, empty_databases)
             federation.start(**({"database_url": url} | changed))
             return federation
 

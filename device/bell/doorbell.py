@@ -23,6 +23,7 @@ from device.notifications.notifier import Teller, Telling
 from device.notifications.webhook import Webhook
 from device.store.events import EventStore
 from device.store.notifications import ToldStore
+from device.training.jobs import PrepareRings
 from device.training.worker_client import Busy
 from device.vision.litert import answering_file
 from device.vision.predictor import open_seer
@@ -153,9 +154,10 @@ def _prepare(device: Device, stop: threading.Event) -> None:
             try:
                 kind = architecture(parse_model(device.blobs.get(held.version)).architecture)
                 if not answering_file(device.settings.cache, kind).exists():
-                    device.trainer.run(
-                        device.job("answer", held.detector) | {"architecture": kind.name}
+                    job = PrepareRings(
+                        detector=held.detector, folders=device.folders, architecture=kind.name
                     )
+                    device.trainer.run(job)
                 ready.add(held.version)
             except (
                 Busy,

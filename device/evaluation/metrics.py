@@ -8,12 +8,12 @@ measured on the same draws, so that their difference is paired.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn import metrics
 
 from shared.protocol.evaluations import METRICS, ROWS, Estimate, Figures, figures_to_json
 
@@ -39,17 +39,25 @@ def measure(labels: Labels, scores: Scores, threshold: float = 0.5) -> dict[str,
         pictures, accuracy, precision, recall, f1, roc_auc (None where one class is missing), and
         confusion: [[true negatives, false positives], [false negatives, true positives]].
     """
-    answers = (scores >= threshold).astype(np.uint8)
-    both = len(np.unique(labels)) == 2
+    (values,) = _metrics(np.ones((1, len(labels))), labels, scores, threshold)
+    accuracy, precision, recall, f1 = (float(value) for value in np.nan_to_num(values[:4]))
+    auc = float(values[4])
     return {
         "pictures": len(labels),
-        "accuracy": float(metrics.accuracy_score(labels, answers)),
-        "precision": float(metrics.precision_score(labels, answers, zero_division=0.0)),
-        "recall": float(metrics.recall_score(labels, answers, zero_division=0.0)),
-        "f1": float(metrics.f1_score(labels, answers, zero_division=0.0)),
-        "roc_auc": float(metrics.roc_auc_score(labels, scores)) if both else None,
-        "confusion": metrics.confusion_matrix(labels, answers, labels=[0, 1]).tolist(),
+        "accuracy": accuracy,
+        "precision": precision,
+        "recall": recall,
+        "f1": f1,
+        "roc_auc": None if math.isnan(auc) else auc,
+        "confusion": confusion(labels, scores, threshold),
     }
+
+
+def confusion(labels: Labels, scores: Scores, threshold: float = 0.5) -> list[list[int]]:
+    """Return [[true negatives, false positives], [false negatives, true positives]]."""
+    cases = 2 * labels.astype(np.int64) + (scores >= threshold)
+    counts: list[list[int]] = np.bincount(cases, minlength=4).reshape(2, 2).tolist()
+    return counts
 
 
 def compare(
@@ -120,6 +128,33 @@ def reliability(
     return curve, float(np.abs(predicted - observed).sum() / len(labels))
 
 
+def roc_curve(labels: Labels, scores: Scores) -> list[list[float]]:
+    """Return the receiver operating characteristic's corners, from (0, 0) to (1, 1).
+
+    Args:
+        labels: uint8[n], 1 where the picture shows the object.
+        scores: float32[n], probabilities.
+
+    Returns:
+        False positive rates and true positive rates, one of each for every threshold at which the
+        curve turns; empty where one class is missing.
+    """
+    order = np.argsort(-scores, kind="stable")
+    found = np.cumsum(labels[order], dtype=np.int64)
+    alarms = np.arange(1, len(order) + 1) - found
+    if not len(order) or not found[-1] or not alarms[-1]:
+        return []
+    # Equal scores pass a threshold together, so only the last of them is a point of the curve.
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
+    points = np.stack([alarms[last], found[last]])
+    # A point on the straight line between its neighbours says nothing.
+    turns = np.diff(points, 2, axis=1).any(axis=0)
+    points = points[:, np.concatenate([[True], turns, [True]])] if len(last) > 1 else points
+    points = np.pad(points, ((0, 0), (1, 0)))
+    rates: list[list[float]] = (points / points[:, -1:]).tolist()
+    return rates
+
+
 def worst_mistakes(labels: Labels, scores: Scores, most: int = MISTAKES) -> list[int]:
     """Return the indices of the pictures that a model was surest about and wrong, the surest first."""
     wrong = np.flatnonzero((scores >= 0.5) != labels)
@@ -135,10 +170,9 @@ def examine(labels: Labels, scores: Scores) -> dict[str, Any]:
         missing; reliability and calibration_error, as `reliability` has them.
     """
     curve, error = reliability(labels, scores)
-    rates = metrics.roc_curve(labels, scores)[:2] if len(np.unique(labels)) == 2 else ()
     return {
-        "confusion": metrics.confusion_matrix(labels, scores >= 0.5, labels=[0, 1]).tolist(),
-        "roc": [rate.tolist() for rate in rates],
+        "confusion": confusion(labels, scores),
+        "roc": roc_curve(labels, scores),
         "reliability": curve,
         "calibration_error": error,
     }
@@ -171,11 +205,13 @@ def _draws(rng: np.random.Generator, rows: int, count: int) -> NDArray[np.float6
     )
 
 
-def _metrics(counts: NDArray[np.float64], labels: Labels, scores: Scores) -> NDArray[np.float64]:
+def _metrics(
+    counts: NDArray[np.float64], labels: Labels, scores: Scores, threshold: float = 0.5
+) -> NDArray[np.float64]:
     """Return the metrics of each draw, float64[draws, 5] in the order of METRICS; NaN where one is
     0 / 0.
     """
-    there, yes = labels == 1, scores >= 0.5
+    there, yes = labels == 1, scores >= threshold
     cases = np.stack([yes == there, yes & there, yes & ~there, ~yes & there], axis=1)
     right, tp, fp, fn = (counts @ cases).T
     with np.errstate(invalid="ignore"):

@@ -8,6 +8,7 @@ from flask import Flask, Response
 
 from device.context import Device
 from device.evaluation import evaluations
+from device.evaluation.plots import comparison_plot
 from shared.names import checked_name
 from shared.web.live import render_page
 from shared.web.openapi import JPEG, PAGE, PNG, Operation, declare
@@ -32,7 +33,7 @@ def add_report(app: Flask, device: Device) -> None:
     @app.get("/report/<detector>.png")
     def report_png(detector: str) -> Response:
         measurement = evaluations.measured(device, checked_name(detector, "detector"))
-        return Response(device.blobs.get(measurement.plot), mimetype="image/png")
+        return Response(comparison_plot(device, measurement), mimetype="image/png")
 
     @app.get("/report/<detector>/mistakes/<model>/<int:number>.jpg")
     def report_mistake(detector: str, model: str, number: int) -> Response:

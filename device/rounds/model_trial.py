@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Any, Final
+from typing import Final
 
 from device.context import Device
 from device.store.records import Held, Score
+from device.training import jobs
+from device.training.jobs import Measure
 from device.training.worker_client import Busy, ChildDied
 from learning.model import parse_model, version_of
 from shared.errors import (
@@ -184,19 +186,21 @@ def _ask(device: Device, candidate: Held) -> Score:
             "The model of round %d is in force without a score. %s", candidate.round, error
         )
         return Score(*mine, None, 0, str(error))
-    if not math.isfinite(measured["accuracy"]):
+    if not math.isfinite(measured.accuracy):
         raise TrainingFailed("What the model answers is no number.")
-    return Score(
-        *mine, measured["accuracy"], measured["pictures"], threshold=measured.get("threshold")
-    )
+    return Score(*mine, measured.accuracy, measured.pictures, threshold=measured.threshold)
 
 
-def _measured(device: Device, candidate: Held) -> dict[str, Any]:
+def _measured(device: Device, candidate: Held) -> jobs.Score:
     """Have the training child score a model; a child that dies of it gets a second one."""
-    models = {"candidate": str(device.blobs.path(candidate.version))}
-    job = device.job("score", candidate.detector)
-    job |= {"clients": [device.settings.client], "split": "valid", "models": models, "brief": True}
-    job |= {"false_alarms": device.settings.bell.false_alarms}
+    job = Measure(
+        detector=candidate.detector,
+        folders=device.folders,
+        clients=(device.settings.client,),
+        split="valid",
+        models={"candidate": device.blobs.path(candidate.version)},
+        false_alarms=device.settings.bell.false_alarms,
+    )
     try:
         result = device.trainer.run(job)
     except ChildDied as error:
@@ -204,8 +208,7 @@ def _measured(device: Device, candidate: Held) -> dict[str, Any]:
             "%s The model of round %d is asked once more.", error.happened, candidate.round
         )
         result = device.trainer.run(job)
-    measured: dict[str, Any] = result["models"]["candidate"]
-    return measured
+    return result.models["candidate"]
 
 
 def _turned_down(device: Device, candidate: Held, why: str) -> NoAnswer:

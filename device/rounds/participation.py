@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Final
 
+import msgspec
 import numpy as np
 
 from device.context import Device
@@ -27,6 +27,7 @@ from device.metrics import counted_training
 from device.rounds import model_trial
 from device.rounds.cleanup import tidy
 from device.store.records import Held, Measurement, Training
+from device.training.jobs import Compare, Metrics, Train, Trained
 from learning.model import parse_model
 from learning.round import local_result, share
 from shared.errors import InvalidMessage, NotFound, OutOfOrder, PeerUnreachable
@@ -37,6 +38,8 @@ from shared.round.plan import RoundPlan
 from shared.security.joining import checked_member_name
 from shared.web.steps import Done
 
+_NAMED_REPEATS: Final = 3
+
 
 def announce(device: Device) -> dict[str, RoundPlan]:
     """Tell the main server that this device is there, and return the open round of each of its
@@ -46,18 +49,15 @@ def announce(device: Device) -> dict[str, RoundPlan]:
         PeerUnreachable: The main server does not answer.
         InvalidMessage: It answers something else than rounds.
     """
-    trained = {name: device.store.newest_training(name) for name in device.detectors()}
-    rounds_trained = {
-        name: training.round if training else None for name, training in trained.items()
-    }
-    message = Announcement(device.settings.url, rounds_trained)
+    trained = device.store.trained_rounds()
+    detectors = {name: trained.get(name) for name in device.detectors()}
+    message = Announcement(device.settings.url, detectors)
     main = device.enrolment.main()
     answer = device.http.post_json(f"{main.url}/clientstatus", message, main).read(OpenRounds)
-    if set(answer.rounds) != set(trained):
+    if set(answer.rounds) != set(detectors):
         raise InvalidMessage("The main server did not name the open rounds.")
     device.enrolment.rename(checked_member_name(answer.name, "device"))
-    for plan in answer.rounds.values():
-        device.store.remember_round(plan)
+    device.store.remember_rounds(answer.rounds.values())
     return answer.rounds
 
 
@@ -87,17 +87,18 @@ def train(device: Device, detector: str) -> Done:
     current, base, bytes_down, note = _newest_model(device, detector)
     pictures = sum(device.pictures(detector, "train").values())
     with TemporaryDirectory(prefix="training-", dir=device.settings.folder) as folder:
-        local_model, plot = Path(folder) / "model.safetensors", Path(folder) / "plot.png"
-        job = device.job("train", detector) | {
-            "client": device.settings.client,
-            "model": str(device.blobs.path(base.version)),
-            "round": current.round,
-            "base_version": base.version,
-            "work": asdict(current.work),
-            "seed": _seed(device, current),
-            "local_model": str(local_model),
-            "plot": str(plot),
-        }
+        local_model = Path(folder) / "model.safetensors"
+        job = Train(
+            detector=detector,
+            folders=device.folders,
+            client=device.settings.client,
+            model=device.blobs.path(base.version),
+            round=current.round,
+            base_version=base.version,
+            work=current.work,
+            seed=_seed(device, current),
+            local_model=local_model,
+        )
         with counted_training(detector):
             result = device.trainer.run(job)
         training = {
@@ -105,9 +106,9 @@ def train(device: Device, detector: str) -> Done:
             "round": current.round,
             "base_version": base.version,
             "local_model": device.blobs.put(local_model.read_bytes()),
-            "plot": device.blobs.put(plot.read_bytes()),
-            "weight": result["weight"],
-            "history": result["history"],
+            "plot": "",  # it is drawn when somebody looks at it
+            "weight": result.weight,
+            "history": msgspec.to_builtins(result.history),
             "finished_at": device.clock(),
             "pictures": pictures,
         }
@@ -188,36 +189,36 @@ def performance(device: Device, detector: str) -> Done:
         raise OutOfOrder(
             "There is nothing to compare yet.", todo="Open /modeltrain on this device first."
         )
-    models = {
-        "local": str(device.blobs.path(training.local_model)),
-        "global": str(device.blobs.path(held.version)),
-    }
-    job = device.job("score", detector) | {
-        "clients": [device.settings.client],
-        "split": "test",
-        "models": models,
-    }
-    with TemporaryDirectory(prefix="training-", dir=device.settings.folder) as folder:
-        plot = Path(folder) / "plot.png"
-        result = device.trainer.run(job | {"plot": str(plot)})
-        measurement = Measurement(
-            detector,
-            local_model=training.local_model,
-            trained_round=training.round,
-            version=held.version,
-            global_round=held.round,
-            report=device.blobs.put(json.dumps(result["report"]).encode()),
-            plot=device.blobs.put(plot.read_bytes()),
-            measured_at=device.clock(),
-        )
+    job = Compare(
+        detector=detector,
+        folders=device.folders,
+        client=device.settings.client,
+        split="test",
+        models={
+            "local": device.blobs.path(training.local_model),
+            "global": device.blobs.path(held.version),
+        },
+    )
+    result = device.trainer.run(job)
+    measurement = Measurement(
+        detector,
+        local_model=training.local_model,
+        trained_round=training.round,
+        version=held.version,
+        global_round=held.round,
+        report=device.blobs.put(json.dumps(result.report).encode()),
+        plot="",  # it is drawn when somebody looks at it
+        measured_at=device.clock(),
+    )
     device.store.keep_measurement(measurement)
-    measured = result["models"]
+    measured = result.models
     said = "; ".join(_in_words(name, measured[name]) for name in ("local", "global"))
-    said = f"On {measured['local']['pictures']} test pictures: {said}. "
+    said = f"On {measured['local'].pictures} test pictures: {said}. "
     said += f"(Local: trained for round {training.round}; global: the model of round {held.round}.)"
     said += evaluations.tell(device, detector)
     rounds = {"local_round": training.round, "global_round": held.round}
-    return Done(said, measured | rounds | {"intervals": result["report"]["figures"]})
+    figures = msgspec.to_builtins(measured) | rounds | {"intervals": result.report["figures"]}
+    return Done(said, figures)
 
 
 def _round_of(rounds: dict[str, RoundPlan], detector: str) -> RoundPlan:
@@ -288,35 +289,37 @@ def _seed(device: Device, current: RoundPlan) -> int:
     return int.from_bytes(hashlib.sha256(current.context(device.name)).digest()[:4], "little")
 
 
-def _trained(current: RoundPlan, result: dict[str, Any], bytes_down: int, note: str) -> Done:
-    last = result["history"][-1]
-    seconds = sum(epoch["seconds"] for epoch in result["history"])
+def _trained(current: RoundPlan, result: Trained, bytes_down: int, note: str) -> Done:
+    last = result.history[-1]
+    seconds = sum(epoch.seconds for epoch in result.history)
     said = (
-        f"Trained for round {current.round} on {result['weight']} pictures in {seconds:.1f} s: "
-        f"accuracy {last['accuracy']:.1%}, on validation pictures {last['val_accuracy']:.1%}."
+        f"Trained for round {current.round} on {result.weight} pictures in {seconds:.1f} s: "
+        f"accuracy {last.accuracy:.1%}, on validation pictures {last.val_accuracy:.1%}."
     )
-    if result["left_out"]:
+    if result.left_out:
         reasons = ", ".join(
-            f"{count} x {reason}" for reason, count in sorted(result["left_out"].items())
+            f"{count} x {reason}" for reason, count in sorted(result.left_out.items())
         )
         said += f" Left out: {reasons}."
-    if result["repeated"]:
-        said += f" Learned from and tested on as well ({len(result['repeated'])}), so measurements flatter: "
-        said += ", ".join(result["repeated"][:3]) + (
-            ", ..." if len(result["repeated"]) > 3 else "."
-        )
-    about_pictures = {"left_out": result["left_out"], "repeated": result["repeated"]}
+    if result.repeated:
+        said += f" Learned from and tested on as well ({len(result.repeated)}), so measurements"
+        said += " flatter: " + ", ".join(result.repeated[:_NAMED_REPEATS])
+        said += ", ..." if len(result.repeated) > _NAMED_REPEATS else "."
     figures = {
         "round": current.round,
-        "weight": result["weight"],
-        "history": result["history"],
-    } | about_pictures
-    return Done(said + note, figures | {"seconds": seconds, "bytes_down": bytes_down})
+        "weight": result.weight,
+        "history": msgspec.to_builtins(result.history),
+        "left_out": result.left_out,
+        "repeated": list(result.repeated),
+        "seconds": seconds,
+        "bytes_down": bytes_down,
+    }
+    return Done(said + note, figures)
 
 
-def _in_words(name: str, measured: dict[str, Any]) -> str:
-    auc = "no AUC" if measured["roc_auc"] is None else f"AUC {measured['roc_auc']:.3f}"
+def _in_words(name: str, measured: Metrics) -> str:
+    auc = "no AUC" if measured.roc_auc is None else f"AUC {measured.roc_auc:.3f}"
     return (
-        f"{name} model accuracy {measured['accuracy']:.1%}, precision {measured['precision']:.1%}, "
-        f"recall {measured['recall']:.1%}, F1 {measured['f1']:.3f}, {auc}"
+        f"{name} model accuracy {measured.accuracy:.1%}, precision {measured.precision:.1%}, "
+        f"recall {measured.recall:.1%}, F1 {measured.f1:.3f}, {auc}"
     )

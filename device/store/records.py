@@ -74,7 +74,7 @@ class Measurement:
         version: Of the global model.
         global_round: The global model is that of this round.
         report: Digest of what was found, JSON; see `device.evaluation.metrics.report`.
-        plot: Digest of the plot, PNG.
+        plot: Digest of the plot, PNG; empty until somebody looked at it.
         measured_at: Seconds since the epoch.
         told: 1 once the main server has the numbers, else 0.
     """
@@ -100,7 +100,7 @@ class Training:
         round: For which round.
         base_version: From which global model.
         local_model: Digest of the trained model's container.
-        plot: Digest of the plot, PNG.
+        plot: Digest of the plot, PNG; empty until somebody looked at it.
         weight: Number of training pictures.
         history: Per epoch: loss, accuracy, val_loss, val_accuracy, seconds.
         finished_at: Seconds since the epoch.

@@ -5,7 +5,7 @@ what is due.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -187,14 +187,21 @@ class Store:
             row = _row_of(connection, ERRANDS, detector)
             return None if row is None else Errand(**row)
 
-    def remember_round(self, settings: RoundPlan) -> None:
-        """Note the newest round that the device heard of."""
+    def remember_rounds(self, plans: Iterable[RoundPlan]) -> None:
+        """Note the newest round of each detector that the device heard of.
+
+        All in one transaction, and none where nothing is new: each ends with a sync of the disk.
+        """
+        with self.database.read() as connection:
+            query = select(ROUNDS.c.detector, ROUNDS.c.settings)
+            known = {(row.detector, row.settings) for row in connection.execute(query)}
+        heard = {(plan.detector, json.dumps(plan.to_json())) for plan in plans}
+        news = heard - known
+        if not news:
+            return
         with self.database.write() as connection:
-            _put(
-                connection,
-                ROUNDS,
-                {"detector": settings.detector, "settings": json.dumps(settings.to_json())},
-            )
+            for detector, settings in sorted(news):
+                _put(connection, ROUNDS, {"detector": detector, "settings": settings})
 
     def newest_round(self, detector: str) -> RoundPlan | None:
         """Return the newest round that the device heard of, or None."""
@@ -223,6 +230,13 @@ class Store:
                 if row is None
                 else Training(**(dict(row) | {"history": json.loads(row["history"])}))
             )
+
+    def trained_rounds(self) -> dict[str, int]:
+        """Return the round that each detector's newest training was for."""
+        newest = select(func.max(TRAININGS.c.id)).group_by(TRAININGS.c.detector)
+        query = select(TRAININGS.c.detector, TRAININGS.c.round).where(TRAININGS.c.id.in_(newest))
+        with self.database.read() as connection:
+            return {row.detector: row.round for row in connection.execute(query)}
 
     def trainings(self, detector: str, limit: int) -> tuple[Training, ...]:
         """Return the newest trainings of a detector, newest first."""
@@ -295,6 +309,20 @@ class Store:
         with self.database.read() as connection:
             row = _row_of(connection, MEASUREMENTS, detector)
             return None if row is None else Measurement(**row)
+
+    def keep_training_plot(self, training: Training, plot: str) -> None:
+        """Keep the digest of a training's plot, once somebody has looked at it."""
+        mine = TRAININGS.c.id == training.id
+        with self.database.write(alone=False) as connection:
+            connection.execute(TRAININGS.update().where(mine).values(plot=plot))
+
+    def keep_measurement_plot(self, measurement: Measurement, plot: str) -> None:
+        """Keep the digest of a measurement's plot, if it is still the detector's newest."""
+        mine = (MEASUREMENTS.c.detector == measurement.detector) & (
+            MEASUREMENTS.c.report == measurement.report
+        )
+        with self.database.write(alone=False) as connection:
+            connection.execute(MEASUREMENTS.update().where(mine).values(plot=plot))
 
     def untold(self) -> tuple[Measurement, ...]:
         """Return the measurements that the main server has not, the newest first."""

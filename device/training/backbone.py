@@ -142,15 +142,20 @@ def ensure_exported(cache: Path) -> Path:
     Raises:
         CheckpointError: The package with the weights is missing or damaged.
     """
+    return once(answering_file(cache, EFFICIENTNET_LITE0_HEAD), export_body)
 
-    def export() -> bytes:
-        body = build_body(load_efficientnet_lite0())
-        return to_litert(
-            lambda pixels: body(pixels, training=False),
-            ((1, INPUT_PX, INPUT_PX, 3), "float32", "pixels"),
-        )
 
-    return once(answering_file(cache, EFFICIENTNET_LITE0_HEAD), export)
+def export_body() -> bytes:
+    """Convert the body to LiteRT.
+
+    Raises:
+        CheckpointError: The package with the weights is missing or damaged.
+    """
+    body = build_body(load_efficientnet_lite0())
+    return to_litert(
+        lambda pixels: body(pixels, training=False),
+        ((1, INPUT_PX, INPUT_PX, 3), "float32", "pixels"),
+    )
 
 
 def to_litert(

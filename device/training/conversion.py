@@ -18,9 +18,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from device.training.backbone import build_body, ensure_exported, once, to_litert
+from device.training.backbone import build_body, export_body, once, to_litert
 from device.training.checkpoint import load_efficientnet_lite0
-from device.training.models import build, set_params
+from device.training.models import set_params
 from device.vision.export import FRIGATE_PX
 from device.vision.litert import answering_file, input_name
 from learning.architectures import Architecture, architecture
@@ -28,7 +28,7 @@ from learning.model import Model
 from shared.storage.blobs import storage_errors, write_durably
 
 
-def convert(model: Model, form: str, path: Path, pixels: Path | None) -> dict[str, Any]:
+def convert(model: Model, form: str, path: Path, pixels: Path | None) -> tuple[float, ...]:
     """Write a model to a file.
 
     Args:
@@ -38,7 +38,7 @@ def convert(model: Model, form: str, path: Path, pixels: Path | None) -> dict[st
         pixels: A .npy file, float32[n, px, px, 3], that the written Keras file is to answer.
 
     Returns:
-        `scores`, n probabilities, where `pixels` is given.
+        n probabilities where `pixels` is given, else nothing.
 
     Raises:
         StorageFailed: The file cannot be written.
@@ -47,13 +47,10 @@ def convert(model: Model, form: str, path: Path, pixels: Path | None) -> dict[st
     with storage_errors(f"The folder {path.parent}"):
         FORMS[form](network, path)
     if pixels is None:
-        return {}
+        return ()
     written = keras.models.load_model(path, compile=False)
-    return {
-        "scores": written(np.load(pixels, allow_pickle=False), training=False)
-        .numpy()[:, 0]
-        .tolist()
-    }
+    answers = written(np.load(pixels, allow_pickle=False), training=False).numpy()
+    return tuple(answers[:, 0].tolist())
 
 
 def ensure_answering(cache: Path, kind: Architecture) -> Path:
@@ -62,43 +59,52 @@ def ensure_answering(cache: Path, kind: Architecture) -> Path:
 
     Args:
         cache: Folder for files that every device on this machine may share; made if missing.
-        kind: The architecture; without a body, its network takes the picture and every parameter as
-            inputs, and returns the probability, float32[1, 1].
+        kind: The architecture. If it takes features, the file is the frozen body. If it takes
+            pixels, the network's inputs are the picture and every parameter, and its output is the
+            probability, float32[1, 1].
     """
-    if kind.body is not None:
-        return ensure_exported(cache)
+    return once(answering_file(cache, kind), lambda: _EXPORTS[kind.inputs](kind))
 
-    def export() -> bytes:
-        network = build(kind)
-        variables = {variable.path: variable for variable in network.trainable_variables}
 
-        def answer(pixels: Any, *params: Any) -> Any:
-            given = [
-                (variables[spec.name], value)
-                for spec, value in zip(kind.specs, params, strict=True)
-            ]
-            with keras.StatelessScope(state_mapping=given):
-                return tf.sigmoid(network(pixels, training=False))
+def _export_network(kind: Architecture) -> bytes:
+    """Export the whole network, with every parameter as an input beside the picture."""
+    network = kind.build()
+    variables = {variable.path: variable for variable in network.trainable_variables}
 
-        inputs: list[tuple[tuple[int, ...], str, str]] = [
-            ((1, kind.input_px, kind.input_px, 3), "float32", "pixels")
+    def answer(pixels: Any, *params: Any) -> Any:
+        given = [
+            (variables[spec.name], value) for spec, value in zip(kind.specs, params, strict=True)
         ]
-        inputs += [(spec.shape, "float32", input_name(spec.name)) for spec in kind.specs]
-        return to_litert(answer, *inputs, halved=False)
+        with keras.StatelessScope(state_mapping=given):
+            return tf.sigmoid(network(pixels, training=False))
 
-    return once(answering_file(cache, kind), export)
+    inputs: list[tuple[tuple[int, ...], str, str]] = [
+        ((1, kind.input_px, kind.input_px, 3), "float32", "pixels")
+    ]
+    inputs += [(spec.shape, "float32", input_name(spec.name)) for spec in kind.specs]
+    return to_litert(answer, *inputs, halved=False)
+
+
+_EXPORTS: Final[dict[str, Callable[[Architecture], bytes]]] = {
+    "features": lambda _: export_body(),
+    "pixels": _export_network,
+}
 
 
 def whole(model: Model) -> keras.Model:
     """Build a model from pixels, float32[n, px, px, 3], to the probability, float32[n, 1]."""
     kind = architecture(model.architecture)
-    trained = build(kind)
+    trained = kind.build()
     set_params(trained, kind, model.params)
     pixels = keras.Input((kind.input_px, kind.input_px, 3), name="pixels")
-    logit = trained(pixels if kind.body is None else build_body(load_efficientnet_lite0())(pixels))
+    logit = trained(kind.inputs_of(pixels, _embed))
     return keras.Model(
         pixels, keras.layers.Activation("sigmoid", name="probability")(logit), name=model.detector
     )
+
+
+def _embed(pixels: Any) -> Any:
+    return build_body(load_efficientnet_lite0())(pixels)
 
 
 def _frigate(network: keras.Model, path: Path) -> None:

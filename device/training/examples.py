@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from dataset import folders
 from device.training.backbone import ensure_exported
@@ -63,11 +66,16 @@ class Pictures:
         )
         left_out = dict(Counter(file.reason for file in loaded.left_out))
         files = tuple(zip(loaded.paths, loaded.content_ids, strict=True))
-        if architecture.body is None:
-            return Examples(loaded.images, loaded.labels, files), left_out
+        kept = self._cache / f"features-{detector}-{client}-{split}.npz"
+
+        def embed(images: NDArray[Any]) -> NDArray[Any]:
+            return embed_cached(self._body(), images, loaded.content_ids, kept)
+
+        inputs = architecture.inputs_of(loaded.images, embed)
+        return Examples(inputs, loaded.labels, files), left_out
+
+    def _body(self) -> Embedder:
         if self._embedder is None:
             self._machine_cache.mkdir(parents=True, exist_ok=True)
             self._embedder = Embedder(ensure_exported(self._machine_cache))
-        kept = self._cache / f"features-{detector}-{client}-{split}.npz"
-        features = embed_cached(self._embedder, loaded.images, loaded.content_ids, kept)
-        return Examples(features, loaded.labels, files), left_out
+        return self._embedder

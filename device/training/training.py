@@ -13,16 +13,18 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import keras
+import msgspec
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from device.training.models import build, get_params, set_params
+from device.training.jobs import Epoch, Progress
+from device.training.models import get_params, set_params
 from learning.architectures import Architecture, Params
 from learning.finite import all_finite
 from shared.errors import TrainingFailed
@@ -53,35 +55,6 @@ class Examples:
     files: tuple[tuple[Path, str], ...] = ()
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """What one pass over the training pictures came to; losses in nats, accuracies from 0 to 1."""
-
-    loss: float
-    accuracy: float
-    val_loss: float
-    val_accuracy: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a training is: epoch and batch count from 1; loss and accuracy are means over this
-    epoch so far.
-
-    `history` has the epochs that are done, and `seconds_left` is a guess from the pace so far.
-    """
-
-    epoch: int
-    epochs: int
-    batch: int
-    batches: int
-    loss: float
-    accuracy: float
-    history: tuple[Epoch, ...] = ()
-    seconds_left: float = 0.0
-
-
 @dataclass
 class _Tally:
     """Sums over the pictures seen so far."""
@@ -105,7 +78,7 @@ class Learner:
     def __init__(self, architecture: Architecture) -> None:
         tf.config.experimental.enable_op_determinism()
         self._architecture = architecture
-        self._model = build(architecture)
+        self._model = architecture.build()
         self._optimizer = keras.optimizers.SGD(momentum=MOMENTUM)
         self._optimizer.build(self._model.trainable_variables)
         signature = (
@@ -159,7 +132,9 @@ class Learner:
         def tell(progress: Progress) -> None:
             done = (progress.epoch - 1 + progress.batch / progress.batches) / progress.epochs
             left = (time.perf_counter() - begun) * (1 - done) / done
-            on_progress(replace(progress, history=tuple(history), seconds_left=left))
+            on_progress(
+                msgspec.structs.replace(progress, history=tuple(history), seconds_left=left)
+            )
 
         for epoch in range(1, work.epochs + 1):
             started = time.perf_counter()
@@ -208,7 +183,7 @@ class Learner:
         for batch in range(batches):
             rows = order[batch * work.batch_size : (batch + 1) * work.batch_size]
             inputs = _floats(train.inputs[rows])
-            if self._architecture.body is None:
+            if self._architecture.is_augmented:
                 inputs = augment(inputs, rng)
             tally.add(self._step(inputs, _floats(train.labels[rows])).numpy(), len(rows))
             if not math.isfinite(tally.loss):

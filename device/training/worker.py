@@ -1,16 +1,10 @@
 """The training child: `python -m device.training.worker`. The only process of the project that
 imports TensorFlow.
 
-It reads jobs from standard input, one JSON object a line, and writes events as lines of JSON:
-`progress` any number of times, then `result` or `error`. The line `{"do": "cancel"}` ends the
-training that is going on, with an error. It ends itself when standard input closes, in the middle
-of a job too.
-
-    train   params + pictures → trained params, history, plot
-    score   several models side by side on one split of one or several clients; `brief`: their
-            accuracy alone; `plot`: of two, "local" and "global", a full report and a plot as well
-    export  a model as a file for others: `form` is one of `device.training.conversion.FORMS`
-    answer  what rings need that are answered by an `architecture`, once per machine
+It reads jobs (`device/training/jobs.py`) from standard input, one JSON object a line, and writes
+events as lines of JSON: `progress` any number of times, then `result` or `error`. The line `{"do":
+"cancel"}` ends the training that is going on, with an error. It ends itself when standard input
+closes, in the middle of a job too.
 """
 
 from __future__ import annotations
@@ -23,32 +17,57 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import psutil
 
-from shared.errors import Cancelled, CannotTrain, DoorbellError
+from device.training.jobs import (
+    AnyJob,
+    Compare,
+    Comparison,
+    Export,
+    Exported,
+    Folders,
+    Job,
+    Measure,
+    Metrics,
+    PrepareRings,
+    Progress,
+    Ready,
+    Score,
+    Scores,
+    Train,
+    Trained,
+    job_of,
+    to_line,
+)
+from learning.finite import all_finite
+from learning.model import Model, parse_model
+from shared.errors import Cancelled, CannotTrain, DoorbellError, TrainingFailed
 
 Emit = Callable[[dict[str, Any]], None]
+Tell = Callable[[Progress], None]
+_FRAMEWORKS = ("tensorflow", "keras", "tf2onnx", "onnx")
 
 
 def main() -> None:
     """Do jobs until standard input closes."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C is for the web process, which then closes our input
+    # Ctrl-C is for the web process, which then closes our input.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     wire = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever a library prints goes to the log, not into the conversation
-    emit: Emit = lambda message: print(json.dumps(message), file=wire, flush=True)  # noqa: E731 - the wire
+
+    def emit(message: dict[str, Any]) -> None:
+        wire.write(to_line(message))
+        wire.flush()
+
     cancelled = threading.Event()
     jobs = _listen(cancelled)
-    bench = _Bench()
+    bench = Bench()
     while True:
-        job = jobs.get()
+        message = jobs.get()
         cancelled.clear()
-        emit(_do(bench, job, emit, cancelled))
+        emit(_do(bench, message, emit, cancelled))
 
 
 def _listen(cancelled: threading.Event) -> queue.Queue[dict[str, Any]]:
@@ -68,182 +87,162 @@ def _listen(cancelled: threading.Event) -> queue.Queue[dict[str, Any]]:
 
 
 def _do(
-    bench: _Bench, job: dict[str, Any], emit: Emit, cancelled: threading.Event
+    bench: Bench, message: dict[str, Any], emit: Emit, cancelled: threading.Event
 ) -> dict[str, Any]:
-    def tell(progress: dict[str, Any]) -> None:
+    def tell(progress: Progress) -> None:
         if cancelled.is_set():
             raise Cancelled
         emit({"progress": progress})
 
-    verbs = {
-        "train": bench.train,
-        "score": bench.score,
-        "export": bench.export,
-        "answer": bench.answer,
-    }
     try:
-        result = verbs[job["do"]](job, tell)
+        result = bench.do(job_of(message), tell)
     except ModuleNotFoundError as error:
-        if error.name not in ("tensorflow", "keras", "tf2onnx", "onnx"):
+        if error.name not in _FRAMEWORKS:
             raise
-        return {"error": CannotTrain.slug, "happened": "", "kept": "", "todo": ""}
+        return _error(CannotTrain())
     except DoorbellError as error:
-        return {
-            "error": error.slug,
-            "happened": error.happened,
-            "kept": error.kept,
-            "todo": error.todo,
-        }
-    except (
-        Exception
-    ) as error:  # whatever a framework throws must become a sentence, and the child goes on
+        return _error(error)
+    except Exception as error:
+        # Whatever a framework throws must become a sentence, and the child goes on.
         traceback.print_exc()
-        happened = f"The training gave up: {type(error).__name__}."
-        todo = "The device's log says more; try again."
-        return {
-            "error": "training-failed",
-            "happened": happened,
-            "kept": "What was stored is kept.",
-            "todo": todo,
-        }
+        return _error(
+            TrainingFailed(
+                f"The training gave up: {type(error).__name__}.",
+                kept="What was stored is kept.",
+                todo="The device's log says more; try again.",
+            )
+        )
     return {"result": result, "resident_mb": psutil.Process().memory_info().rss / 1e6}
 
 
-class _Bench:
-    """What stays warm between jobs: compiled models and the loaded body."""
+def _error(error: DoorbellError) -> dict[str, Any]:
+    return {
+        "error": error.slug,
+        "happened": error.happened,
+        "kept": error.kept,
+        "todo": error.todo,
+    }
+
+
+class Bench:
+    """What stays warm between jobs: compiled models and the loaded body.
+
+    Frameworks are imported by the first job that needs them: a child is there in a moment, and a
+    job that fails before it needs one does not wait for it.
+    """
 
     def __init__(self) -> None:
         self._learners: dict[str, Any] = {}
         self._pictures: Any = None
 
-    def train(self, job: dict[str, Any], on_progress: Emit) -> dict[str, Any]:
-        """Train, write the trained model and the plot, and return weight, history, what was left
-        out or repeats.
-        """
-        from device.evaluation.plot import training_plot  # noqa: PLC0415 - matplotlib, too, is loaded on the first job alone
-        from learning.model import Model, parse_model  # noqa: PLC0415
-        from shared.round.plan import LocalWork  # noqa: PLC0415
+    def do(self, job: AnyJob, tell: Tell) -> object:
+        """Do a job and return its result."""
+        match job:
+            case Train():
+                return self.train(job, tell)
+            case Measure():
+                return self.measure(job)
+            case Compare():
+                return self.compare(job)
+            case Export():
+                return self.export(job)
+            case PrepareRings():
+                return self.prepare_rings(job)
 
-        base = parse_model(Path(job["model"]).read_bytes())
-        train, left_out = self._examples(job, base.architecture, job["client"], "train")
-        valid, _ = self._examples(job, base.architecture, job["client"], "valid")
+    def train(self, job: Train, tell: Tell) -> Trained:
+        """Train, and write the trained model."""
+        base = parse_model(job.model.read_bytes())
+        train, left_out = self._examples(job, base.architecture, job.client, "train")
+        valid, _ = self._examples(job, base.architecture, job.client, "valid")
         learner = self._learner(base.architecture)
-        params, history = learner.train(
-            base.params,
-            train,
-            valid,
-            LocalWork(**job["work"]),
-            job["seed"],
-            lambda p: on_progress(asdict(p)),
-        )
-        local = Model(base.detector, job["round"], job["base_version"], base.architecture, params)
-        Path(job["local_model"]).write_bytes(local.to_bytes())
-        epochs = [asdict(epoch) for epoch in history]
-        Path(job["plot"]).write_bytes(training_plot(job["detector"], epochs))
-        repeated = self._pictures.repeated(Path(job["data"]), job["detector"], job["client"])
-        return {
-            "weight": len(train.labels),
-            "history": epochs,
-            "left_out": left_out,
-            "repeated": repeated,
-        }
+        params, history = learner.train(base.params, train, valid, job.work, job.seed, tell)
+        local = Model(base.detector, job.round, job.base_version, base.architecture, params)
+        job.local_model.write_bytes(local.to_bytes())
+        repeated = self._pictures.repeated(job.folders.data, job.detector, job.client)
+        return Trained(len(train.labels), tuple(history), left_out, tuple(repeated))
 
-    def score(self, job: dict[str, Any], _on_progress: Emit) -> dict[str, Any]:
+    def measure(self, job: Measure) -> Scores:
         """Score several models on one split, of one client or of several together.
 
         Raises:
-            TrainingFailed: What a model answers is no number.
+            TrainingFailed: A score is not finite.
         """
         import numpy as np  # noqa: PLC0415
 
-        from learning.finite import all_finite  # noqa: PLC0415
-        from learning.model import parse_model  # noqa: PLC0415
-        from shared.errors import TrainingFailed  # noqa: PLC0415
+        from device.vision.threshold import threshold_for  # noqa: PLC0415
 
-        results, answers, files = {}, {}, []
-        for name, path in job["models"].items():
-            model = parse_model(Path(path).read_bytes())
+        results: dict[str, Score] = {}
+        for name, path in job.models.items():
+            model = parse_model(path.read_bytes())
             parts = [
-                self._examples(job, model.architecture, client, job["split"])[0]
-                for client in job["clients"]
+                self._examples(job, model.architecture, client, job.split)[0]
+                for client in job.clients
             ]
-            learner = self._learner(model.architecture)
-            scores = np.concatenate([learner.scores(model.params, part.inputs) for part in parts])
-            if not all_finite(scores):
-                raise TrainingFailed(
-                    "What the model answers is no number.", kept="What was stored is kept."
-                )
+            scores = np.concatenate([self._scores(model, part) for part in parts])
             labels = np.concatenate([part.labels for part in parts])
-            results[name] = (
-                self._accuracy(job, labels, scores)
-                if job.get("brief")
-                else self._measure(labels, scores)
-            )
-            if "plot" in job:
-                answers[name] = scores
-                files.append([file for part in parts for file in part.files])
-        if any(
-            others != files[0] for others in files
-        ):  # a change between two models is no difference of theirs
+            accuracy = float(((scores >= 0.5) == labels).mean())
+            threshold = None
+            if job.false_alarms is not None:
+                threshold = threshold_for(labels, scores, job.false_alarms)
+            results[name] = Score(len(labels), accuracy, threshold)
+        return Scores(results)
+
+    def compare(self, job: Compare) -> Comparison:
+        """Compare two models in full, and name the files of mistakes, relative to their split.
+
+        Raises:
+            TrainingFailed: A score is not finite; or the pictures changed between the two models.
+        """
+        from device.evaluation.metrics import measure, report  # noqa: PLC0415
+
+        models = {name: parse_model(path.read_bytes()) for name, path in job.models.items()}
+        parts = {
+            kind: self._examples(job, kind, job.client, job.split)[0]
+            for kind in {model.architecture for model in models.values()}
+        }
+        answers = {
+            name: self._scores(model, parts[model.architecture]) for name, model in models.items()
+        }
+        part, *others = parts.values()
+        # The split is read once for each architecture. A picture that changed in between would be
+        # taken for a difference between the models.
+        if any(other.files != part.files for other in others):
             raise TrainingFailed(
                 "The pictures changed while they were measured.", todo="Measure again."
             )
-        report = {"report": self._report(job, labels, answers, files[0])} if answers else {}
-        return {"models": results} | report
+        metrics = {
+            name: Metrics(**measure(part.labels, scores)) for name, scores in answers.items()
+        }
+        found = report(part.labels, answers)
+        for examined in found["models"].values():
+            for mistake in examined["mistakes"]:
+                path, content_id = part.files[mistake.pop("index")]
+                mistake["file"] = "/".join(path.parts[3:])
+                mistake["content_id"] = content_id
+        return Comparison(metrics, found)
 
-    def export(self, job: dict[str, Any], _on_progress: Emit) -> dict[str, Any]:
-        """Write a model to the file `to`, and return what `device.training.conversion` says of it."""
+    def export(self, job: Export) -> Exported:
+        """Write a model to the file `to`, and say what it answers for the job's pixels."""
         from device.training.conversion import convert  # noqa: PLC0415 - imports TensorFlow
-        from learning.model import parse_model  # noqa: PLC0415 - as the other jobs do
 
-        pixels = Path(job["pixels"]) if "pixels" in job else None
-        return convert(
-            parse_model(Path(job["model"]).read_bytes()), job["form"], Path(job["to"]), pixels
-        )
+        model = parse_model(job.model.read_bytes())
+        return Exported(convert(model, job.form, job.to, job.pixels))
 
-    def answer(self, job: dict[str, Any], _on_progress: Emit) -> dict[str, Any]:
+    def prepare_rings(self, job: PrepareRings) -> Ready:
         """Make what an architecture needs to answer rings, if this machine does not have it."""
         from device.training.conversion import ensure_answering  # noqa: PLC0415 - imports TensorFlow
-        from learning.architectures import architecture  # noqa: PLC0415 - as the other jobs do
+        from learning.architectures import architecture  # noqa: PLC0415
 
-        ensure_answering(Path(job["machine_cache"]), architecture(job["architecture"]))
-        return {}
+        ensure_answering(job.folders.machine_cache, architecture(job.architecture))
+        return Ready()
 
-    @staticmethod
-    def _accuracy(job: dict[str, Any], labels: Any, scores: Any) -> dict[str, Any]:
-        from device.vision.threshold import threshold_for  # noqa: PLC0415
-
-        told: dict[str, Any] = {
-            "pictures": len(labels),
-            "accuracy": float(((scores >= 0.5) == labels).mean()),
-        }
-        if "false_alarms" in job:
-            told["threshold"] = threshold_for(labels, scores, job["false_alarms"])
-        return told
-
-    @staticmethod
-    def _measure(labels: Any, scores: Any) -> dict[str, Any]:
-        from device.evaluation.metrics import measure  # noqa: PLC0415 - scikit-learn takes a second to load
-
-        return measure(labels, scores)
-
-    @staticmethod
-    def _report(
-        job: dict[str, Any], labels: Any, answers: Any, files: list[tuple[Path, str]]
-    ) -> dict[str, Any]:
-        """Compare two models in full, draw that, and name the files of mistakes, relative to their
-        split.
-        """
-        from device.evaluation.metrics import report  # noqa: PLC0415
-        from device.evaluation.plot import comparison_plot  # noqa: PLC0415
-
-        found = report(labels, answers)
-        Path(job["plot"]).write_bytes(comparison_plot(job["detector"], found))
-        for model in found["models"].values():
-            for mistake in model["mistakes"]:
-                path, content_id = files[mistake.pop("index")]
-                mistake |= {"file": "/".join(path.parts[3:]), "content_id": content_id}
-        return found
+    def _scores(self, model: Model, part: Any) -> Any:
+        scores = self._learner(model.architecture).scores(model.params, part.inputs)
+        if not all_finite(scores):
+            raise TrainingFailed(
+                "What the model answers is no number.", kept="What was stored is kept."
+            )
+        return scores
 
     def _learner(self, name: str) -> Any:
         from device.training.training import Learner  # noqa: PLC0415 - imports TensorFlow
@@ -254,15 +253,16 @@ class _Bench:
         return self._learners[name]
 
     def _examples(
-        self, job: dict[str, Any], name: str, client: str, split: str
+        self, job: Job[Any], name: str, client: str, split: str
     ) -> tuple[Any, dict[str, int]]:
         from device.training.examples import Pictures  # noqa: PLC0415
         from learning.architectures import architecture  # noqa: PLC0415
 
+        folders: Folders = job.folders
         if self._pictures is None:
-            self._pictures = Pictures(Path(job["cache"]), Path(job["machine_cache"]))
+            self._pictures = Pictures(folders.cache, folders.machine_cache)
         loaded: tuple[Any, dict[str, int]] = self._pictures.load(
-            architecture(name), Path(job["data"]), job["detector"], client, split
+            architecture(name), folders.data, job.detector, client, split
         )
         return loaded
 

@@ -3,8 +3,8 @@ replaces it.
 
 The child (`device/training/worker.py`) is the only process in the house with TensorFlow. It is
 started afresh, never forked from the web process, at the first training; stays warm between rounds;
-and goes when this process goes, however that ends, because its standard input closes. Jobs and
-events are lines of JSON; params lie in files.
+and goes when this process goes, however that ends, because its standard input closes. Jobs
+(`device/training/jobs.py`) and events are lines of JSON; params lie in files.
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar, cast
 
+import msgspec
+
+from device.training.jobs import Activity, Job, progress_in, result_of, to_line
 from shared.errors import (
     Cancelled,
     CannotTrain,
@@ -36,16 +39,11 @@ _ERRORS: dict[str, type[DoorbellError]] = {
     TrainingFailed.slug: TrainingFailed,
 }
 _OWN_WORDS = {kind.slug: kind for kind in (Cancelled, CannotTrain)}
-_DOING = {
-    "train": "training",
-    "score": "measuring",
-    "export": "exporting",
-    "answer": "preparing to answer rings about",
-}
-_SHORT_JOBS = {"score", "export", "answer"}
 _PATIENCE_S = 10.0
 _CANCEL_S = 3.0
-_WRITING = threading.Lock()
+_CANCEL = '{"do": "cancel"}\n'
+
+R = TypeVar("R")
 
 
 class Busy(OutOfOrder):
@@ -68,28 +66,34 @@ class Trainer:
     def __init__(
         self, max_mb: int = 2048, command: Sequence[str] = _CHILD, log: IO[bytes] | None = None
     ) -> None:
-        self._max_mb, self._command, self._log = max_mb, command, log
+        self._max_mb = max_mb
+        self._command = command
+        self._log = log
         self._busy = threading.Lock()
+        self._writing = threading.Lock()
         self._cancelled = False
         self._child: subprocess.Popen[str] | None = None
-        self._progress: Mapping[str, Any] | None = None
+        self._progress: Activity | None = None
 
     @property
-    def progress(self) -> Mapping[str, Any] | None:
-        """What the child is doing: detector, epoch, batch, loss, ...; None while it has no job."""
+    def progress(self) -> Activity | None:
+        """The child's job and how far it is; None while it has no job."""
         return self._progress
 
     @property
     def pid(self) -> int | None:
         """Process id of the child, or None if there is none."""
-        return None if self._child is None or self._child.poll() is not None else self._child.pid
+        if self._child is None or self._child.poll() is not None:
+            return None
+        return self._child.pid
 
-    def run(self, job: Mapping[str, object]) -> dict[str, Any]:
-        """Have the child do a job, and return its result; the end of a short job, such as a score,
-        is waited for.
+    def run(self, job: Job[R]) -> R:
+        """Have the child do a job, and return its result.
+
+        If the child is busy with a short job, such as a score, its end is waited for.
 
         Args:
-            job: `do` names it; the rest are its arguments. See `device/training/worker.py`.
+            job: One of `device.training.jobs`.
 
         Raises:
             Busy: It is busy with another.
@@ -101,7 +105,7 @@ class Trainer:
         self._take()
         try:
             self._cancelled = False
-            self._progress = {"do": job["do"], "detector": job["detector"]}
+            self._progress = Activity(job)
             return self._converse(job)
         finally:
             self._progress = None
@@ -114,12 +118,14 @@ class Trainer:
         Raises:
             OutOfOrder: There is none.
         """
-        child, progress = self._child, self._progress
+        child = self._child
+        progress = self._progress
         if child is None or progress is None:
             raise OutOfOrder("Nothing is being trained.")
         self._cancelled = True
         with suppress(BrokenPipeError):
-            _write_line(child.stdin, {"do": "cancel"})
+            self._write(child.stdin, _CANCEL)
+        # A child inside a kernel of TensorFlow cannot listen; after so long it is killed.
         deadline = time.monotonic() + _CANCEL_S
         while self._cancelled and self._progress is not None and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -138,43 +144,53 @@ class Trainer:
         """Take the child for one job."""
         deadline = time.monotonic() + _PATIENCE_S
         while not self._busy.acquire(timeout=0.05):
-            progress = self._progress or {"do": "score"}  # just begun, or just done
-            if progress["do"] not in _SHORT_JOBS or time.monotonic() > deadline:
+            progress = self._progress
+            # None: the other job has just begun, or is just done.
+            waits = progress is None or progress.job.is_short
+            if not waits or time.monotonic() > deadline:
                 raise Busy(
                     f"This device is busy: {describe(self._progress)}.",
                     todo="Wait until that is done, then try again.",
                 )
 
-    def _converse(self, job: Mapping[str, object]) -> dict[str, Any]:
-        child = self._started()
-        try:
-            _write_line(child.stdin, job)
-        except BrokenPipeError:  # it died while it was idle: a fresh one can do the job
-            self.close()
-            child = self._started()
-            _write_line(child.stdin, job)
+    def _converse(self, job: Job[R]) -> R:
+        child = self._sent(to_line(job))
         for line in child.stdout or ():
             try:
                 message = json.loads(line)
-            except (
-                ValueError
-            ):  # cut short, or none of ours: what follows would be taken for the next job's answer
+                if "result" in message:
+                    result = result_of(job, message["result"])
+                    self._replace_if_large(message["resident_mb"])
+                    return result
+                if "progress" in message:
+                    self._progress = Activity(job, progress_in(message["progress"]))
+                    continue
+            except (ValueError, msgspec.ValidationError):
+                # Cut short, or none of ours: what follows would be taken for the next job's answer.
                 child.kill()
                 break
-            if "progress" in message:
-                self._progress = {"do": job["do"], "detector": job["detector"]} | message[
-                    "progress"
-                ]
-            elif message.get("error") in _OWN_WORDS:
-                raise _OWN_WORDS[message["error"]]
-            elif "error" in message:
-                kind = _ERRORS.get(message["error"], TrainingFailed)
-                raise kind(message["happened"], kept=message["kept"], todo=message["todo"])
-            else:
-                self._replace_if_large(message["resident_mb"])
-                return dict(message["result"])
+            raise _error_in(message)
         died = self._died(child)
         raise Cancelled if self._cancelled else died
+
+    def _sent(self, line: str) -> subprocess.Popen[str]:
+        """Send a job, and return the child that has it."""
+        child = self._started()
+        try:
+            self._write(child.stdin, line)
+        except BrokenPipeError:  # it died while it was idle: a fresh one can do the job
+            self.close()
+            child = self._started()
+            self._write(child.stdin, line)
+        return child
+
+    def _write(self, pipe: IO[str] | None, line: str) -> None:
+        if pipe is None:
+            raise BrokenPipeError
+        # `cancel` writes from another thread than `run`: two lines must not be mixed.
+        with self._writing:
+            pipe.write(line)
+            pipe.flush()
 
     def _started(self) -> subprocess.Popen[str]:
         if self.pid is None:
@@ -208,45 +224,35 @@ class Trainer:
         )
 
 
-def describe(progress: Mapping[str, Any] | None) -> str:
+def describe(activity: Activity | None) -> str:
     """Return what a device is doing, in words."""
-    if progress is None:
+    if activity is None:
         return "idle"
-    doing = {
-        "train": "training",
-        "score": "measuring",
-        "export": "exporting",
-        "answer": "preparing",
-    }.get(progress["do"], progress["do"])
-    if progress["do"] in ("export", "answer"):
-        return f"{doing} {progress['detector']}"
-    if "epoch" not in progress:
-        return f"{doing} {progress['detector']}, reading the pictures"
-    return (
-        f"{doing} {progress['detector']}, epoch {progress['epoch']} of {progress['epochs']}, "
-        f"batch {progress['batch']} of {progress['batches']}"
-    )
+    at = activity.progress
+    if at is None:
+        return activity.job.beginning
+    where = f"epoch {at.epoch} of {at.epochs}, batch {at.batch} of {at.batches}"
+    return f"{activity.job.title}, {where}"
 
 
-def progress_of(progress: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def progress_of(activity: Activity | None) -> dict[str, Any] | None:
     """Return how far a device is: `words` for people, and `value` from 0 to 1, or None while that
     is not known.
     """
-    if progress is None:
+    if activity is None:
         return None
-    if "epoch" not in progress:
-        return {"words": describe(progress), "value": None}
-    words = (
-        f"{describe(progress)}: loss {progress['loss']:.3f}, accuracy {progress['accuracy']:.1%}"
-    )
-    words += f", about {math.ceil(progress['seconds_left'])} s left"
-    value = (progress["epoch"] - 1 + progress["batch"] / progress["batches"]) / progress["epochs"]
+    at = activity.progress
+    if at is None:
+        return {"words": describe(activity), "value": None}
+    words = f"{describe(activity)}: loss {at.loss:.3f}, accuracy {at.accuracy:.1%}"
+    words += f", about {math.ceil(at.seconds_left)} s left"
+    value = (at.epoch - 1 + at.batch / at.batches) / at.epochs
     return {"words": words, "value": round(value, 4)}
 
 
-def _write_line(pipe: IO[str] | None, message: Mapping[str, object]) -> None:
-    if pipe is None:
-        raise BrokenPipeError
-    with _WRITING:
-        pipe.write(json.dumps(message) + "\n")
-        pipe.flush()
+def _error_in(message: Mapping[str, Any]) -> DoorbellError:
+    slug = message["error"]
+    if slug in _OWN_WORDS:
+        return _OWN_WORDS[slug]()
+    kind = _ERRORS.get(slug, TrainingFailed)
+    return kind(message["happened"], kept=message["kept"], todo=message["todo"])

@@ -16,12 +16,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from device.vision.litert import BODY_VERSION, Network
+from device.vision.litert import Network
+from learning.architectures.efficientnet_lite0_head import BODY_VERSION, FEATURES
 from learning.finite import all_finite
 from shared.errors import OutOfOrder
 
 INPUT_PX: Final = 128
-FEATURES: Final = 1280
 
 
 class Embedder:

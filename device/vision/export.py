@@ -30,6 +30,8 @@ from dataset.decoding import UnusablePicture, decode
 from dataset.porch import drawing as porch
 from device.context import Device
 from device.store.records import Held
+from device.training.jobs import Export, PrepareRings
+from device.training.jobs import Exported as Written
 from device.vision.litert import Network
 from device.vision.predictor import Seer, in_force, open_seer
 from learning.architectures import architecture
@@ -155,12 +157,22 @@ def _differences(device: Device, form: str, held: Held, seer: Seer, work: Path) 
     pixels = np.stack([decode(picture, side) for picture in pictures])
     if form == "frigate":  # what Frigate hands over is what both have to answer
         pictures = [bytes(cv2.imencode(".png", one[..., ::-1])[1]) for one in pixels]
-    job = device.job("export", held.detector) | {"form": form, "model": str(model), "to": str(path)}
-    if form == "keras":
-        np.save(work / "pixels.npy", pixels.astype(np.float32))
-        job["pixels"] = str(work / "pixels.npy")
-    device.trainer.run(device.job("answer", held.detector) | {"architecture": kind.name})
-    result = device.trainer.run(job)
+    shown = work / "pixels.npy" if form == "keras" else None
+    if shown is not None:
+        np.save(shown, pixels.astype(np.float32))
+    device.trainer.run(
+        PrepareRings(detector=held.detector, folders=device.folders, architecture=kind.name)
+    )
+    result = device.trainer.run(
+        Export(
+            detector=held.detector,
+            folders=device.folders,
+            form=form,
+            model=model,
+            to=path,
+            pixels=shown,
+        )
+    )
     scores = _RUN[form](path, pixels, result)
     rung = [seer.answer(picture) for picture in pictures]
     if any(held.detector not in answers for answers in rung):
@@ -174,7 +186,7 @@ def _differences(device: Device, form: str, held: Held, seer: Seer, work: Path) 
     ]
 
 
-def _run_frigate(path: Path, pixels: NDArray[np.uint8], _: Mapping[str, Any]) -> Iterator[float]:
+def _run_frigate(path: Path, pixels: NDArray[np.uint8], _: Written) -> Iterator[float]:
     network = Network(path)
     if network.takes != ((1, FRIGATE_PX, FRIGATE_PX, 3), np.dtype(np.uint8)):
         raise NotFaithful(
@@ -185,7 +197,7 @@ def _run_frigate(path: Path, pixels: NDArray[np.uint8], _: Mapping[str, Any]) ->
         yield float((row / row.sum(axis=0))[0])
 
 
-def _run_onnx(path: Path, pixels: NDArray[np.uint8], _: Mapping[str, Any]) -> NDArray[np.float32]:
+def _run_onnx(path: Path, pixels: NDArray[np.uint8], _: Written) -> NDArray[np.float32]:
     import onnxruntime  # noqa: PLC0415 - for this form alone
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -193,13 +205,12 @@ def _run_onnx(path: Path, pixels: NDArray[np.uint8], _: Mapping[str, Any]) -> ND
     return scores
 
 
-def _told_by_keras(_: Path, __: NDArray[np.uint8], result: Mapping[str, Any]) -> Sequence[float]:
-    scores: Sequence[float] = result["scores"]
-    return scores
+def _told_by_keras(_: Path, __: NDArray[np.uint8], written: Written) -> Sequence[float]:
+    return written.scores
 
 
-_RUN: Final[Mapping[str, Callable[[Path, NDArray[np.uint8], Mapping[str, Any]], Any]]] = (
-    MappingProxyType({"frigate": _run_frigate, "onnx": _run_onnx, "keras": _told_by_keras})
+_RUN: Final[Mapping[str, Callable[[Path, NDArray[np.uint8], Written], Any]]] = MappingProxyType(
+    {"frigate": _run_frigate, "onnx": _run_onnx, "keras": _told_by_keras}
 )
 
 

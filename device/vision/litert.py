@@ -17,21 +17,12 @@ from numpy.typing import NDArray
 
 from learning.architectures import Architecture
 
-BODY_VERSION: Final = "efficientnet-lite0-57934424-128px-fp16-1"
-"""Names the body in every cache: checkpoint, input size, precision of the weights, revision of the
-export.
-"""
-
-_NETWORK_REVISION: Final = 1
 _NONE: Final[Mapping[str, NDArray[np.float32]]] = MappingProxyType({})
 
 
 def answering_file(cache: Path, kind: Architecture) -> Path:
     """Return where the file lies, or would lie, that an architecture needs to answer rings."""
-    name = (
-        f"{kind.name}-{kind.input_px}px-{_NETWORK_REVISION}" if kind.body is None else BODY_VERSION
-    )
-    return cache / f"{name}.tflite"
+    return cache / f"{kind.network}.tflite"
 
 
 class Network:

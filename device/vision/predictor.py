@@ -28,7 +28,6 @@ from device.store.records import Held
 from device.vision.embedding import Embedder
 from device.vision.litert import Network, answering_file
 from learning.architectures import EFFICIENTNET_LITE0_HEAD, Architecture, Params, architecture
-from learning.finite import all_finite
 from learning.model import Model, parse_model
 from shared.errors import OutOfOrder
 
@@ -54,12 +53,12 @@ class _Look:
             self._pixels[size_px] = decode(self._picture, size_px)
         return self._pixels[size_px]
 
-    def features(self) -> NDArray[np.float32]:
+    def embedding(self) -> NDArray[np.float32]:
         if self._features is None:
             self._features = self._networks.embed(self.pixels(_BODY_PX))
         return self._features
 
-    def score(self, kind: Architecture, params: Params) -> float:
+    def probability(self, kind: Architecture, params: Params) -> float:
         return self._networks.score(kind, self.pixels(kind.input_px), params)
 
 
@@ -89,10 +88,8 @@ class _Networks:
             )
 
     def _opened(self, kind: Architecture, load: Callable[[Path], T]) -> T:
-        what, path = (
-            "frozen body" if kind.body else f"network {kind.name}",
-            answering_file(self._cache, kind),
-        )
+        what = kind.network_title
+        path = answering_file(self._cache, kind)
         try:
             if path.exists():
                 return load(path)
@@ -109,43 +106,8 @@ class _Networks:
 
 
 @dataclass(frozen=True, eq=False)
-class Head:
-    """A detector's model on the frozen body, ready to answer.
-
-    Attributes:
-        held: Which model.
-        threshold: From which score on the verdict is yes.
-        params: As the model's container has them; the kernels are float32[1280, h] and float32[h,
-            1].
-    """
-
-    held: Held
-    threshold: float
-    params: Params
-
-    def score(self, features: NDArray[np.float32]) -> float:
-        """Return the probability, from 0 to 1, that a picture with these features, float32[1280],
-        shows it.
-
-        Raises:
-            OutOfOrder: The features or the model's logit are not finite.
-        """
-        hidden = np.maximum(
-            features @ self.params["hidden/kernel"] + self.params["hidden/bias"], 0.0
-        )
-        logit = hidden @ self.params["logit/kernel"] + self.params["logit/bias"]
-        if not all_finite(features, logit):
-            raise _no_number(self.held)
-        return math.exp(-np.logaddexp(0.0, -float(logit[0])))
-
-    def look(self, look: _Look) -> float:
-        """Return the score of a picture."""
-        return self.score(look.features())
-
-
-@dataclass(frozen=True, eq=False)
-class Whole:
-    """A detector's model that looks at pixels itself, ready to answer.
+class Loaded:
+    """A detector's model in memory, ready to score pictures.
 
     Attributes:
         held: Which model.
@@ -159,19 +121,20 @@ class Whole:
     params: Params
     kind: Architecture
 
-    def look(self, look: _Look) -> float:
-        """Return the score of a picture, as `Head.score` does."""
-        score = look.score(self.kind, self.params)
+    def score(self, look: _Look) -> float:
+        """Return the score of a picture.
+
+        Raises:
+            OutOfOrder: It is not finite.
+        """
+        score = self.kind.score(self.params, look)
         if not math.isfinite(score):
-            raise _no_number(self.held)
+            raise OutOfOrder(
+                f"What the {self.held.detector} model of round {self.held.round} answers is no "
+                "number.",
+                todo="Train the next round, or go back to an earlier version.",
+            )
         return score
-
-
-def _no_number(held: Held) -> OutOfOrder:
-    return OutOfOrder(
-        f"What the {held.detector} model of round {held.round} answers is no number.",
-        todo="Train the next round, or go back to an earlier version.",
-    )
 
 
 class Seer:
@@ -185,7 +148,7 @@ class Seer:
     def __init__(self, cache: Path, load: Callable[[str], Model]) -> None:
         self._networks, self._load = _Networks(cache), load
         self._changing = threading.Lock()
-        self._models: Mapping[str, Head | Whole] = MappingProxyType({})
+        self._models: Mapping[str, Loaded] = MappingProxyType({})
 
     def follow(self, in_force: Callable[[], Mapping[Held, float]]) -> None:
         """Answer from now on with the models that are in force; what is answered already is loaded
@@ -229,7 +192,7 @@ class Seer:
             look.pixels(_BODY_PX)  # what is no picture is refused all the same
         for detector, model in models.items():
             try:
-                score = model.look(look)
+                score = model.score(look)
             except OutOfOrder as error:
                 missing = error
                 continue
@@ -240,12 +203,10 @@ class Seer:
             raise missing
         return answers
 
-    def _loaded(self, held: Held) -> Head | Whole:
+    def _loaded(self, held: Held) -> Loaded:
         model = self._load(held.version)
         kind, params = architecture(model.architecture), model.params
-        return (
-            Head(held, EVEN, params) if kind.body is not None else Whole(held, EVEN, params, kind)
-        )
+        return Loaded(held, EVEN, params, kind)
 
 
 def in_force(device: Device) -> dict[Held, float]:

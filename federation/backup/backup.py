@@ -237,7 +237,7 @@ def _add_rows(writer: Writer, service: Service, database: Database, files: dict[
                         + b"\n"
                     )
                     for column in _FILES.get(name, ()) if not row.get("forgotten") else ():
-                        if (digest := row.get(column)) is not None:
+                        if digest := row.get(column):  # empty: not made yet
                             files[digest] = (
                                 files.get(digest, True) and (name, column) in _MAY_BE_GONE
                             )

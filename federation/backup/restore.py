@@ -28,8 +28,12 @@ from federation.backup.backup import LEFT_OUT, MAIN, PROGRESS, Service, services
 from federation.commands import add
 from main_server.context import MainServer
 from main_server.models.registry import republish
+from main_server.store.pins import find_pins, set_pin
+from main_server.store.publication import activate
 from main_server.store.records import PENDING, UNCHECKED
+from main_server.store.rounds import newest_round
 from main_server.store.store import Store
+from main_server.store.versions import newest_version
 from shared.errors import DoorbellError, NotFound, OutOfOrder, SettingsError
 from shared.round.masking import PRIVATE_KEY_BYTES, SealingKey
 from shared.security.identity import Identity, private_bytes
@@ -233,22 +237,26 @@ def _move_on(
     have been used.
     """
     settings = replace(MainSettings.read(environ), folder=service.folder)
-    store = Store(service.folder, database=database)
+    store = Store(database)
     identity = Identity.open(service.folder / "identity.key", service.secret)
     sealing = private_bytes(service.folder / "sealing.key", PRIVATE_KEY_BYTES, service.secret)
     key, http = SealingKey.from_private(sealing), HttpClient(identity)
     server, said = MainServer(settings, store, service.blobs(), identity, key, http), ""
     for detector in detectors:
-        source, current = store.newest_version(detector), store.newest_round(detector)
+        with store.read() as connection:
+            source = newest_version(connection, detector)
+            current = newest_round(connection, detector)
         if source is None:
             continue
-        number = max(source.round, current.settings.round if current else 0) + ROUNDS_AHEAD
+        number = max(source.round, current.plan.round if current else 0) + ROUNDS_AHEAD
         why = f"The model of round {source.round} again, after a backup was restored."
         again = republish(server, source, number, why)
         again = replace(again, gate=UNCHECKED) if source.gate == PENDING else again
-        store.put_in_force(again, server.clock(), why)
-        if store.pins().get(detector) == source.version:
-            store.pin(detector, again.version, server.clock())
+        now = server.clock()
+        with store.write() as connection:
+            activate(connection, again, now, why)
+            if find_pins(connection).get(detector) == source.version:
+                set_pin(connection, detector, again.version, now)
         said += (
             f" {detector}: the model of round {source.round} is in force as that of round {number}."
         )

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from device.store.store import Store
+from device.training.jobs import Folders, Measure
 from device.training.worker_client import Trainer
 from shared.settings import DeviceSettings
 from shared.storage.blobs import BlobStore
@@ -55,28 +55,26 @@ class Scoreboard:
         self._log.close()
 
     def _row(self, detector: str) -> Row:
-        models: dict[str, str] = {}
+        models: dict[str, Path] = {}
         number = 0
         for device in self._devices:
             store, blobs = Store(device.folder), BlobStore(device.folder / "blobs")
             training, held = store.newest_training(detector), store.held(detector)
             if training is None or held is None:
                 continue
-            models[device.name] = str(blobs.path(training.local_model))
-            models["global"], number = str(blobs.path(held.version)), held.round
-        measured = self._trainer.run(self._job(detector, models))["models"]
-        own = tuple(measured[device.name]["accuracy"] for device in self._devices)
-        return Row(detector, number, own, measured["global"]["accuracy"])
+            models[device.name] = blobs.path(training.local_model)
+            models["global"] = blobs.path(held.version)
+            number = held.round
+        measured = self._trainer.run(self._job(detector, models)).models
+        own = tuple(measured[device.name].accuracy for device in self._devices)
+        return Row(detector, number, own, measured["global"].accuracy)
 
-    def _job(self, detector: str, models: dict[str, str]) -> dict[str, Any]:
+    def _job(self, detector: str, models: dict[str, Path]) -> Measure:
         first = self._devices[0]
-        return {
-            "do": "score",
-            "detector": detector,
-            "data": str(first.data),
-            "clients": [device.client for device in self._devices],
-            "split": "test",
-            "models": models,
-            "cache": str(self._folder),
-            "machine_cache": str(first.cache),
-        }
+        return Measure(
+            detector=detector,
+            folders=Folders(data=first.data, cache=self._folder, machine_cache=first.cache),
+            clients=tuple(device.client for device in self._devices),
+            split="test",
+            models=models,
+        )

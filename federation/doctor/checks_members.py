@@ -11,7 +11,8 @@ from contextlib import closing, contextmanager, suppress
 from federation.backup.backup import AGGREGATOR, MAIN, Service
 from federation.doctor.checks import Finding, Setup
 from federation.doctor.checks_state import look
-from main_server.store.members import Joined
+from main_server.store.devices import all_devices
+from main_server.store.members import MemberRecord, all_members, find_invitation, find_member
 from main_server.store.records import Device
 from main_server.store.store import Store
 from shared.errors import DoorbellError
@@ -39,7 +40,9 @@ def announced(setup: Setup) -> tuple[Device, ...]:
     they can be called.
     """
     with _main_store(setup) as store:
-        return store.devices() if store else ()
+        if store is not None:
+            with store.read() as connection:
+                return all_devices(connection)
     return ()  # they cannot be read
 
 
@@ -77,7 +80,7 @@ def _main_store(setup: Setup) -> Iterator[Store | None]:
     with closing(look(service)) as database:
         with suppress(DoorbellError):
             if database.revision() == database.newest_revision:
-                store = Store(service.folder, database=database)
+                store = Store(database)
         with suppress(DoorbellError):
             yield store
 
@@ -114,10 +117,12 @@ def _membership(setup: Setup, name: str, service: Service, store: Store | None) 
         )
     if store is None or identity is None:
         return Finding(where, "ok", f"It has joined, as {membership.name}.")
-    return _as_main_knows_it(where, membership.name, store.member(identity.key_id), anew)
+    with store.read() as connection:
+        member = find_member(connection, identity.key_id)
+    return _as_main_knows_it(where, membership.name, member, anew)
 
 
-def _as_main_knows_it(where: str, name: str, member: Joined | None, anew: str) -> Finding:
+def _as_main_knows_it(where: str, name: str, member: MemberRecord | None, anew: str) -> Finding:
     if member is None:
         said = f"The main server knows nobody with the key of {name}."
         return Finding(
@@ -144,7 +149,8 @@ def _pending(setup: Setup, where: str, role: Role, store: Store | None) -> Findi
     except DoorbellError as error:
         return Finding.of(where, error)
     if store is not None:
-        invitation = store.invitation(code.invitation)
+        with store.read() as connection:
+            invitation = find_invitation(connection, code.invitation)
         if invitation is None or invitation.role != role:
             said = f"It has not joined, and its join code is none of this machine's main server for a {role}."
             return Finding(where, "wrong", said, todo)
@@ -161,7 +167,9 @@ def _pending(setup: Setup, where: str, role: Role, store: Store | None) -> Findi
 
 
 def _cohorts(setup: Setup, store: Store) -> Iterator[Finding]:
-    joined = sum(member.role == "device" and member.revoked is None for member in store.members())
+    with store.read() as connection:
+        members = all_members(connection)
+    joined = sum(member.role == "device" and member.revoked is None for member in members)
     wanted = (
         ("DOORBELL_MIN_COHORT", setup.main.min_cohort, "no round can end"),
         (

@@ -12,20 +12,40 @@ from markupsafe import Markup
 from main_server.context import MainServer
 from main_server.dashboard.status import status
 from main_server.members.device_status import STATES
+from main_server.store.snapshot import accuracies
 from shared.web.charts import COLOURS, line_chart, thin
 
-_DEVICES, _ROUNDS, _DOTS, _FEWEST_DOTS = 100, 1_000, 120, 12
-_LISTED_ROUNDS, _LISTED_VERSIONS = 10, 5
-BADGES = {"failing": "bad", "late": "bad", "training": "wait", "sent": "good", "online": "good"}
-BADGES |= {"open": "wait", "published": "good", "failed": "bad", "abandoned": "quiet"}
-BADGES |= {
+# A page stays readable, and small on the wire, however large the federation is.
+_DEVICES = 100
+_LISTED_ROUNDS = 10
+_LISTED_VERSIONS = 5
+# The charts' past, and how many dots all of them together, and each line at least, may have.
+_ROUNDS = 1_000
+_DOTS = 120
+_FEWEST_DOTS = 12
+BADGES = {
+    # devices
+    "failing": "bad",
+    "late": "bad",
+    "training": "wait",
+    "sent": "good",
+    "online": "good",
+    # rounds
+    "open": "wait",
+    "published": "good",
+    "failed": "bad",
+    "abandoned": "quiet",
+    # versions
     "pending": "wait",
     "passed": "good",
     "rejected": "bad",
-    "in force": "good",
+    "active": "good",
     "pinned": "wait",
+    # runs
+    "running": "good",
+    "finished": "good",
+    "stopped": "wait",
 }
-BADGES |= {"running": "good", "finished": "good", "stopped": "wait"}
 
 
 def page(server: MainServer) -> dict[str, object]:
@@ -34,10 +54,9 @@ def page(server: MainServer) -> dict[str, object]:
     """
     now = status(server)
     for each in now["detectors"]:
-        each |= {
-            "rounds": each["rounds"][:_LISTED_ROUNDS],
-            "versions": each["versions"][:_LISTED_VERSIONS],
-        }
+        each["rounds"] = each["rounds"][:_LISTED_ROUNDS]
+        each["versions"] = each["versions"][:_LISTED_VERSIONS]
+    # The worst state first: those that need a person are never beyond the end of the table.
     devices = sorted(now["devices"], key=lambda each: (STATES.index(each["state"]), each["device"]))
     states = Counter(each["state"] for each in devices)
     return {
@@ -55,7 +74,8 @@ def _accuracies(server: MainServer) -> list[dict[str, Any]]:
     """Return a chart for every six detectors, with the numbers in it: round to accuracies, newest
     first.
     """
-    found = server.store.accuracies(_ROUNDS)
+    with server.store.read() as connection:
+        found = accuracies(connection, _ROUNDS)
     names = list(found)
     most = max(_FEWEST_DOTS, _DOTS // max(1, len(names)))
     charts = []
@@ -78,7 +98,12 @@ def _accuracies(server: MainServer) -> list[dict[str, Any]]:
 
 
 def _chart(series: dict[str, dict[int, float]], most: int) -> Markup:
-    told = "The share of devices' own validation pictures that each round's model tells apart rightly, by round number."
+    described = "Validation accuracy of each round's model, the devices' mean, by round number."
     return line_chart(
-        "Accuracy by round", series, told, write="{:.1%}".format, bounds=(0.0, 1.0), most=most
+        "Accuracy by round",
+        series,
+        described,
+        write="{:.1%}".format,
+        bounds=(0.0, 1.0),
+        most=most,
     )

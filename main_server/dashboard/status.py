@@ -1,84 +1,123 @@
-"""How things stand, as data: for the page, for `python -m federation status`, and for scripts."""
+"""The status as data: for the page, for `python -m federation status`, and for scripts."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from main_server.context import MainServer
-from main_server.members.device_status import attendance
-from main_server.runs.next_step import outlook
+from main_server.members.device_status import device_statuses
+from main_server.runs.next_step import next_step
 from main_server.store.records import Round, Version
-from main_server.store.snapshot import Standing
+from main_server.store.snapshot import Snapshot, read_snapshot
 from shared.telemetry.metrics import refusals
 
-_ROUNDS, _VERSIONS, _EVENTS = 10, 10, 30
+# So much of the past as a person reads; counts tell how much more there is.
+_ROUNDS = 10
+_VERSIONS = 10
+_EVENTS = 30
+_NOT_SHOWN = (
+    "manifest",
+    "detector",
+    "accuracy",
+    "scored_by",
+    "scored_pictures",
+    "state",
+)
+"""Columns of a version that the status leaves out, or tells in another form."""
 
 
 def status(server: MainServer) -> dict[str, Any]:
     """Return devices, runs, rounds and versions; all times are seconds since the epoch."""
-    standing = server.store.standing(_ROUNDS, _VERSIONS, _EVENTS)
+    with server.store.read() as connection:
+        snapshot = read_snapshot(connection, _ROUNDS, _VERSIONS, _EVENTS)
     return {
         "federation": server.settings.federation,
         "topology": server.settings.topology,
         "time": server.clock(),
-        "devices": [dict(vars(each)) for each in attendance(server, standing)],
-        "detectors": [_detector(server, standing, name) for name in standing.detectors],
+        "devices": [dict(vars(each)) for each in device_statuses(server, snapshot)],
+        "detectors": [_detector(server, snapshot, name) for name in snapshot.detectors],
         "refusals": refusals(),
-        "events": [dict(vars(event)) for event in standing.events],
-        "event_count": standing.event_count,
+        "events": [dict(vars(event)) for event in snapshot.events],
+        "event_count": snapshot.event_count,
     }
 
 
-def _detector(server: MainServer, standing: Standing, name: str) -> dict[str, object]:
-    current, rounds = standing.newest_round(name), standing.rounds.get(name, ())
-    run, done = standing.runs.get(name, (None, 0))
-    versions = standing.versions.get(name, ())
-    in_force = next(
-        (version.version for version in versions if version.released_at is not None), None
-    )
+def _detector(server: MainServer, snapshot: Snapshot, name: str) -> dict[str, object]:
+    """Return what there is to say of one detector."""
     return {
         "detector": name,
-        "next": outlook(server, standing, name),
-        "round": None
-        if current is None
-        else _open_round(current) | {"sent": dict(standing.sent.get(name, {}))},
-        "run": None if run is None else vars(run) | {"done": done},
-        "pinned": standing.pins.get(name),
-        "rounds": [_round(each) for each in rounds],
-        "round_count": standing.round_counts.get(name, 0),
-        "versions": [_version(each) | {"in_force": each.version == in_force} for each in versions],
-        "version_count": standing.version_counts.get(name, 0),
+        "next": next_step(server, snapshot, name),
+        "round": _newest_round(snapshot, name),
+        "run": _run(snapshot, name),
+        "pinned": snapshot.pins.get(name),
+        "rounds": [_round(each) for each in snapshot.rounds.get(name, ())],
+        "round_count": snapshot.round_counts.get(name, 0),
+        "versions": _versions(snapshot, name),
+        "version_count": snapshot.version_counts.get(name, 0),
     }
 
 
-def _open_round(current: Round) -> dict[str, object]:
-    times = {
-        name: getattr(current, name) for name in ("opened_at", "asked_at", "due_at", "closed_at")
+def _newest_round(snapshot: Snapshot, name: str) -> dict[str, object] | None:
+    """Return the newest round in full, with when each device sent its update."""
+    current = snapshot.newest_round(name)
+    if current is None:
+        return None
+    return {
+        "round": current.plan.round,
+        "state": current.state,
+        "opened_at": current.opened_at,
+        "asked_at": current.asked_at,
+        "due_at": current.due_at,
+        "closed_at": current.closed_at,
+        "cohort": list(current.cohort),
+        "min_cohort": current.plan.min_cohort,
+        "sent": dict(snapshot.sent.get(name, {})),
     }
-    who = {"cohort": list(current.cohort), "min_cohort": current.settings.min_cohort}
-    return {"round": current.settings.round, "state": current.state, **times, **who}
+
+
+def _run(snapshot: Snapshot, name: str) -> dict[str, object] | None:
+    """Return the newest run, with how many of its rounds are done."""
+    run, done = snapshot.runs.get(name, (None, 0))
+    if run is None:
+        return None
+    return dict(vars(run)) | {"done": done}
 
 
 def _round(each: Round) -> dict[str, object]:
-    """Return what a round came to: bytes that the main server received and gave out, seconds from
-    open to closed.
+    """Return one line of the table of rounds.
+
+    Bytes are those that the main server received and sent; seconds go from open to closed.
     """
-    seconds = None if each.closed_at is None else max(0.0, each.closed_at - each.opened_at)
-    figures = {
+    seconds = None
+    if each.closed_at is not None:
+        # Not below 0: the clock may have been set back meanwhile.
+        seconds = max(0.0, each.closed_at - each.opened_at)
+    return {
+        "round": each.plan.round,
+        "state": each.state,
+        "opened_at": each.opened_at,
+        "seconds": seconds,
         "devices": len(each.cohort),
         "bytes_up": each.bytes_up,
         "bytes_down": each.bytes_down,
     }
-    when = {"opened_at": each.opened_at, "seconds": seconds}
-    return {"round": each.settings.round, "state": each.state, **when, **figures}
+
+
+def _versions(snapshot: Snapshot, name: str) -> list[dict[str, object]]:
+    """Return the newest versions; the newest released one is active."""
+    versions = snapshot.versions.get(name, ())
+    released = [each.version for each in versions if each.released_at is not None]
+    active = released[0] if released else None
+    return [_version(each) | {"in_force": each.version == active} for each in versions]
 
 
 def _version(version: Version) -> dict[str, object]:
-    left_out = ("manifest", "detector", "accuracy", "scored_by", "scored_pictures")
-    shown = {name: value for name, value in vars(version).items() if name not in left_out}
-    score = {
-        "accuracy": version.accuracy,
-        "devices": version.scored_by,
-        "pictures": version.scored_pictures,
-    }
-    return shown | {"score": None if version.accuracy is None else score}
+    shown = {key: value for key, value in vars(version).items() if key not in _NOT_SHOWN}
+    score = None
+    if version.accuracy is not None:
+        score = {
+            "accuracy": version.accuracy,
+            "devices": version.scored_by,
+            "pictures": version.scored_pictures,
+        }
+    return shown | {"score": score}

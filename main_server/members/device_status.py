@@ -1,4 +1,4 @@
-"""Who is there, who is late, who is failing, and why: for the page, the command line and the runs."""
+"""The status of each device, and why: for the page, the command line and the runs."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from main_server.context import MainServer
-from main_server.rounds.rounds import asked_rounds
+from main_server.store.changes import change_token
 from main_server.store.records import Device, Participation, Round
-from main_server.store.snapshot import Standing
+from main_server.store.snapshot import Snapshot, read_snapshot
 
 ONLINE_S = 75.0
-"""A device that waits for work calls at least every half minute; two calls may be lost before it
+"""A device that waits for work calls at least every half minute: two calls may be lost before it
 counts as offline.
 """
-
 
 STATES = ("failing", "late", "offline", "training", "sent", "online", "by hand")
 """What a device can be, the worst first."""
 
 
 @dataclass(frozen=True)
-class Attendance:
+class DeviceStatus:
     """One device as an operator wants to see it.
 
     Attributes:
@@ -42,72 +41,84 @@ class Attendance:
 
 def is_online(device: Device, now: float) -> bool:
     """Return whether a device waits for work, and did so a moment ago."""
-    return (
-        device.waiting and abs(now - device.last_seen) <= ONLINE_S
-    )  # either way: the clock may have been set back
+    # Either way: the clock may have been set back.
+    return device.waiting and abs(now - device.last_seen) <= ONLINE_S
 
 
-def attendance(server: MainServer, standing: Standing | None = None) -> tuple[Attendance, ...]:
-    """Return every device that announced itself, by name; `standing` is how things stand, if that
-    is known already.
+def device_statuses(
+    server: MainServer, snapshot: Snapshot | None = None
+) -> tuple[DeviceStatus, ...]:
+    """Return the status of every device that announced itself, by name.
+
+    Args:
+        server: The main server.
+        snapshot: The state of the federation, if it was read already.
     """
-    now, standing = server.clock(), standing or server.store.standing()
-    rounds = asked_rounds((run for run, _ in standing.runs.values()), standing.newest_round)
-    asked = {name: (each, standing.sent.get(name, {})) for name, each in rounds.items()}
-    parts = defaultdict(list)
-    for part in standing.parts:
-        if part.detector in asked:
-            parts[part.device].append((part, *asked[part.detector]))
+    now = server.clock()
+    if snapshot is None:
+        with server.store.read() as connection:
+            snapshot = read_snapshot(connection)
+    waiting_for = defaultdict(list)
+    requested = snapshot.requested_rounds
+    for part in snapshot.parts:
+        if part.detector in requested:
+            sent = snapshot.sent.get(part.detector, {})
+            waiting_for[part.device].append((part, requested[part.detector], sent))
     found = []
-    for device in standing.devices:
-        mine = parts[device.name]
+    for device in snapshot.devices:
+        mine = waiting_for[device.name]
         state, why = _in_rounds(device, mine, now) or _otherwise(device, bool(mine), now)
-        found.append(Attendance(device.name, state, why, device.last_seen, device.address))
+        found.append(DeviceStatus(device.name, state, why, device.last_seen, device.address))
     return tuple(found)
 
 
-def fingerprint(server: MainServer) -> str:
+def page_token(server: MainServer) -> str:
     """Return text that is another one when a page should show something else."""
-    return server.store.fingerprint(server.clock() - ONLINE_S)
+    with server.store.read() as connection:
+        return change_token(connection, server.clock() - ONLINE_S)
 
 
 def _in_rounds(
     device: Device, mine: list[tuple[Participation, Round, Mapping[str, float]]], now: float
 ) -> tuple[str, str] | None:
-    """Return what a device does in the rounds that wait for it, each with what was sent; None if
-    none does.
+    """Return the state of a device that requested rounds wait for, and why.
+
+    Args:
+        device: The device.
+        mine: Its part in each requested round, the round, and when each device sent its update.
+        now: Seconds since the epoch.
+
+    Returns:
+        None if no round waits for it.
     """
     for part, current, _ in mine:
-        if part.setback_round == current.settings.round:
+        if part.setback_round == current.plan.round:
             return "failing", f"{part.detector}, round {part.setback_round}: {part.setback}"
     missing = [
         (part.detector, current, sent) for part, current, sent in mine if device.name not in sent
     ]
     for detector, current, sent in missing:
-        if current.due_at is not None or len(sent) >= current.settings.min_cohort:
-            away = (
-                ""
-                if is_online(device, now)
-                else f"; it was last heard of {_ago(now - device.last_seen)}"
-            )
-            number, count = current.settings.round, len(sent)
-            return (
-                "late",
-                f"{detector}: round {number} has {count} updates, and none of this device{away}.",
-            )
+        if current.due_at is not None or len(sent) >= current.plan.min_cohort:
+            return "late", _why_late(device, detector, current, len(sent), now)
     if missing and is_online(device, now):
-        return "training", ", ".join(
-            f"{detector}, round {each.settings.round}" for detector, each, _ in missing
-        ) + "."
+        names = [f"{detector}, round {each.plan.round}" for detector, each, _ in missing]
+        return "training", ", ".join(names) + "."
     return None
 
 
+def _why_late(device: Device, detector: str, current: Round, sent: int, now: float) -> str:
+    why = f"{detector}: round {current.plan.round} has {sent} updates, and none of this device"
+    if is_online(device, now):
+        return f"{why}."
+    return f"{why}; last seen {_ago(now - device.last_seen)}."
+
+
 def _otherwise(device: Device, sent: bool, now: float) -> tuple[str, str]:
-    heard = f"ast heard of {_ago(now - device.last_seen)}."
+    seen = f"ast seen {_ago(now - device.last_seen)}."
     if not device.waiting:
-        return "by hand", f"It does not wait for work; l{heard}"
+        return "by hand", f"It does not wait for work; l{seen}"
     if not is_online(device, now):
-        return "offline", f"L{heard}"
+        return "offline", f"L{seen}"
     return ("sent", "Its updates are sent.") if sent else ("online", "It waits for work.")
 
 

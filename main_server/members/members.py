@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 
 from main_server.context import MainServer
-from main_server.store.members import Invitation, Joined
+from main_server.store import members as store
+from main_server.store import publication
+from main_server.store.members import Invitation, MemberRecord
 from shared.errors import Forbidden, InvalidMessage, NotFound, OutOfOrder
 from shared.protocol.joining import (
     Admission,
@@ -34,6 +36,7 @@ from shared.security.joining import (
 
 DEVICE: Role = "device"
 AGGREGATOR: Role = "secure-aggregator"
+# A code for this machine alone, in a file of its owner: it is never used up.
 _ANY_NUMBER = 2**31
 
 
@@ -41,7 +44,7 @@ def invite(server: MainServer, role: Role, uses: int, hours: float) -> JoinCode:
     """Make a join code for `uses` services of one role, good for some hours."""
     code = JoinCode.make(server.identity.key_id)
     expires_at = server.clock() + hours * 3600
-    server.store.invite(Invitation(code.invitation, code.secret, role, uses, expires_at))
+    _keep_code(server, code, role, uses, expires_at)
     return code
 
 
@@ -54,9 +57,16 @@ def leave_local_codes(server: MainServer) -> None:
         fresh = JoinCode.make(server.identity.key_id)
         left = read_local_code(server.settings.folder, role)
         if left is not None and not left.endswith(server.identity.key_id):
-            path.unlink(missing_ok=True)  # it names a key that this server has no more
+            # It names a key that this server no longer has: nobody could join by it.
+            path.unlink(missing_ok=True)
         code = JoinCode.parse(secret_file(path, fresh.text.encode).decode())
-        server.store.invite(Invitation(code.invitation, code.secret, role, _ANY_NUMBER, math.inf))
+        _keep_code(server, code, role, _ANY_NUMBER, math.inf)
+
+
+def _keep_code(server: MainServer, code: JoinCode, role: Role, uses: int, until: float) -> None:
+    invitation = Invitation(code.invitation, code.secret, role, uses, until)
+    with server.store.write() as connection:
+        store.invite(connection, invitation)
 
 
 def admit(server: MainServer, request: JoinRequest) -> Admission:
@@ -68,19 +78,25 @@ def admit(server: MainServer, request: JoinRequest) -> Admission:
         Forbidden: It proves nothing, its code is used up or has expired, or its name is taken.
     """
     checked_member_name(request.name, request.role)
-    invitation = server.store.invitation(request.invitation)
-    code = JoinCode(invitation.secret if invitation else b"", server.identity.key_id)
+    with server.store.read() as connection:
+        invitation = store.find_invitation(connection, request.invitation)
+    # An unknown code is checked like a known one, and refused with the same words: the answer
+    # does not tell which codes exist.
+    secret = invitation.secret if invitation else b""
+    code = JoinCode(secret, server.identity.key_id)
     if invitation is None or not proves(request, code) or invitation.role != request.role:
         refused = "This join code is not one of this main server."
         raise Forbidden(refused, todo="Ask for a new one.", slug="join-refused")
     now = server.clock()
-    member = Joined(
-        fingerprint(request.public_key), request.name, request.role, request.public_key, now, None
-    )
-    if (reason := server.store.admit(request.invitation, member, now)) is not None:
+    key_id = fingerprint(request.public_key)
+    member = MemberRecord(key_id, request.name, request.role, request.public_key, now, None)
+    # Uses left and expiry are looked at again in here: of two with the last use, one joins.
+    with server.store.write() as connection:
+        reason = store.admit(connection, request.invitation, member, now)
+    if reason is not None:
         raise Forbidden(
             f"{request.name} cannot join: {reason}.",
-            todo=f"On the main server's machine, python -m federation devices shows who has joined; "
+            todo="On the main server's machine, python -m federation devices shows who has joined; "
             f"revoke {request.name} there, invite anew, or choose another name.",
             slug="join-refused",
         )
@@ -89,20 +105,21 @@ def admit(server: MainServer, request: JoinRequest) -> Admission:
 
 def member_of(server: MainServer, key_id: str) -> Member | None:
     """Return the member with a key, revoked ones too; the gate asks this."""
-    joined = server.store.member(key_id)
-    return (
-        None
-        if joined is None
-        else Member(joined.name, joined.role, joined.public_key, joined.revoked)
-    )
+    with server.store.read() as connection:
+        joined = store.find_member(connection, key_id)
+    if joined is None:
+        return None
+    return Member(joined.name, joined.role, joined.public_key, joined.revoked)
 
 
 def roster(server: MainServer) -> Members:
     """Return everybody, as the aggregator gets it: name, role, public key, and why revoked."""
+    with server.store.read() as connection:
+        members = store.all_members(connection)
     return Members(
         tuple(
             RosterMember(joined.name, joined.role, joined.public_key, joined.revoked)
-            for joined in server.store.members()
+            for joined in members
         )
     )
 
@@ -114,10 +131,14 @@ def change_key(server: MainServer, caller: Caller, message: NewKey) -> None:
         InvalidMessage: Its sender does not own the new key.
         OutOfOrder: The new key is known already.
     """
-    public, statement = message.public_key, new_key_statement(caller.member.public_key)
+    public = message.public_key
+    # The request is signed with the old key, this statement with the new one: both are owned.
+    statement = new_key_statement(caller.member.public_key)
     if not verify(public, message.signature, statement):
-        raise InvalidMessage("Whoever sent this key does not own it.", kept="The old key stays.")
-    if not server.store.change_key(caller.verified.key_id, fingerprint(public), public):
+        raise InvalidMessage("The new key's signature does not verify.", kept="The old key stays.")
+    with server.store.write() as connection:
+        changed = store.change_key(connection, caller.verified.key_id, fingerprint(public), public)
+    if not changed:
         raise OutOfOrder(
             "That key is known already.", kept="The old key stays.", todo="Make another."
         )
@@ -129,7 +150,9 @@ def revoke(server: MainServer, name: str, reason: str) -> None:
     Raises:
         NotFound: Nobody is called that.
     """
-    if not server.store.revoke(name, reason, server.clock()):
+    with server.store.write() as connection:
+        revoked = publication.revoke(connection, name, reason, server.clock())
+    if not revoked:
         raise NotFound(
             f"Nobody called {name} is in this federation.",
             todo="python -m federation devices lists them.",
@@ -143,7 +166,10 @@ def rename(server: MainServer, old: str, new: str) -> None:
         InvalidMessage: That is no name.
         NotFound: Nobody is called that, or the new name is taken.
     """
-    if not server.store.rename(old, checked_member_name(new, "device"), server.clock()):
+    checked = checked_member_name(new, "device")
+    with server.store.write() as connection:
+        renamed = publication.rename(connection, old, checked, server.clock())
+    if not renamed:
         raise NotFound(
             f"Nobody is called {old}, or there is a {new} already.", todo="Choose another name."
         )

@@ -1,32 +1,27 @@
-"""What the main server remembers of who has joined, and of the join codes that are out."""
+"""Members of the federation, and the join codes that are out."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from sqlalchemy import ColumnElement, Connection, and_, insert, select
 
-from main_server.store.states import ABANDONED, OPEN, move, note
-from main_server.store.tables import (
-    CONTRIBUTIONS,
-    DEVICES,
-    INVITATIONS,
-    MEMBERS,
-    MIGRATIONS,
-    PARTICIPATIONS,
-    PERFORMANCES,
-    ROUNDS,
-)
+from main_server.store.events import add_event
+from main_server.store.tables import INVITATIONS, MEMBERS
 from shared.protocol.joining import Role
-from shared.storage.database import Database
 
 
 @dataclass(frozen=True)
-class Joined:
-    """Somebody who joined: `revoked` is why he may not call any more, or None; a revoked name may
-    join anew.
+class MemberRecord:
+    """A service that joined; a revoked name may join anew, with another key.
+
+    Attributes:
+        key_id: Fingerprint of its public key.
+        name: What it is called in the federation.
+        role: "device" or "secure-aggregator".
+        public_key: Its Ed25519 public key, 32 bytes.
+        joined_at: Seconds since the epoch.
+        revoked: Why its messages are refused, or None.
     """
 
     key_id: str
@@ -39,8 +34,14 @@ class Joined:
 
 @dataclass(frozen=True)
 class Invitation:
-    """A join code that is out: how often it may still be used, and until when (seconds since the
-    epoch).
+    """A join code that is out.
+
+    Attributes:
+        invitation: Its public half.
+        secret: Its secret half.
+        role: For which role.
+        uses_left: How often it may still be used.
+        expires_at: Until when, in seconds since the epoch.
     """
 
     invitation: str
@@ -50,146 +51,104 @@ class Invitation:
     expires_at: float
 
 
-class MemberStore:
-    """The part of the main server's database that is about members; each method is one transaction."""
-
-    def __init__(
-        self, folder: Path, url: str | None = None, database: Database | None = None
-    ) -> None:
-        self.database = database or Database.open(folder, MIGRATIONS, url)
-
-    def invite(self, invitation: Invitation) -> None:
-        """Note that a join code is out; one that is known already stays as it is."""
-        with self.database.write() as connection:
-            if (
-                connection.execute(
-                    select(INVITATIONS).where(_invited(invitation.invitation))
-                ).first()
-                is None
-            ):
-                connection.execute(insert(INVITATIONS).values(vars(invitation)))
-
-    def invitation(self, invitation: str) -> Invitation | None:
-        """Return a join code that is out, used up and expired ones too, or None."""
-        with self.database.read() as connection:
-            row = (
-                connection.execute(select(INVITATIONS).where(_invited(invitation)))
-                .mappings()
-                .first()
-            )
-            return None if row is None else Invitation(**row)
-
-    def admit(self, invitation: str, member: Joined, now: float) -> str | None:
-        """Add a member by one use of a join code; return why not, or None.
-
-        The same member twice costs one use.
-        """
-        with self.database.write() as connection:
-            known = (
-                connection.execute(select(MEMBERS).where(MEMBERS.c.key_id == member.key_id))
-                .mappings()
-                .first()
-            )
-            if known is not None:
-                same = known["name"] == member.name and known["revoked"] is None
-                return (
-                    None
-                    if same
-                    else "that key has joined before, under another name, or was revoked"
-                )
-            named = and_(MEMBERS.c.name == member.name, MEMBERS.c.revoked.is_(None))
-            if connection.execute(select(MEMBERS).where(named)).first() is not None:
-                return f"there is a {member.name} already, with another key"
-            usable = and_(
-                _invited(invitation), INVITATIONS.c.uses_left > 0, INVITATIONS.c.expires_at > now
-            )
-            used = connection.execute(
-                INVITATIONS.update().where(usable).values(uses_left=INVITATIONS.c.uses_left - 1)
-            )
-            if used.rowcount != 1:
-                return "the join code is used up or has expired"
-            connection.execute(insert(MEMBERS).values(vars(member)))
-            note(
-                connection,
-                now,
-                "joined",
-                f"{member.name} has joined as a {member.role}.",
-                device=member.name,
-            )
-            return None
-
-    def member(self, key_id: str) -> Joined | None:
-        """Return the member with a key, revoked or not, or None."""
-        with self.database.read() as connection:
-            row = (
-                connection.execute(select(MEMBERS).where(MEMBERS.c.key_id == key_id))
-                .mappings()
-                .first()
-            )
-            return None if row is None else Joined(**row)
-
-    def members(self) -> tuple[Joined, ...]:
-        """Return everybody who ever joined, by name and time."""
-        with self.database.read() as connection:
-            query = select(MEMBERS).order_by(MEMBERS.c.name, MEMBERS.c.joined_at)
-            return tuple(Joined(**row) for row in connection.execute(query).mappings())
-
-    def revoke(self, name: str, reason: str, at: float) -> bool:
-        """Revoke the member of that name, and end its part in every round; False if there is none."""
-        with self.database.write() as connection:
-            where = and_(MEMBERS.c.name == name, MEMBERS.c.revoked.is_(None))
-            revoked = connection.execute(
-                MEMBERS.update().where(where).values(revoked=reason)
-            ).rowcount
-            _end_participations(connection, name, at)
-            if revoked:
-                note(connection, at, "revoked", f"{name} is revoked: {reason}", device=name)
-            return bool(revoked)
-
-    def rename(self, old: str, new: str, at: float) -> bool:
-        """Rename a device that is not revoked; False if there is none, or the new name is taken."""
-        with self.database.write() as connection:
-            mine = and_(
-                MEMBERS.c.name == old, MEMBERS.c.role == "device", MEMBERS.c.revoked.is_(None)
-            )
-            taken = and_(MEMBERS.c.name == new, MEMBERS.c.revoked.is_(None))
-            if connection.execute(select(MEMBERS).where(taken)).first() is not None:
-                return False
-            if connection.execute(MEMBERS.update().where(mine).values(name=new)).rowcount != 1:
-                return False
-            connection.execute(
-                PERFORMANCES.update().where(PERFORMANCES.c.device == old).values(device=new)
-            )
-            _end_participations(connection, old, at)
-            connection.execute(DEVICES.delete().where(DEVICES.c.name == old))
-            note(connection, at, "renamed", f"{old} is called {new} now.", device=new)
-            return True
-
-    def change_key(self, key_id: str, new_key_id: str, public_key: bytes) -> bool:
-        """Replace a member's key; False if the member is gone, or the new key is known."""
-        with self.database.write() as connection:
-            if (
-                connection.execute(select(MEMBERS).where(MEMBERS.c.key_id == new_key_id)).first()
-                is not None
-            ):
-                return False
-            mine = and_(MEMBERS.c.key_id == key_id, MEMBERS.c.revoked.is_(None))
-            values = {"key_id": new_key_id, "public_key": public_key}
-            return bool(connection.execute(MEMBERS.update().where(mine).values(values)).rowcount)
+def invite(connection: Connection, invitation: Invitation) -> None:
+    """Note that a join code is out; one that is known already stays as it is."""
+    if find_invitation(connection, invitation.invitation) is None:
+        connection.execute(insert(INVITATIONS).values(vars(invitation)))
 
 
-def _invited(invitation: str) -> ColumnElement[bool]:
-    return INVITATIONS.c.invitation == invitation
+def find_invitation(connection: Connection, invitation: str) -> Invitation | None:
+    """Return a join code that is out, used up and expired ones too, or None."""
+    query = select(INVITATIONS).where(_is_code(invitation))
+    row = connection.execute(query).mappings().first()
+    return None if row is None else Invitation(**row)
 
 
-def _end_participations(connection: Connection, device: str, at: float) -> None:
-    """Forget a device's part in every detector, with all that it sent; give up open rounds it was
-    vouched for in.
+def admit(connection: Connection, invitation: str, member: MemberRecord, now: float) -> str | None:
+    """Add a member by one use of a join code; the same member twice costs one use.
+
+    Args:
+        connection: The transaction.
+        invitation: The join code's public half.
+        member: Who joins.
+        now: Seconds since the epoch.
+
+    Returns:
+        Why not, or None.
     """
-    for row in connection.execute(select(ROUNDS).where(ROUNDS.c.state == OPEN)).mappings().all():
-        if device in json.loads(row["vouched"]):
-            said = f"Round {row['round']} is given up: {device} may be in its sum, and is not a member any more."
-            move(connection, row["detector"], row["round"], ABANDONED, at, said)
-    connection.execute(PARTICIPATIONS.delete().where(PARTICIPATIONS.c.device == device))
-    connection.execute(CONTRIBUTIONS.delete().where(CONTRIBUTIONS.c.device == device))
-    connection.execute(PERFORMANCES.delete().where(PERFORMANCES.c.device == device))
+    known = find_member(connection, member.key_id)
+    if known is not None:
+        # An answer may have been lost: the same request again is answered as it was at first.
+        if known.name == member.name and known.revoked is None:
+            return None
+        return "that key has joined before, under another name, or was revoked"
+    # Two members of one name could not be told apart in a cohort.
+    if _is_taken(connection, member.name):
+        return f"there is a {member.name} already, with another key"
+    if not _use(connection, invitation, now):
+        return "the join code is used up or has expired"
+    connection.execute(insert(MEMBERS).values(vars(member)))
+    said = f"{member.name} has joined as a {member.role}."
+    add_event(connection, now, "joined", said, device=member.name)
+    return None
+
+
+def find_member(connection: Connection, key_id: str) -> MemberRecord | None:
+    """Return the member with a key, revoked or not, or None."""
+    query = select(MEMBERS).where(MEMBERS.c.key_id == key_id)
+    row = connection.execute(query).mappings().first()
+    return None if row is None else MemberRecord(**row)
+
+
+def all_members(connection: Connection) -> tuple[MemberRecord, ...]:
+    """Return everybody who ever joined, by name and time."""
+    query = select(MEMBERS).order_by(MEMBERS.c.name, MEMBERS.c.joined_at)
+    rows = connection.execute(query).mappings()
+    return tuple(MemberRecord(**row) for row in rows)
+
+
+def set_revoked(connection: Connection, name: str, reason: str) -> bool:
+    """Mark the member of that name as revoked; False if there is none."""
+    change = MEMBERS.update().where(_is_member(name)).values(revoked=reason)
+    return bool(connection.execute(change).rowcount)
+
+
+def set_name(connection: Connection, old: str, new: str) -> bool:
+    """Rename a device that is not revoked; False if there is none, or the new name is taken."""
+    if _is_taken(connection, new):
+        return False
+    mine = and_(_is_member(old), MEMBERS.c.role == "device")
+    return connection.execute(MEMBERS.update().where(mine).values(name=new)).rowcount == 1
+
+
+def change_key(connection: Connection, key_id: str, new_key_id: str, public_key: bytes) -> bool:
+    """Replace a member's key; False if the member is gone, or the new key is known."""
+    if find_member(connection, new_key_id) is not None:
+        return False
+    mine = and_(MEMBERS.c.key_id == key_id, MEMBERS.c.revoked.is_(None))
+    values = {"key_id": new_key_id, "public_key": public_key}
+    return bool(connection.execute(MEMBERS.update().where(mine).values(values)).rowcount)
+
+
+def _use(connection: Connection, invitation: str, now: float) -> bool:
+    """Take one use of a join code; False if it has none left, or has expired."""
+    # One statement looks and takes: a use cannot be taken twice.
+    usable = and_(
+        _is_code(invitation),
+        INVITATIONS.c.uses_left > 0,
+        INVITATIONS.c.expires_at > now,
+    )
+    fewer = {"uses_left": INVITATIONS.c.uses_left - 1}
+    return connection.execute(INVITATIONS.update().where(usable).values(fewer)).rowcount == 1
+
+
+def _is_taken(connection: Connection, name: str) -> bool:
+    return connection.execute(select(MEMBERS).where(_is_member(name))).first() is not None
+
+
+def _is_member(name: str) -> ColumnElement[bool]:
+    return and_(MEMBERS.c.name == name, MEMBERS.c.revoked.is_(None))
+
+
+def _is_code(invitation: str) -> ColumnElement[bool]:
+    return INVITATIONS.c.invitation == invitation

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from main_server.store.states import OPEN
 from shared.round.plan import RoundPlan
 
 PENDING, PASSED, REJECTED, UNCHECKED = "pending", "passed", "rejected", "unchecked"
@@ -60,7 +61,7 @@ class Round:
     """One round; all times are seconds since the epoch.
 
     Attributes:
-        settings: What it asks of everybody.
+        plan: What it asks of everybody.
         state: See `states.py`.
         cohort: Who is in it.
         aggregate: Digest of what it was made from.
@@ -73,7 +74,7 @@ class Round:
             `bytes_down`: what was given out, in models.
     """
 
-    settings: RoundPlan
+    plan: RoundPlan
     state: str
     cohort: tuple[str, ...] = ()
     aggregate: str | None = None
@@ -84,6 +85,11 @@ class Round:
     closed_at: float | None = None
     bytes_up: int = 0
     bytes_down: int = 0
+
+    @property
+    def is_requested(self) -> bool:
+        """Whether it is open, and a run has asked the devices to train for it."""
+        return self.state == OPEN and self.asked_at is not None
 
 
 @dataclass(frozen=True)

@@ -1,41 +1,32 @@
-"""How things stand, read at one moment: a fixed number of statements, however many devices, rounds
-and versions.
+"""The read model of the pages: everything an operator sees, read at one moment.
+
+A fixed number of statements, however many devices, rounds and versions there are.
 """
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, FromClause, Label, Table, and_, func, select, true
+from sqlalchemy import Connection, Label, Table, and_, func, select
 
+from main_server.store.devices import all_devices, participations
+from main_server.store.events import Event, count_events, newest_events
+from main_server.store.pins import find_pins
 from main_server.store.records import Device, Participation, Round, Version
-from main_server.store.runs import Event, Run, RunStore
-from main_server.store.states import OPEN, PUBLISHED
-from main_server.store.tables import (
-    CONTRIBUTIONS,
-    DEVICES,
-    EVENTS,
-    PARTICIPATIONS,
-    PINS,
-    ROUNDS,
-    RUNS,
-    VERSIONS,
-)
-from shared.round.plan import parse_stored_plan
+from main_server.store.rounds import round_of
+from main_server.store.runs import RUNNING, Run
+from main_server.store.states import PUBLISHED
+from main_server.store.tables import CONTRIBUTIONS, ROUNDS, RUNS, VERSIONS
 
-_OF_ROUND = and_(
-    CONTRIBUTIONS.c.detector == ROUNDS.c.detector, CONTRIBUTIONS.c.round == ROUNDS.c.round
-)
+_Rows = list[Mapping[Any, Any]]
 
 
 @dataclass(frozen=True)
-class Standing:
-    """All that an operator may want to know; of what grows with time, the newest, and how many
-    there are.
+class Snapshot:
+    """The state of the federation at one moment; of what grows with time, the newest and a count.
 
     Attributes:
         devices: Every device, by name.
@@ -48,7 +39,7 @@ class Standing:
         versions: Detector to its newest versions, newest first.
         version_counts: Detector to how many versions it has had.
         events: The newest events, newest first.
-        event_count: How many are remembered.
+        event_count: How many are kept.
     """
 
     devices: tuple[Device, ...]
@@ -68,105 +59,73 @@ class Standing:
         """Every detector that a device takes part in, in alphabetical order."""
         return tuple(sorted({part.detector for part in self.parts}))
 
+    @property
+    def requested_rounds(self) -> dict[str, Round]:
+        """Detector to open round of those for which a run has asked the devices to train."""
+        requested = {}
+        for run, _ in self.runs.values():
+            current = self.newest_round(run.detector)
+            if run.state == RUNNING and current is not None and current.is_requested:
+                requested[run.detector] = current
+        return requested
+
     def newest_round(self, detector: str) -> Round | None:
         """Return the newest round of a detector, or None if it has had none."""
         return next(iter(self.rounds.get(detector, ())), None)
 
+    def newest_version(self, detector: str) -> Version | None:
+        """Return the newest version of a detector, or None if it has none."""
+        return next(iter(self.versions.get(detector, ())), None)
 
-class StandingStore(RunStore):
-    """The part of the main server's database that shows how things stand; each method is one
-    transaction.
+
+def read_snapshot(
+    connection: Connection, rounds: int = 1, versions: int = 1, events: int = 0
+) -> Snapshot:
+    """Return the state of the federation at one moment.
+
+    Args:
+        connection: The transaction.
+        rounds: So many of the newest rounds of each detector, at least 1.
+        versions: So many of its newest versions.
+        events: So many of the newest events.
     """
-
-    def standing(self, rounds: int = 1, versions: int = 1, events: int = 0) -> Standing:
-        """Return how things stand at one moment.
-
-        Args:
-            rounds: So many of the newest rounds of each detector, at least 1.
-            versions: So many of its newest versions.
-            events: So many of the newest events.
-        """
-        with self.database.read() as connection:
-            newest_rounds = _newest(connection, ROUNDS, rounds)
-            newest_versions = _newest(connection, VERSIONS, versions)
-            by_name = select(PARTICIPATIONS).order_by(
-                PARTICIPATIONS.c.detector, PARTICIPATIONS.c.device
-            )
-            shown = select(EVENTS).order_by(EVENTS.c.id.desc()).limit(events)
-            return Standing(
-                devices=tuple(
-                    Device(*row)
-                    for row in connection.execute(select(DEVICES).order_by(DEVICES.c.name))
-                ),
-                parts=tuple(Participation(*row) for row in connection.execute(by_name)),
-                runs=_runs(connection),
-                pins={row.detector: row.version for row in connection.execute(select(PINS))},
-                rounds={name: tuple(map(round_of, rows)) for name, rows in newest_rounds.items()},
-                round_counts={name: rows[0]["all_of_it"] for name, rows in newest_rounds.items()},
-                sent=_sent(connection),
-                versions={
-                    name: tuple(map(_version_of, rows)) for name, rows in newest_versions.items()
-                },
-                version_counts={
-                    name: rows[0]["all_of_it"] for name, rows in newest_versions.items()
-                },
-                events=tuple(Event(*row) for row in connection.execute(shown)),
-                event_count=connection.execute(select(func.count()).select_from(EVENTS)).scalar()
-                or 0,
-            )
-
-    def accuracies(self, count: int) -> dict[str, dict[int, float]]:
-        """Return detector to round to the accuracy of its version, in rising order; of each the
-        `count` newest.
-        """
-        known = VERSIONS.c.accuracy.is_not(None)
-        ranked = select(
-            VERSIONS.c.detector, VERSIONS.c.round, VERSIONS.c.accuracy, _rank(VERSIONS)
-        ).where(known)
-        newest = ranked.subquery()
-        query = (
-            select(newest).where(newest.c.rank <= count).order_by(newest.c.detector, newest.c.round)
-        )
-        found: dict[str, dict[int, float]] = defaultdict(dict)
-        with self.database.read() as connection:
-            for row in connection.execute(query):
-                found[row.detector][row.round] = row.accuracy
-        return dict(found)
-
-    def fingerprint(self, seen_since: float = 0.0) -> str:
-        """Return text that is another one when a page should show something else.
-
-        Args:
-            seen_since: A device that asked for work since then (seconds since the epoch) counts as
-                one that is there.
-        """
-        there, setbacks = (
-            and_(DEVICES.c.waiting, DEVICES.c.last_seen >= seen_since),
-            PARTICIPATIONS.c.setback_round,
-        )
-        sent = select(func.count(), func.max(CONTRIBUTIONS.c.sent_at)).join_from(
-            ROUNDS, CONTRIBUTIONS, _OF_ROUND
-        )
-        first, *others = (
-            select(func.max(EVENTS.c.id)).subquery(),
-            select(func.count()).select_from(DEVICES).where(there).subquery(),
-            select(func.count(), func.count(setbacks), func.sum(setbacks))
-            .select_from(PARTICIPATIONS)
-            .subquery(),
-            sent.where(ROUNDS.c.state == OPEN).subquery(),
-        )
-        together: FromClause = first
-        for other in others:
-            together = together.join(other, true())
-        with self.database.read() as connection:
-            return str(tuple(connection.execute(select(together)).one()))
+    round_rows = _newest(connection, ROUNDS, rounds)
+    version_rows = _newest(connection, VERSIONS, versions)
+    return Snapshot(
+        devices=all_devices(connection),
+        parts=participations(connection),
+        runs=_runs(connection),
+        pins=find_pins(connection),
+        rounds={name: tuple(map(round_of, rows)) for name, rows in round_rows.items()},
+        round_counts=_counts(round_rows),
+        sent=_sent(connection),
+        versions={name: tuple(map(_version_of, rows)) for name, rows in version_rows.items()},
+        version_counts=_counts(version_rows),
+        events=newest_events(connection, events),
+        event_count=count_events(connection),
+    )
 
 
-def round_of(row: Mapping[Any, Any]) -> Round:
-    """Return the round in a row of the table of rounds."""
-    values = {name: row[name] for name in Round.__dataclass_fields__}
-    settings = parse_stored_plan(row["settings"])
-    return Round(**(values | {"settings": settings, "cohort": tuple(json.loads(row["cohort"]))}))
+def accuracies(connection: Connection, count: int) -> dict[str, dict[int, float]]:
+    """Return detector to round to the accuracy of its version, in rising order.
+
+    Args:
+        connection: The transaction.
+        count: So many of the newest versions of each detector that have an accuracy.
+    """
+    columns = (
+        VERSIONS.c.detector,
+        VERSIONS.c.round,
+        VERSIONS.c.accuracy,
+    )
+    scored = select(*columns, _rank(VERSIONS)).where(VERSIONS.c.accuracy.is_not(None))
+    ranked = scored.subquery()
+    query = select(ranked).where(ranked.c.rank <= count)
+    query = query.order_by(ranked.c.detector, ranked.c.round)
+    found: dict[str, dict[int, float]] = defaultdict(dict)
+    for row in connection.execute(query):
+        found[row.detector][row.round] = row.accuracy
+    return dict(found)
 
 
 def _version_of(row: Mapping[Any, Any]) -> Version:
@@ -175,55 +134,71 @@ def _version_of(row: Mapping[Any, Any]) -> Version:
 
 def _rank(table: Table) -> Label[int]:
     """Return a row's place among its detector's: 1 for the newest round."""
-    return (
-        func.row_number()
-        .over(partition_by=table.c.detector, order_by=table.c.round.desc())
-        .label("rank")
+    place = func.row_number().over(
+        partition_by=table.c.detector,
+        order_by=table.c.round.desc(),
     )
+    return place.label("rank")
 
 
-def _newest(connection: Connection, table: Table, count: int) -> dict[str, list[Mapping[Any, Any]]]:
-    """Return detector to its newest rows, newest first; each tells as `all_of_it` how many the
-    detector has.
+def _newest(connection: Connection, table: Table, count: int) -> dict[str, _Rows]:
+    """Return detector to its newest rows, newest first.
+
+    Each row tells as `all_of_it` how many the detector has.
     """
     all_of_it = func.count().over(partition_by=table.c.detector).label("all_of_it")
-    ranked = select(table.c.detector, table.c.round, _rank(table), all_of_it).subquery()
-    same = and_(ranked.c.detector == table.c.detector, ranked.c.round == table.c.round)
-    query = (
-        select(table, ranked.c.all_of_it)
-        .join_from(table, ranked, same)
-        .where(ranked.c.rank <= count)
+    # Ranked by key alone: whole rows are read only of those that are wanted.
+    keys = (table.c.detector, table.c.round)
+    ranked = select(*keys, _rank(table), all_of_it).subquery()
+    same = and_(
+        ranked.c.detector == table.c.detector,
+        ranked.c.round == table.c.round,
     )
-    found: dict[str, list[Mapping[Any, Any]]] = defaultdict(list)
-    for row in connection.execute(
-        query.order_by(table.c.detector, table.c.round.desc())
-    ).mappings():
+    query = select(table, ranked.c.all_of_it).join_from(table, ranked, same)
+    query = query.where(ranked.c.rank <= count)
+    query = query.order_by(table.c.detector, table.c.round.desc())
+    found: dict[str, _Rows] = defaultdict(list)
+    for row in connection.execute(query).mappings():
         found[row["detector"]].append(row)
     return dict(found)
 
 
+def _counts(newest: Mapping[str, _Rows]) -> dict[str, int]:
+    return {name: rows[0]["all_of_it"] for name, rows in newest.items()}
+
+
 def _runs(connection: Connection) -> dict[str, tuple[Run, int]]:
     """Return detector to its newest run and how many of its rounds are done."""
-    mine = and_(ROUNDS.c.detector == RUNS.c.detector, ROUNDS.c.round >= RUNS.c.first_round)
-    done = select(func.count()).where(mine, ROUNDS.c.state == PUBLISHED).scalar_subquery()
+    done = select(func.count()).where(
+        ROUNDS.c.detector == RUNS.c.detector,
+        ROUNDS.c.round >= RUNS.c.first_round,
+        ROUNDS.c.state == PUBLISHED,
+    )
     newest = select(func.max(RUNS.c.id)).group_by(RUNS.c.detector)
-    rows = connection.execute(select(RUNS, done).where(RUNS.c.id.in_(newest)))
-    return {row.detector: (Run(*row[:-1]), row[-1]) for row in rows}
+    query = select(RUNS, done.scalar_subquery().label("done"))
+    found = {}
+    for row in connection.execute(query.where(RUNS.c.id.in_(newest))).mappings():
+        columns = {name: row[name] for name in Run.__dataclass_fields__}
+        found[row["detector"]] = (Run(**columns), row["done"])
+    return found
 
 
 def _sent(connection: Connection) -> dict[str, dict[str, float]]:
-    newest = (
-        select(ROUNDS.c.detector, func.max(ROUNDS.c.round).label("round"))
-        .group_by(ROUNDS.c.detector)
-        .subquery()
+    """Return detector to device to when it sent its update for the newest round."""
+    newest_number = func.max(ROUNDS.c.round).label("round")
+    newest_of_each = select(ROUNDS.c.detector, newest_number).group_by(ROUNDS.c.detector)
+    newest = newest_of_each.subquery()
+    of_newest = and_(
+        CONTRIBUTIONS.c.detector == newest.c.detector,
+        CONTRIBUTIONS.c.round == newest.c.round,
     )
-    mine = and_(
-        CONTRIBUTIONS.c.detector == newest.c.detector, CONTRIBUTIONS.c.round == newest.c.round
+    columns = (
+        CONTRIBUTIONS.c.detector,
+        CONTRIBUTIONS.c.device,
+        CONTRIBUTIONS.c.sent_at,
     )
-    columns = (CONTRIBUTIONS.c.detector, CONTRIBUTIONS.c.device, CONTRIBUTIONS.c.sent_at)
+    query = select(*columns).join_from(newest, CONTRIBUTIONS, of_newest)
     found: dict[str, dict[str, float]] = defaultdict(dict)
-    for detector, device, at in connection.execute(
-        select(*columns).join_from(newest, CONTRIBUTIONS, mine)
-    ):
+    for detector, device, at in connection.execute(query):
         found[detector][device] = at
     return dict(found)

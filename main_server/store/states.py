@@ -1,27 +1,26 @@
-"""The states of a round at the main server, and the one function that changes them.
-
-docs/explanation/architecture.md has the table.
+"""The states of a round, and the one function that changes them.
 
     open        updates are collected
     published   a version came of its one sum
-    failed      its one sum made no sense
-    abandoned   given up: other settings, a member revoked, or another version in force
+    failed      its one sum could not be used
+    abandoned   given up: other settings, a member revoked, or another version activated
 
-Nothing leads back, and at most one round per detector is open. What changes is written down as an
-event, in the same transaction; whoever waits for news looks at the number of the newest event.
+Nothing leads back, and at most one round per detector is open; docs/explanation/architecture.md has the
+table. Each change is written down as an event in the same transaction.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection
 
-from main_server.store.tables import EVENTS, ROUNDS
+from main_server.store.events import add_event
+from main_server.store.tables import ROUNDS
 
 OPEN, PUBLISHED, FAILED, ABANDONED = "open", "published", "failed", "abandoned"
 TRANSITIONS = {OPEN: (PUBLISHED, FAILED, ABANDONED)}
 
 
-def move(
+def move_round(
     connection: Connection,
     detector: str,
     number: int,
@@ -30,30 +29,29 @@ def move(
     said: str,
     **values: object,
 ) -> bool:
-    """Bring a round into another state, and set more of its columns; False if no way leads there
-    from where it is.
-    """
-    origins = [state for state, ways in TRANSITIONS.items() if to in ways]
-    mine = (ROUNDS.c.detector == detector, ROUNDS.c.round == number, ROUNDS.c.state.in_(origins))
-    moved = (
-        connection.execute(
-            ROUNDS.update().where(*mine).values(state=to, closed_at=at, **values)
-        ).rowcount
-        == 1
-    )
-    if moved:
-        note(connection, at, to, said, detector=detector, round=number)
-    return moved
-
-
-def note(connection: Connection, at: float, kind: str, said: str, **about: object) -> None:
-    """Write down what happened.
+    """Bring a round into another state.
 
     Args:
-        connection: The transaction in which it happens.
+        connection: The transaction.
+        detector: Whose round.
+        number: Its number.
+        to: The new state.
         at: When, in seconds since the epoch.
-        kind: One word or two, as "published".
-        said: What happened, one sentence.
-        about: `detector`, `round` and `device`, as far as it is about one.
+        said: Why, one sentence, for the event.
+        values: More columns to set.
+
+    Returns:
+        False if no transition leads there from the round's state; then nothing was changed.
     """
-    connection.execute(insert(EVENTS).values(at=at, kind=kind, said=said, **about))
+    origins = [state for state, targets in TRANSITIONS.items() if to in targets]
+    # The state is part of the condition: of two that move one round, only the first does.
+    is_allowed = (
+        ROUNDS.c.detector == detector,
+        ROUNDS.c.round == number,
+        ROUNDS.c.state.in_(origins),
+    )
+    change = ROUNDS.update().where(*is_allowed).values(state=to, closed_at=at, **values)
+    moved = connection.execute(change).rowcount == 1
+    if moved:
+        add_event(connection, at, to, said, detector=detector, round=number)
+    return moved

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.e2e.conftest import draw_pictures, machine_cache, make_federation, pictures
+from tests.e2e.conftest import draw_pictures, make_federation, pictures, variables
 
-__all__ = ["draw_pictures", "machine_cache", "make_federation", "pictures"]
+__all__ = ["draw_pictures", "make_federation", "pictures", "variables"]
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SCREENSHOTS = Path(__file__).resolve().parents[2] / "var" / "screenshots"

@@ -21,6 +21,7 @@ from device.notifications.notification import Answer
 from device.store.events import EventStore
 from device.store.store import Store
 from tests.browser.conftest import PHONE, until
+from tests.e2e.conftest import Federation, MakeFederation
 
 ANSWER = Answer(0.61, True, 0.55, "a" * 64)
 SEVERAL = {"animal": Answer(0.2, False, 0.7, "b" * 64), "face": ANSWER}
@@ -34,7 +35,7 @@ def camera(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def federation(make_federation: Callable[..., Any], camera: Path) -> Any:
+def federation(make_federation: MakeFederation, camera: Path) -> Federation:
     """A device alone, with a camera."""
     cv2.imwrite(str(camera), np.full((90, 160, 3), 80, np.uint8))
     return make_federation(
@@ -43,7 +44,7 @@ def federation(make_federation: Callable[..., Any], camera: Path) -> Any:
 
 
 @pytest.fixture
-def events(federation: Any) -> Iterator[EventStore]:
+def events(federation: Federation) -> Iterator[EventStore]:
     """The device's events, of which there are none yet."""
     folder = federation.home / "devices" / "device-1"
     store = Store(folder)
@@ -100,7 +101,7 @@ def press(page: Page, key: str, there: int) -> None:
 
 
 def test_events_are_labelled_by_keyboard_alone(
-    federation: Any, open_page: Any, events: EventStore, add: Callable[..., list[int]]
+    federation: Federation, open_page: Any, events: EventStore, add: Callable[..., list[int]]
 ) -> None:
     numbers = add(5, {"face": ANSWER})
     events.label(labelled := numbers.pop(1), {"face": True})
@@ -134,7 +135,7 @@ def test_events_are_labelled_by_keyboard_alone(
 
 
 def test_nobody_has_to_wait_between_two_events(
-    federation: Any, open_page: Any, events: EventStore, add: Callable[..., list[int]]
+    federation: Federation, open_page: Any, events: EventStore, add: Callable[..., list[int]]
 ) -> None:
     numbers = add(24, {"face": ANSWER})
     with open_page(federation.url("device1", "/events")) as page:
@@ -152,7 +153,7 @@ def test_nobody_has_to_wait_between_two_events(
 
 
 def test_next_card_has_the_focus_where_labelled_ones_are_not_shown(
-    federation: Any, open_page: Any, events: EventStore, add: Callable[..., list[int]]
+    federation: Federation, open_page: Any, events: EventStore, add: Callable[..., list[int]]
 ) -> None:
     numbers = add(26, {"face": ANSWER})
     with open_page(federation.url("device1", "/events?word=new")) as page:
@@ -173,7 +174,7 @@ def test_next_card_has_the_focus_where_labelled_ones_are_not_shown(
 
 
 def test_button_that_is_pressed_by_enter_leaves_the_focus_among_the_cards(
-    federation: Any, open_page: Any, events: EventStore, add: Callable[..., list[int]]
+    federation: Federation, open_page: Any, events: EventStore, add: Callable[..., list[int]]
 ) -> None:
     numbers = add(2, {"face": ANSWER})
     with open_page(federation.url("device1", "/events")) as page:
@@ -186,7 +187,7 @@ def test_button_that_is_pressed_by_enter_leaves_the_focus_among_the_cards(
 
 
 def test_keys_that_are_meant_for_something_else_label_nothing(
-    federation: Any, open_page: Any, events: EventStore, add: Callable[..., list[int]]
+    federation: Federation, open_page: Any, events: EventStore, add: Callable[..., list[int]]
 ) -> None:
     (number,) = add(1, SEVERAL)
     with open_page(federation.url("device1", "/events")) as page:
@@ -217,7 +218,7 @@ def test_keys_that_are_meant_for_something_else_label_nothing(
 
 @pytest.mark.parametrize("script", [True, False], ids=["with JavaScript", "without"])
 def test_answer_says_from_where_on_it_is_yes(
-    federation: Any, open_page: Any, add: Callable[..., list[int]], script: bool
+    federation: Federation, open_page: Any, add: Callable[..., list[int]], script: bool
 ) -> None:
     (number,) = add(1, SEVERAL)
     with open_page(federation.url("device1", "/events"), java_script_enabled=script) as page:
@@ -228,7 +229,7 @@ def test_answer_says_from_where_on_it_is_yes(
 
 
 def test_everything_on_a_phone_is_large_enough_for_a_finger(
-    federation: Any,
+    federation: Federation,
     open_page: Any,
     events: EventStore,
     add: Callable[..., list[int]],
@@ -256,7 +257,7 @@ def test_everything_on_a_phone_is_large_enough_for_a_finger(
 
 
 def test_event_is_labelled_by_a_tap(
-    federation: Any, open_page: Any, events: EventStore, add: Callable[..., list[int]]
+    federation: Federation, open_page: Any, events: EventStore, add: Callable[..., list[int]]
 ) -> None:
     newer, older = add(2, {"face": ANSWER})
     with open_page(
@@ -276,7 +277,7 @@ def test_event_is_labelled_by_a_tap(
 
 
 def test_open_page_shows_by_itself_who_rings_elsewhere(
-    federation: Any, open_page: Any, add: Callable[..., list[int]]
+    federation: Federation, open_page: Any, add: Callable[..., list[int]]
 ) -> None:
     (before,) = add(1, {"face": ANSWER})
     jpeg = cv2.imencode(".jpg", np.full((90, 160, 3), 200, np.uint8))[1].tobytes()
@@ -302,7 +303,7 @@ def test_open_page_shows_by_itself_who_rings_elsewhere(
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_open_page_says_by_itself_how_the_camera_is(
-    federation: Any,
+    federation: Federation,
     open_page: Any,
     add: Callable[..., list[int]],
     camera: Path,

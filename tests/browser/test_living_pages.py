@@ -16,6 +16,7 @@ import requests
 from playwright.sync_api import expect
 
 from tests.browser.conftest import until
+from tests.e2e.conftest import Federation, MakeFederation
 
 WHERE = re.compile(r"epoch (\d+) of \d+, batch (\d+) of \d+")
 BATCHES = 100
@@ -23,10 +24,10 @@ BATCHES = 100
 
 @pytest.fixture(scope="module")
 def federation(
-    make_federation: Callable[..., Any],
+    make_federation: MakeFederation,
     draw_pictures: Callable[..., None],
     tmp_path_factory: pytest.TempPathFactory,
-) -> Any:
+) -> Federation:
     """A main server, and a device whose trainings take a while: many small batches."""
     root: Path = tmp_path_factory.mktemp("many-pictures")
     draw_pictures(root, "face", "client_1", BATCHES // 2)
@@ -41,7 +42,7 @@ def federation(
 
 
 @pytest.fixture
-def training(federation: Any) -> Iterator[list[requests.Response]]:
+def training(federation: Federation) -> Iterator[list[requests.Response]]:
     """A training that somebody else has started; it is cancelled in the end."""
     answers: list[requests.Response] = []
     thread = threading.Thread(
@@ -57,7 +58,7 @@ def training(federation: Any) -> Iterator[list[requests.Response]]:
     thread.join(30)
 
 
-def _doing(federation: Any) -> str:
+def _doing(federation: Federation) -> str:
     return str(requests.get(federation.url("device1", "/healthz"), timeout=10).json()["doing"])
 
 
@@ -68,7 +69,7 @@ def _where(words: str) -> int | None:
 
 
 def test_training_is_followed_as_it_happens(
-    federation: Any, open_page: Any, training: Any, photograph: Any
+    federation: Federation, open_page: Any, training: Any, photograph: Any
 ) -> None:
     with open_page(federation.url("device1")) as page:
         expect(page.locator("#line")).to_have_text("Live")
@@ -92,7 +93,7 @@ def test_training_is_followed_as_it_happens(
 
 
 def test_training_can_be_cancelled_and_nothing_is_lost(
-    federation: Any, open_page: Any, training: Any
+    federation: Federation, open_page: Any, training: Any
 ) -> None:
     with open_page(federation.url("device1")) as page:
         page.get_by_role("button", name="Cancel Training").click()
@@ -109,7 +110,7 @@ def test_training_can_be_cancelled_and_nothing_is_lost(
 
 
 def test_page_left_open_says_that_the_connection_is_lost_and_is_true_again_afterwards(
-    federation: Any, open_page: Any, draw_pictures: Callable[..., None]
+    federation: Federation, open_page: Any, draw_pictures: Callable[..., None]
 ) -> None:
     with open_page(federation.url("device1"), expected=("ERR_", "Failed to load")) as page:
         line = page.locator("#line")
@@ -126,7 +127,7 @@ def test_page_left_open_says_that_the_connection_is_lost_and_is_true_again_after
         expect(page.locator("#overview")).to_contain_text("animal")
 
 
-def test_page_that_gets_no_stream_looks_by_itself(federation: Any, open_page: Any) -> None:
+def test_page_that_gets_no_stream_looks_by_itself(federation: Federation, open_page: Any) -> None:
     with open_page(federation.url("device1"), expected=("429", "EventSource")) as page:
         page.route("**/live", lambda route: route.fulfill(status=429, body="full"))
         page.reload()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import until
+from tests.e2e.conftest import Federation, MakeFederation
 
 PHONE = {"width": 360, "height": 740}
 PAGES = [
@@ -26,7 +26,7 @@ PAGES = [
 
 
 @pytest.fixture(scope="module")
-def federation(make_federation: Callable[..., Any]) -> Any:
+def federation(make_federation: MakeFederation) -> Federation:
     """Four services; nobody waits for work, so that what happens is what was clicked."""
     return make_federation(DOORBELL_WAIT_FOR_WORK="no", DOORBELL_EPOCHS="3")
 
@@ -39,7 +39,9 @@ def click(page: Page, words: str, said: str, kind: str = "good") -> None:
     expect(notice).to_contain_text(said)
 
 
-def a_round(federation: Any, open_page: Any, number: int, train: str, **options: Any) -> None:
+def a_round(
+    federation: Federation, open_page: Any, number: int, train: str, **options: Any
+) -> None:
     for device in ("device1", "device2"):
         with open_page(federation.url(device), **options) as page:
             page.get_by_label("What to learn").select_option("face")
@@ -68,15 +70,15 @@ def a_round(federation: Any, open_page: Any, number: int, train: str, **options:
         click(page, "Measure Model Performance", "test pictures: local model accuracy")
 
 
-def test_round_by_clicking_alone(federation: Any, open_page: Any) -> None:
+def test_round_by_clicking_alone(federation: Federation, open_page: Any) -> None:
     a_round(federation, open_page, 1, "Model Training (Locally)")
 
 
-def test_round_by_clicking_without_javascript(federation: Any, open_page: Any) -> None:
+def test_round_by_clicking_without_javascript(federation: Federation, open_page: Any) -> None:
     a_round(federation, open_page, 2, "Re Model Training (Locally)", java_script_enabled=False)
 
 
-def test_step_out_of_order_says_what_to_do(federation: Any, open_page: Any) -> None:
+def test_step_out_of_order_says_what_to_do(federation: Federation, open_page: Any) -> None:
     with open_page(federation.url("device1"), expected=("409",)) as page:
         page.get_by_label("What to learn").select_option("animal")
         click(
@@ -88,7 +90,7 @@ def test_step_out_of_order_says_what_to_do(federation: Any, open_page: Any) -> N
 
 
 def test_button_shows_at_once_that_it_works_and_is_not_pressed_twice(
-    federation: Any, open_page: Any
+    federation: Federation, open_page: Any
 ) -> None:
     with open_page(federation.url("device2")) as page:
         asked: list[str] = []
@@ -109,7 +111,7 @@ def test_button_shows_at_once_that_it_works_and_is_not_pressed_twice(
 
 @pytest.mark.parametrize("script", [True, False], ids=["with JavaScript", "without"])
 def test_doorbell_is_rung_and_told_what_was_right(
-    federation: Any, open_page: Any, script: bool
+    federation: Federation, open_page: Any, script: bool
 ) -> None:
     picture = next(
         Path(federation.variables["DOORBELL_DATA"]).glob("face/client_1/test/face/*.png")
@@ -133,7 +135,7 @@ def test_doorbell_is_rung_and_told_what_was_right(
         expect(page.locator("#notice")).to_contain_text("Taken back")
 
 
-def test_keyboard_alone_is_enough(federation: Any, open_page: Any) -> None:
+def test_keyboard_alone_is_enough(federation: Federation, open_page: Any) -> None:
     with open_page(federation.url("device1")) as page:
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
@@ -155,7 +157,7 @@ def test_keyboard_alone_is_enough(federation: Any, open_page: Any) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("service", "path"), PAGES)
 def test_axe_finds_nothing_and_the_page_is_photographed(
-    federation: Any, open_page: Any, photograph: Any, service: str, path: str, scheme: str
+    federation: Federation, open_page: Any, photograph: Any, service: str, path: str, scheme: str
 ) -> None:
     with open_page(federation.url(service, path), color_scheme=scheme) as page:
         expect(page.locator("#line")).to_have_text("Live")
@@ -181,7 +183,7 @@ def test_axe_finds_nothing_and_the_page_is_photographed(
 @pytest.mark.parametrize("width", [PHONE["width"], 590], ids=["phone", "at 200 percent"])
 @pytest.mark.parametrize(("service", "path"), PAGES)
 def test_narrow_page_needs_no_scrolling_sideways(
-    federation: Any, open_page: Any, photograph: Any, service: str, path: str, width: int
+    federation: Federation, open_page: Any, photograph: Any, service: str, path: str, width: int
 ) -> None:
     with open_page(federation.url(service, path), viewport={"width": width, "height": 740}) as page:
         if width == PHONE["width"]:
@@ -191,7 +193,7 @@ def test_narrow_page_needs_no_scrolling_sideways(
 
 @pytest.mark.parametrize(("service", "path"), PAGES)
 def test_page_and_what_it_loads_weigh_little(
-    federation: Any, open_page: Any, service: str, path: str
+    federation: Federation, open_page: Any, service: str, path: str
 ) -> None:
     with open_page(federation.url(service, path)) as page:
         until(

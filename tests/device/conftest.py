@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pytest
@@ -13,20 +12,36 @@ import pytest
 import device.app
 from device.context import Device, identity_path
 from device.rounds import participation
+from device.training.jobs import (
+    Activity,
+    Compare,
+    Comparison,
+    Epoch,
+    Job,
+    Measure,
+    Metrics,
+    Score,
+    Scores,
+    Train,
+    Trained,
+)
 from learning.model import Model, parse_model
 from shared.security.identity import Identity
 from shared.security.manifest import HEADER, manifest_of, signed_manifest
 from shared.settings import DeviceSettings
 
+R = TypeVar("R")
 STEP = np.float32(0.25)
-MEASURED = {
-    "accuracy": 0.75,
-    "precision": 0.5,
-    "recall": 1.0,
-    "f1": 0.625,
-    "roc_auc": None,
-    "pictures": 4,
-}
+MEASURED = Metrics(
+    pictures=4,
+    accuracy=0.75,
+    precision=0.5,
+    recall=1.0,
+    f1=0.625,
+    roc_auc=None,
+    confusion=[[1, 1], [0, 2]],
+)
+EPOCH = Epoch(loss=0.1, accuracy=0.9, val_loss=0.2, val_accuracy=0.8, seconds=1.5)
 _ALIKE = {"value": 0.75, "low": 0.25, "high": 1.0}
 _METRICS = {"accuracy": _ALIKE, "precision": _ALIKE, "recall": _ALIKE, "f1": _ALIKE}
 _UNKNOWN = dict.fromkeys(_ALIKE)
@@ -50,41 +65,48 @@ class PretendTrainer:
     """Adds STEP to every parameter, and writes what the training child writes."""
 
     def __init__(self) -> None:
-        self.jobs: list[dict[str, Any]] = []
+        self.jobs: list[Job[Any]] = []
         self.step = STEP
         self.error: Exception | None = None
         self.errors: dict[str, list[Exception]] = {}
         self.accuracy = 0.75
         self.threshold: float | None = None
-        self.progress, self.pid = None, None
+        self.progress: Activity | None = None
+        self.pid = None
         self.repeated = ["train/face/1.jpg = test/face/7.jpg"]
         self.report = REPORT
 
-    def run(self, job: dict[str, Any]) -> dict[str, Any]:
+    def run(self, job: Job[R]) -> R:
         self.jobs.append(job)
-        if errors := self.errors.get(job["do"]):
+        if errors := self.errors.get(str(job.__struct_config__.tag)):
             raise errors.pop(0)
         if self.error:
             raise self.error
-        if job["do"] == "score":
-            told = MEASURED | {"accuracy": self.accuracy, "threshold": self.threshold}
-            found = {"models": dict.fromkeys(job["models"], told)}
-            if "plot" in job:
-                Path(job["plot"]).write_bytes(b"a comparison")
-                found["report"] = self.report
-            return found
-        base = parse_model(Path(job["model"]).read_bytes())
+        result: Any = self._result(job)
+        return cast(R, result)
+
+    def _result(self, job: Job[Any]) -> object:
+        match job:
+            case Measure():
+                score = Score(MEASURED.pictures, self.accuracy, self.threshold)
+                return Scores(dict.fromkeys(job.models, score))
+            case Compare():
+                return Comparison(dict.fromkeys(job.models, MEASURED), self.report)
+            case Train():
+                return self._trained(job)
+        raise NotImplementedError(job)
+
+    def _trained(self, job: Train) -> Trained:
+        base = parse_model(job.model.read_bytes())
         params = {name: value + self.step for name, value in base.params.items()}
-        local = Model(base.detector, job["round"], job["base_version"], base.architecture, params)
-        Path(job["local_model"]).write_bytes(local.to_bytes())
-        Path(job["plot"]).write_bytes(b"a plot")
-        epoch = {"loss": 0.1, "accuracy": 0.9, "val_loss": 0.2, "val_accuracy": 0.8, "seconds": 1.5}
-        return {
-            "weight": 12,
-            "history": [epoch],
-            "left_out": {"not a picture": 2},
-            "repeated": self.repeated,
-        }
+        local = Model(base.detector, job.round, job.base_version, base.architecture, params)
+        job.local_model.write_bytes(local.to_bytes())
+        return Trained(
+            weight=12,
+            history=(EPOCH,),
+            left_out={"not a picture": 2},
+            repeated=tuple(self.repeated),
+        )
 
     def close(self) -> None:
         """Nothing was started."""
@@ -100,6 +122,7 @@ def _make_device(federation: Any, number: int = 1, **variables: str) -> Device:
         "DOORBELL_DEVICE_URL": f"http://device-{number}",
     } | variables
     settings = DeviceSettings.read(number, environ)
+    federation.lay_tables("device", settings.folder)
     (settings.data / "package" / settings.client).mkdir(parents=True, exist_ok=True)
     http = federation.network.client(Identity.open(identity_path(settings)))
     federation.network.apps[settings.name] = device.app.create_app(number, settings, http)

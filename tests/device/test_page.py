@@ -14,6 +14,8 @@ from device.context import Device
 from device.page import fingerprint
 from device.rounds import participation
 from device.store.records import Setback
+from device.training.jobs import Activity, Epoch, Progress, Train
+from shared.round.plan import LocalWork
 
 
 @pytest.fixture
@@ -124,19 +126,31 @@ def test_training_that_goes_on_is_shown_with_its_epochs_and_can_be_cancelled(
         and "<progress data-progress" in idle
         and " hidden></progress>" in idle
     )
-    epoch = {"loss": 0.125, "accuracy": 0.9, "val_loss": 0.2, "val_accuracy": 0.8, "seconds": 1.5}
-    progress = {
-        "do": "train",
-        "detector": "package",
-        "epoch": 2,
-        "epochs": 4,
-        "batch": 1,
-        "batches": 2,
-        "loss": 0.1,
-    }
-    progress |= {"accuracy": 0.5, "seconds_left": 9.0, "history": [epoch]}
+    epoch = Epoch(loss=0.125, accuracy=0.9, val_loss=0.2, val_accuracy=0.8, seconds=1.5)
+    progress = Progress(
+        epoch=2,
+        epochs=4,
+        batch=1,
+        batches=2,
+        loss=0.1,
+        accuracy=0.5,
+        history=(epoch,),
+        seconds_left=9.0,
+    )
+    job = Train(
+        detector="package",
+        folders=doorbell.folders,
+        client="client_1",
+        model=Path("model"),
+        round=1,
+        base_version="0" * 64,
+        work=LocalWork(4, 16, 0.1),
+        seed=0,
+        local_model=Path("local"),
+    )
+    activity = Activity(job, progress)
     monkeypatch.setattr(
-        "device.training.worker_client.Trainer.progress", property(lambda _: progress)
+        "device.training.worker_client.Trainer.progress", property(lambda _: activity)
     )
     page = show()
     assert (

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from device.app import create_app
-from device.single_instance import be_alone
+from device.single_instance import claim_folder
 from shared.errors import SettingsError
 from shared.web.background import start_background
 
@@ -24,8 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 HOLDER = """
 import sys, time
 from pathlib import Path
-from device.single_instance import be_alone
-give_back = be_alone("device-1", Path(sys.argv[1]))
+from device.single_instance import claim_folder
+give_back = claim_folder("device-1", Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.readline()
 give_back()
@@ -59,7 +59,7 @@ def test_second_process_is_refused_with_folder_and_process_id(
         time.sleep(seconds)
 
     with pytest.raises(SettingsError) as refused:
-        be_alone("device-1", tmp_path / "device-1", patience_s=0.3, sleep=sleep)
+        claim_folder("device-1", tmp_path / "device-1", patience_s=0.3, sleep=sleep)
     assert refused.value.happened.startswith(f"device-1 runs already, as process {holder.pid}: ")
     assert str(tmp_path / "device-1") in refused.value.happened
     assert 2 <= len(waited) <= 5
@@ -69,7 +69,7 @@ def test_process_that_is_killed_gives_the_folder_back(
     tmp_path: Path, holder: subprocess.Popen[str]
 ) -> None:
     holder.send_signal(signal.SIGKILL)
-    be_alone("device-1", tmp_path / "device-1", patience_s=5.0)()
+    claim_folder("device-1", tmp_path / "device-1", patience_s=5.0)()
 
 
 def test_process_that_is_about_to_end_is_waited_for(
@@ -81,14 +81,19 @@ def test_process_that_is_about_to_end_is_waited_for(
         holder.stdin.flush()
         assert holder.stdout.readline() == "given back\n"
 
-    be_alone("device-1", tmp_path / "device-1", patience_s=10.0, sleep=sleep)()
+    claim_folder("device-1", tmp_path / "device-1", patience_s=10.0, sleep=sleep)()
 
 
-def test_one_process_takes_a_folder_as_often_as_it_likes(tmp_path: Path) -> None:
-    first, second = (be_alone("device-1", tmp_path / "a", patience_s=0.0) for _ in range(2))
-    be_alone("device-2", tmp_path / "b", patience_s=0.0)()
-    first()
-    second()
+def test_one_process_claims_a_folder_once_and_again_when_it_has_given_it_back(
+    tmp_path: Path,
+) -> None:
+    give_back = claim_folder("device-1", tmp_path / "a", patience_s=0.0)
+    with pytest.raises(SettingsError, match=f"as process {os.getpid()}"):
+        claim_folder("device-1", tmp_path / "a", patience_s=0.0)
+    claim_folder("device-2", tmp_path / "b", patience_s=0.0)()
+    give_back()
+    give_back()
+    claim_folder("device-1", tmp_path / "a", patience_s=0.0)()
 
 
 def test_worker_that_is_told_to_end_gives_the_folder_back_at_once(
@@ -107,6 +112,7 @@ def test_worker_that_is_told_to_end_gives_the_folder_back_at_once(
             time.sleep(0.01)
 
 
+@pytest.mark.heavy
 def test_service_that_cannot_start_says_so_and_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

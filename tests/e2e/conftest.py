@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ import pytest
 import requests
 
 from tests.ports import free_port
+from tests.warm.services import Nursery
 
 PROJECT = Path(__file__).resolve().parents[2]
 SERVICES = {
@@ -29,14 +30,29 @@ SERVICES = {
 }
 
 
+def _free_ports() -> dict[str, int]:
+    return {name: free_port() for name in SERVICES}
+
+
 @dataclass
 class Federation:
-    """Four services under gunicorn, each started by the command that the first tutorial gives."""
+    """Four services under gunicorn, each started by the command that the first tutorial gives, or born in a
+    nursery.
+
+    Attributes:
+        home: Where they keep everything, and their logs.
+        variables: Added to the environment.
+        nursery: Where they are born, with training children that have imported TensorFlow; None for
+            the command.
+        ports: Where each listens, or would.
+        processes: The masters of those that were started.
+    """
 
     home: Path
     variables: dict[str, str]
-    ports: dict[str, int] = field(default_factory=lambda: {name: free_port() for name in SERVICES})
-    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    nursery: Nursery | None = None
+    ports: dict[str, int] = field(default_factory=_free_ports)
+    processes: dict[str, psutil.Process] = field(default_factory=dict)
 
     def url(self, service: str, path: str = "") -> str:
         return f"http://localhost:{self.ports[service]}{path}"
@@ -53,8 +69,7 @@ class Federation:
 
     def start(self, service: str) -> None:
         """Start one service, and wait until it answers."""
-        command = [
-            "gunicorn",
+        arguments = [
             "--bind",
             f"localhost:{self.ports[service]}",
             "--timeout",
@@ -65,23 +80,34 @@ class Federation:
         if service.startswith("device"):
             environment["DOORBELL_DEVICE_URL"] = self.url(service)
         self.home.mkdir(parents=True, exist_ok=True)
-        with (self.home / f"{service}.log").open("ab") as log:
-            self.processes[service] = subprocess.Popen(
-                [str(Path(sys.executable).with_name(command[0])), *command[1:]],
-                cwd=PROJECT,
-                env=environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        self.processes[service] = self._born(service, arguments, environment)
         deadline = time.monotonic() + 30
-        while time.monotonic() < deadline and self.processes[service].poll() is None:
+        while time.monotonic() < deadline and lives(self.processes[service]):
             try:
                 if requests.get(self.url(service, "/healthz"), timeout=2).ok:
                     return
             except requests.RequestException:
                 time.sleep(0.05)
         raise AssertionError(f"{service} did not start:\n{self.log(service)}")
+
+    def _born(
+        self, service: str, arguments: list[str], environment: dict[str, str]
+    ) -> psutil.Process:
+        log = self.home / f"{service}.log"
+        if self.nursery is not None:
+            if service.startswith("device"):
+                environment["WARM_TRAINERS"] = self.nursery.trainers.listening()
+            return psutil.Process(self.nursery.start(arguments, environment, log))
+        command = [str(Path(sys.executable).with_name("gunicorn")), *arguments]
+        with log.open("ab") as output:
+            return psutil.Popen(
+                command,
+                cwd=PROJECT,
+                env=environment,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
 
     def log(self, service: str) -> str:
         return (self.home / f"{service}.log").read_text(errors="replace")
@@ -112,9 +138,9 @@ class Federation:
     def stop(self, *services: str, sig: int = signal.SIGTERM) -> None:
         """Stop services, and wait until they and what they started are gone."""
         processes = [self.processes.pop(service) for service in services]
-        alive = [psutil.Process(process.pid) for process in processes if process.poll() is None]
+        alive = [process for process in processes if lives(process)]
         children = [child for process in alive for child in process.children(recursive=True)]
-        for process in processes:
+        for process in alive:
             process.send_signal(sig)
         for process in processes:
             process.wait(30)
@@ -124,11 +150,7 @@ class Federation:
         """End all services and what they started, at once: nothing is to be learned from how they
         would go.
         """
-        alive = [
-            psutil.Process(process.pid)
-            for process in self.processes.values()
-            if process.poll() is None
-        ]
+        alive = [process for process in self.processes.values() if lives(process)]
         everything = [
             one for process in alive for one in (*process.children(recursive=True), process)
         ]
@@ -141,10 +163,15 @@ class Federation:
         self.processes.clear()
 
 
-@pytest.fixture(scope="session")
-def machine_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the body is exported, once for the whole test run."""
-    return tmp_path_factory.mktemp("machine-cache")
+def lives(process: psutil.Process) -> bool:
+    """Return whether a process is there, and not only waited for."""
+    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+
+
+class MakeFederation(Protocol):
+    """Makes a federation of some services, or all, with more variables."""
+
+    def __call__(self, *services: str, **variables: str) -> Federation: ...
 
 
 @pytest.fixture(scope="session")
@@ -184,20 +211,14 @@ def pictures(tmp_path_factory: pytest.TempPathFactory, draw_pictures: Callable[.
     return root
 
 
-@pytest.fixture(scope="module")
-def make_federation(
-    tmp_path_factory: pytest.TempPathFactory, pictures: Path, machine_cache: Path
-) -> Iterator[Callable[..., Federation]]:
-    """Return a function that makes a federation with more variables; stops them all at the end."""
+@contextlib.contextmanager
+def _maker(
+    new_home: Callable[[str], Path], variables: dict[str, str], nursery: Nursery | None
+) -> Iterator[MakeFederation]:
     made: list[Federation] = []
 
-    def make(*services: str, **variables: str) -> Federation:
-        base = {
-            "DOORBELL_DATA": str(pictures),
-            "DOORBELL_CACHE": str(machine_cache),
-            "DOORBELL_EPOCHS": "2",
-        }
-        federation = Federation(tmp_path_factory.mktemp("home"), base | variables)
+    def make(*services: str, **more: str) -> Federation:
+        federation = Federation(new_home("home"), variables | more, nursery)
         made.append(federation)
         for service in services or SERVICES:
             federation.start(service)
@@ -206,3 +227,33 @@ def make_federation(
     yield make
     for federation in made:
         federation.kill()
+
+
+@pytest.fixture(scope="session")
+def variables(pictures: Path, machine_cache: Path) -> dict[str, str]:
+    """What every federation is started with."""
+    return {
+        "DOORBELL_DATA": str(pictures),
+        "DOORBELL_CACHE": str(machine_cache),
+        "DOORBELL_EPOCHS": "2",
+    }
+
+
+@pytest.fixture(scope="module")
+def make_federation(
+    tmp_path_factory: pytest.TempPathFactory, variables: dict[str, str], nursery: Nursery
+) -> Iterator[MakeFederation]:
+    """Return a function that makes a federation with more variables; stops them all at the end."""
+    with _maker(tmp_path_factory.mktemp, variables, nursery) as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def make_cold_federation(
+    tmp_path_factory: pytest.TempPathFactory, variables: dict[str, str]
+) -> Iterator[MakeFederation]:
+    """The same, and each service and training child is started by the command that people and
+    services give.
+    """
+    with _maker(tmp_path_factory.mktemp, variables, None) as make:
+        yield make

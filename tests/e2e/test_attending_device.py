@@ -17,16 +17,18 @@ from typing import Any
 import pytest
 import requests
 
+from tests.e2e.conftest import Federation, MakeFederation
+
 PROJECT = Path(__file__).resolve().parents[2]
 
 
-def rows(federation: Any, number: int, query: str) -> list[tuple[Any, ...]]:
+def rows(federation: Federation, number: int, query: str) -> list[tuple[Any, ...]]:
     path = federation.home / "devices" / f"device-{number}" / "state.sqlite3"
     with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
         return list(database.execute(query))
 
 
-def until(true: Callable[[], object], federation: Any, seconds: float = 120.0) -> None:
+def until(true: Callable[[], object], federation: Federation, seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "\n".join(
@@ -37,7 +39,7 @@ def until(true: Callable[[], object], federation: Any, seconds: float = 120.0) -
 
 @pytest.mark.slow
 def test_devices_take_part_in_a_run_by_themselves_and_one_that_is_killed_goes_on(
-    make_federation: Callable[..., Any],
+    make_federation: MakeFederation,
 ) -> None:
     federation = make_federation(
         "main", "device1", "device2", DOORBELL_TOPOLOGY="direct", DOORBELL_ARCHITECTURE="porch-cnn"
@@ -71,7 +73,7 @@ def test_devices_take_part_in_a_run_by_themselves_and_one_that_is_killed_goes_on
 
 @pytest.mark.slow
 def test_push_to_a_device_that_never_trained_is_answered_in_time(
-    make_federation: Callable[..., Any],
+    make_federation: MakeFederation,
 ) -> None:
     federation = make_federation(
         "main", "device1", "device2", "aggregator", DOORBELL_WAIT_FOR_WORK="no"
@@ -100,7 +102,7 @@ def test_push_to_a_device_that_never_trained_is_answered_in_time(
 
 @pytest.mark.slow
 def test_second_copy_of_a_device_is_refused(
-    make_federation: Callable[..., Any], tmp_path: Path
+    make_federation: MakeFederation, tmp_path: Path
 ) -> None:
     federation = make_federation("main", "device1", DOORBELL_WAIT_FOR_WORK="no")
     command = [sys.executable, "-m", "device", "--id", "1", "--bind", "localhost:0"]

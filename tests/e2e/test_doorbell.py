@@ -23,6 +23,7 @@ import standardwebhooks
 
 from device.store.events import EventStore
 from device.store.store import Store
+from tests.e2e.conftest import Federation, MakeFederation
 from tests.owners import SECRET, Server, Watcher, a_broker
 from tests.ports import free_port
 
@@ -55,7 +56,7 @@ def visit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextlib.contextmanager
-def events_of(federation: Any, number: int) -> Iterator[EventStore]:
+def events_of(federation: Federation, number: int) -> Iterator[EventStore]:
     """What a device has kept."""
     folder = federation.home / "devices" / f"device-{number}"
     store = Store(folder)
@@ -65,7 +66,9 @@ def events_of(federation: Any, number: int) -> Iterator[EventStore]:
         store.database.close()
 
 
-def until(true: Callable[[], Any], federation: Any, device: str, seconds: float = 60.0) -> None:
+def until(
+    true: Callable[[], Any], federation: Federation, device: str, seconds: float = 60.0
+) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, federation.log(device)[-4000:]
@@ -78,13 +81,15 @@ def rings(heard: list[tuple[str, str, bool]]) -> list[dict[str, Any]]:
 
 def in_a_coat(jpeg: bytes) -> int:
     """Return how many pixels of a picture are of a visitor's coat."""
-    picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR).astype(int)
+    decoded = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert decoded is not None
+    picture = decoded.astype(int)
     return int((picture[..., 0] - picture[..., 1] > 100).sum())
 
 
 @pytest.mark.slow
 def test_who_comes_rings_and_webhook_and_broker_hear_of_it(
-    make_federation: Callable[..., Any], broker: int, visit: Path
+    make_federation: MakeFederation, broker: int, visit: Path
 ) -> None:
     watcher = Watcher(broker, "device-1")
     with contextlib.closing(watcher), Server().running() as server:
@@ -155,7 +160,7 @@ class Hangs:
 
 @pytest.mark.slow
 def test_webhook_that_hangs_delays_no_ring_and_hears_of_all_of_them_in_the_end(
-    make_federation: Callable[..., Any], broker: int
+    make_federation: MakeFederation, broker: int
 ) -> None:
     watcher = Watcher(broker, "device-2")
     hangs = Hangs()

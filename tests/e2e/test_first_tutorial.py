@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
 TUTORIAL = PROJECT / "docs" / "tutorials" / "first-round-by-hand.md"
+from tests.e2e.conftest import MakeFederation
+
 PORTS = {"main": 8000, "device1": 8001, "device2": 8002, "aggregator": 8003}
 NUMBER = re.compile(r"\d[\d.,]*%?")
 
@@ -31,10 +31,13 @@ def _shape(answer: str) -> str:
 
 @pytest.mark.parametrize("topology", ["secure", "direct"])
 def test_the_curl_transcript_works_as_it_stands(
-    topology: str, make_federation: Callable[..., Any]
+    topology: str, make_federation: MakeFederation, make_cold_federation: MakeFederation
 ) -> None:
     services = ["main", "device1", "device2"] + (["aggregator"] if topology == "secure" else [])
-    federation = make_federation(*services, DOORBELL_TOPOLOGY=topology)
+    make = (
+        make_cold_federation if topology == "secure" else make_federation
+    )  # both are one, once they are up
+    federation = make(*services, DOORBELL_TOPOLOGY=topology)
     transcript = _transcript(topology)
     assert len(transcript) >= 6
     for command, expected in transcript:

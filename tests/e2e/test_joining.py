@@ -13,17 +13,19 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.conftest import Federation, MakeFederation
+
 PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def main_machine(make_federation: Callable[..., Any]) -> Any:
+def main_machine(make_federation: MakeFederation) -> Federation:
     """A main server and an aggregator; no device runs on their machine."""
     return make_federation("main", "aggregator", DOORBELL_ARCHITECTURE="porch-cnn")
 
 
 @pytest.fixture
-def other_machine(main_machine: Any, make_federation: Callable[..., Any]) -> Callable[..., Any]:
+def other_machine(main_machine: Federation, make_federation: MakeFederation) -> Callable[..., Any]:
     """Return a maker of devices that share nothing with the main server's machine but the network."""
 
     def make(**variables: str) -> Any:
@@ -37,7 +39,7 @@ def other_machine(main_machine: Any, make_federation: Callable[..., Any]) -> Cal
     return make
 
 
-def _federation(machine: Any, *words: str) -> subprocess.CompletedProcess[str]:
+def _federation(machine: Federation, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "federation", *words]
     environment = machine.environment | {"COLUMNS": "200"}
     return subprocess.run(
@@ -46,7 +48,7 @@ def _federation(machine: Any, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_device_joins_by_a_code_that_is_good_once(
-    main_machine: Any, other_machine: Callable[..., Any]
+    main_machine: Federation, other_machine: Callable[..., Any]
 ) -> None:
     stranger = other_machine(DOORBELL_DEVICE_NAME="stranger")
     refused = stranger.step("device1", "/modeltrain?detector=face")
@@ -71,7 +73,7 @@ def test_a_device_joins_by_a_code_that_is_good_once(
             assert code not in machine.log(service)
 
 
-def test_the_aggregator_gets_a_new_key_and_goes_on(main_machine: Any) -> None:
+def test_the_aggregator_gets_a_new_key_and_goes_on(main_machine: Federation) -> None:
     key = main_machine.home / "secure-aggregator" / "identity.key"
     assert main_machine.step("aggregator", "/aggregate_models?detector=face").status_code in (
         200,
@@ -98,7 +100,7 @@ def test_the_aggregator_gets_a_new_key_and_goes_on(main_machine: Any) -> None:
 
 
 def test_a_member_is_renamed_gets_a_new_key_and_is_shut_out(
-    main_machine: Any, other_machine: Callable[..., Any]
+    main_machine: Federation, other_machine: Callable[..., Any]
 ) -> None:
     code = _federation(main_machine, "invite").stdout.strip()
     gate = other_machine(DOORBELL_DEVICE_NAME="gate", DOORBELL_JOIN_CODE=code)

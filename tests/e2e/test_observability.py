@@ -10,14 +10,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests.e2e.conftest import Federation, MakeFederation
 
 PROJECT = Path(__file__).resolve().parents[2]
 WORKERS, ASKED = 3, 60
@@ -30,17 +30,17 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def main(make_federation: Callable[..., Any], counted: Path) -> Any:
+def main(make_cold_federation: MakeFederation, counted: Path) -> Federation:
     """A main server of several workers, which logs JSON."""
     variables = {
         "WEB_CONCURRENCY": str(WORKERS),
         "PROMETHEUS_MULTIPROC_DIR": str(counted),
         "DOORBELL_LOG": "json",
     }
-    return make_federation("main", **variables)
+    return make_cold_federation("main", **variables)
 
 
-def told(main: Any, name: str, **labels: str) -> float:
+def told(main: Federation, name: str, **labels: str) -> float:
     text = requests.get(main.url("main", "/metrics"), timeout=10).text
     samples = [
         sample for family in text_string_to_metric_families(text) for sample in family.samples
@@ -48,11 +48,13 @@ def told(main: Any, name: str, **labels: str) -> float:
     return sum(s.value for s in samples if s.name == name and labels.items() <= s.labels.items())
 
 
-def workers(main: Any) -> list[psutil.Process]:
+def workers(main: Federation) -> list[psutil.Process]:
     return list(psutil.Process(main.processes["main"].pid).children())
 
 
-def test_requests_are_counted_over_all_workers_and_their_deaths(main: Any, counted: Path) -> None:
+def test_requests_are_counted_over_all_workers_and_their_deaths(
+    main: Federation, counted: Path
+) -> None:
     def ask(times: int) -> None:
         for number in range(times):  # each over a connection of its own
             name = f"ask-{number}"
@@ -87,7 +89,7 @@ def test_requests_are_counted_over_all_workers_and_their_deaths(main: Any, count
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
-def test_log_is_json_but_for_gunicorns_first_line(main: Any) -> None:
+def test_log_is_json_but_for_gunicorns_first_line(main: Federation) -> None:
     requests.get(
         main.url("main", "/status?token=a-secret"), headers={"X-Request-ID": "log-1"}, timeout=10
     )
@@ -99,7 +101,9 @@ def test_log_is_json_but_for_gunicorns_first_line(main: Any) -> None:
     assert "a-secret" not in main.log("main")
 
 
-def test_nothing_is_left_of_a_service_that_was_killed_or_stopped(main: Any, counted: Path) -> None:
+def test_nothing_is_left_of_a_service_that_was_killed_or_stopped(
+    main: Federation, counted: Path
+) -> None:
     (killed,) = counted.iterdir()
     main.stop("main", sig=signal.SIGKILL)
     assert list(counted.iterdir()) == [killed]
@@ -131,7 +135,7 @@ def test_nothing_is_left_of_a_service_that_was_killed_or_stopped(main: Any, coun
     ids=["log", "metrics"],
 )
 def test_service_that_could_not_log_or_count_says_why_and_does_not_start(
-    main: Any, tmp_path: Path, variable: str, value: str, said: str
+    main: Federation, tmp_path: Path, variable: str, value: str, said: str
 ) -> None:
     command = [
         str(Path(sys.executable).with_name("gunicorn")),

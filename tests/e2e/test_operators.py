@@ -10,14 +10,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 import requests
 
+from tests.e2e.conftest import Federation, MakeFederation
 from tests.ports import free_port
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -50,7 +50,7 @@ def _wait_until_up(url: str, process: subprocess.Popen[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def local(make_federation: Callable[..., Any]) -> Any:
+def local(make_federation: MakeFederation) -> Federation:
     return make_federation("main")
 
 
@@ -139,7 +139,7 @@ def test_unix_socket_is_local(tmp_path: Path) -> None:
         process.communicate(timeout=30)
 
 
-def test_plain_curl_needs_nothing_on_this_machine(local: Any) -> None:
+def test_plain_curl_needs_nothing_on_this_machine(local: Federation) -> None:
     for more in ([], ["-X", "POST"]):
         run = subprocess.run(
             ["curl", "-sS", *more, local.url("main", STEP)],
@@ -163,14 +163,14 @@ def test_plain_curl_needs_nothing_on_this_machine(local: Any) -> None:
     ],
 )
 def test_other_sites_other_names_prefetches_and_proxies_are_refused(
-    local: Any, method: str, headers: dict[str, str]
+    local: Federation, method: str, headers: dict[str, str]
 ) -> None:
     response = requests.request(method, local.url("main", STEP), headers=headers, timeout=30)
     assert response.status_code == 403 and NOT_READY not in response.text
 
 
 def test_messages_of_other_services_pass(
-    local: Any, reachable: tuple[str, subprocess.Popen[str]]
+    local: Federation, reachable: tuple[str, subprocess.Popen[str]]
 ) -> None:
     for url in (local.url("main"), reachable[0]):
         headers = {"Accept": "application/json", "Host": "main.example.org"}
@@ -249,7 +249,7 @@ def test_token_is_in_no_process_arguments(reachable: tuple[str, subprocess.Popen
     assert all(TOKEN not in " ".join(process.cmdline()) for process in processes)
 
 
-def test_oversized_address_and_headers_are_refused(local: Any) -> None:
+def test_oversized_address_and_headers_are_refused(local: Federation) -> None:
     long = requests.get(local.url("main", "/healthz?" + "x" * 3000), timeout=30)
     many = requests.get(
         local.url("main", "/healthz"), headers={f"X-{n}": "y" for n in range(70)}, timeout=30

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +19,21 @@ import psutil
 import pytest
 import requests
 
+from tests.e2e.conftest import Federation, MakeFederation
+
 PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def busy(
-    make_federation: Callable[..., Any],
+    make_cold_federation: MakeFederation,
     tmp_path_factory: pytest.TempPathFactory,
     draw_pictures: Any,
-) -> Any:
+) -> Federation:
     """A main server and one device whose training takes a while."""
     root = tmp_path_factory.mktemp("many-pictures")
     draw_pictures(root, "face", "client_1", 60)
-    return make_federation(
+    return make_cold_federation(
         "main",
         "device1",
         DOORBELL_DATA=str(root),
@@ -41,7 +42,7 @@ def busy(
     )
 
 
-def _trainer(federation: Any) -> psutil.Process:
+def _trainer(federation: Federation) -> psutil.Process:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         health = requests.get(federation.url("device1", "/healthz"), timeout=5).json()
@@ -55,11 +56,13 @@ def _gone(process: psutil.Process) -> bool:
     try:
         process.wait(10)
     except psutil.TimeoutExpired:
-        return process.status() == psutil.STATUS_ZOMBIE
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
     return True
 
 
-def _train_in_background(federation: Any) -> tuple[threading.Thread, list[requests.Response]]:
+def _train_in_background(
+    federation: Federation,
+) -> tuple[threading.Thread, list[requests.Response]]:
     answers: list[requests.Response] = []
 
     def train() -> None:
@@ -74,7 +77,7 @@ def _train_in_background(federation: Any) -> tuple[threading.Thread, list[reques
 
 
 def test_page_and_health_answer_while_a_training_runs_and_a_second_one_is_refused(
-    busy: Any,
+    busy: Federation,
 ) -> None:
     thread, answers = _train_in_background(busy)
     child = _trainer(busy)
@@ -95,7 +98,7 @@ def test_page_and_health_answer_while_a_training_runs_and_a_second_one_is_refuse
 
 
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGKILL])
-def test_the_training_child_goes_with_its_service(busy: Any, sig: signal.Signals) -> None:
+def test_the_training_child_goes_with_its_service(busy: Federation, sig: signal.Signals) -> None:
     thread, _ = _train_in_background(busy)
     child = _trainer(busy)
     workers = psutil.Process(busy.processes["device1"].pid).children()
@@ -109,7 +112,7 @@ def test_the_training_child_goes_with_its_service(busy: Any, sig: signal.Signals
     assert "device-1" in busy.done("device1", "/healthz")
 
 
-def test_no_web_process_loads_tensorflow(busy: Any) -> None:
+def test_no_web_process_loads_tensorflow(busy: Federation) -> None:
     for service in busy.processes.values():
         for process in psutil.Process(service.pid).children():
             maps = {Path(file.path).name for file in process.memory_maps()}
@@ -121,7 +124,7 @@ def test_no_web_process_loads_tensorflow(busy: Any) -> None:
     [("main_server", []), ("sec_agg", []), ("device", ["--id", "2"]), ("device", ["--id", "7"])],
 )
 def test_python_dash_m_starts_a_service(
-    module: str, arguments: list[str], tmp_path: Path, busy: Any
+    module: str, arguments: list[str], tmp_path: Path, busy: Federation
 ) -> None:
     port = busy.ports["aggregator"]
     command = [sys.executable, "-m", module, *arguments, "--bind", f"localhost:{port}"]

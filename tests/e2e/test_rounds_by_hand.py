@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from federation.round import Addresses, run_round
 from shared.telemetry.logs import under
+from tests.e2e.conftest import Federation, MakeFederation
 
 
 @pytest.fixture(scope="module")
-def secure(make_federation: Callable[..., Any]) -> Any:
+def secure(make_federation: MakeFederation) -> Federation:
     return make_federation()
 
 
 @pytest.fixture(scope="module")
-def direct(make_federation: Callable[..., Any]) -> Any:
+def direct(make_federation: MakeFederation) -> Federation:
     return make_federation(DOORBELL_TOPOLOGY="direct", DOORBELL_ARCHITECTURE="porch-cnn")
 
 
-def test_a_secure_round_in_and_out_of_order(secure: Any) -> None:
+def test_a_secure_round_in_and_out_of_order(secure: Federation) -> None:
     # Before anything: every step says what is missing.
     assert "No trained face model" in secure.refused("device1", "/sendmodel?detector=face")
     assert "No masked update has arrived" in secure.refused("aggregator", "/aggregate_models")
@@ -74,7 +73,7 @@ def test_a_secure_round_in_and_out_of_order(secure: Any) -> None:
     assert answer["detectors"]["face"]["bytes_down"] == 0
 
 
-def test_a_detector_is_a_folder_and_who_lacks_it_does_not_take_part(secure: Any) -> None:
+def test_a_detector_is_a_folder_and_who_lacks_it_does_not_take_part(secure: Federation) -> None:
     assert "parcel: Trained for round 1" in secure.done("device1", "/modeltrain?detector=parcel")
     secure.done("device1", "/sendmodel?detector=parcel")
     response = secure.step("device2", "/modeltrain?detector=parcel")
@@ -85,7 +84,7 @@ def test_a_detector_is_a_folder_and_who_lacks_it_does_not_take_part(secure: Any)
     assert "1 of the 2 updates" in said and "device-2" not in said
 
 
-def test_the_aggregator_holds_no_plain_update_and_no_key(secure: Any) -> None:
+def test_the_aggregator_holds_no_plain_update_and_no_key(secure: Federation) -> None:
     secure.done("device1", "/modeltrain?detector=animal")
     secure.done("device1", "/sendmodel?detector=animal")
     folder = secure.home / "secure-aggregator"
@@ -98,7 +97,7 @@ def test_the_aggregator_holds_no_plain_update_and_no_key(secure: Any) -> None:
     assert updates and all(b'"delta"' not in update[:4096] for update in updates)
 
 
-def test_a_direct_round_needs_no_aggregator(direct: Any) -> None:
+def test_a_direct_round_needs_no_aggregator(direct: Federation) -> None:
     direct.stop("aggregator")
     devices = (direct.url("device1"), direct.url("device2"))
     at = Addresses(direct.url("main"), direct.url("aggregator"), devices)
@@ -118,7 +117,7 @@ def test_a_direct_round_needs_no_aggregator(direct: Any) -> None:
     assert 0.0 <= accuracy <= 1.0
 
 
-def test_browsers_get_a_page_with_the_ancestors_buttons(secure: Any) -> None:
+def test_browsers_get_a_page_with_the_ancestors_buttons(secure: Federation) -> None:
     browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
     for service, labels in {
         "device1": [
@@ -140,7 +139,7 @@ def test_browsers_get_a_page_with_the_ancestors_buttons(secure: Any) -> None:
     assert secure.step("device1", "/plot/face.png").content.startswith(b"\x89PNG")
 
 
-def test_json_errors_are_problem_details(secure: Any) -> None:
+def test_json_errors_are_problem_details(secure: Federation) -> None:
     response = secure.step(
         "aggregator", "/send_model_secagg?detector=animal", accept="application/json"
     )
@@ -154,13 +153,13 @@ def test_json_errors_are_problem_details(secure: Any) -> None:
     )
 
 
-def test_the_main_servers_folder_never_holds_a_single_devices_update(secure: Any) -> None:
+def test_the_main_servers_folder_never_holds_a_single_devices_update(secure: Federation) -> None:
     blobs: list[Path] = list((secure.home / "main-server" / "blobs").iterdir())
     assert blobs
     assert all(b"doorbell-model/1" in blob.read_bytes()[:4096] for blob in blobs)
 
 
-def test_one_id_follows_a_round_through_all_four_logs(secure: Any) -> None:
+def test_one_id_follows_a_round_through_all_four_logs(secure: Federation) -> None:
     at = Addresses(
         secure.url("main"), secure.url("aggregator"), (secure.url("device1"), secure.url("device2"))
     )

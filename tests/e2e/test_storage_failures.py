@@ -9,7 +9,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,18 @@ import psutil
 import pytest
 import requests
 
+from main_server.store.contributions import plain_updates
+from main_server.store.devices import all_devices
+from main_server.store.members import all_members
+from main_server.store.rounds import newest_round
 from main_server.store.store import Store
 from shared.errors import DoorbellError, StorageFailed, StorageUnavailable
 from shared.round.plan import RoundPlan, parse_round_plan
 from shared.security.identity import Identity
 from shared.transport.enrolment import Enrolment
 from shared.transport.http_client import HttpClient
+from tests.e2e.conftest import Federation, MakeFederation
+from tests.main_store import read
 from tests.ports import free_port
 from tests.updates import plain_update
 
@@ -61,7 +67,7 @@ def start_in_vain(home: Path, module: list[str], port: int | None = None, **vari
 class Member:
     """A device that has joined a main server over real HTTP."""
 
-    def __init__(self, federation: Any, name: str) -> None:
+    def __init__(self, federation: Federation, name: str) -> None:
         self.name, self.url = name, federation.url("main")
         folder = federation.home / "devices" / name
         identity = Identity.open(folder / "identity.key")
@@ -87,25 +93,27 @@ class Member:
 
 
 @pytest.fixture(scope="module")
-def direct(make_federation: Callable[..., Any]) -> Any:
+def direct(make_federation: MakeFederation) -> Federation:
     return make_federation("main", DOORBELL_TOPOLOGY="direct", DOORBELL_ARCHITECTURE="porch-cnn")
 
 
-def worker_of(federation: Any) -> psutil.Process:
+def worker_of(federation: Federation) -> psutil.Process:
     (worker,) = psutil.Process(federation.processes["main"].pid).children()
     return worker
 
 
-def kept(federation: Any) -> tuple[Any, ...]:
-    store = Store(federation.home / "main-server")
+def kept(federation: Federation) -> tuple[Any, ...]:
+    store = Store.open(federation.home / "main-server")
     try:
-        newest = store.newest_round("person")
-        return store.members(), newest, store.plain_updates(newest.settings) if newest else {}
+        with store.read() as connection:
+            newest = newest_round(connection, "person")
+            updates = plain_updates(connection, newest.plan) if newest else {}
+            return all_members(connection), newest, updates
     finally:
         store.database.close()
 
 
-def test_full_disk_is_said_and_nothing_is_lost(direct: Any) -> None:
+def test_full_disk_is_said_and_nothing_is_lost(direct: Federation) -> None:
     one, two = Member(direct, "one"), Member(direct, "two")
     assert "is kept" in one.send()
     two.announce()
@@ -127,13 +135,14 @@ def test_full_disk_is_said_and_nothing_is_lost(direct: Any) -> None:
 
 def test_database_on_a_full_disk_says_so(tmp_path: Path) -> None:
     program = (
-        "import resource, sys\nfrom pathlib import Path\nfrom main_server.store.records import Device\n"
+        "import resource, sys\nfrom pathlib import Path\nfrom main_server.store.devices import note_device\n"
+        "from main_server.store.records import Device\n"
         "from main_server.store.store import Store\n"
-        "store = Store(Path(sys.argv[1]))\nresource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))\n"
-        "try:\n    store.note_device(Device('a', 'http://a', 1.0), {'person': None})\n"
+        "store = Store.open(Path(sys.argv[1]))\nresource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))\n"
+        "try:\n    with store.write() as it: note_device(it, Device('a', 'http://a', 1.0), {'person': None})\n"
         "except Exception as error:\n    print(type(error).__name__, error)\n"
     )
-    Store(tmp_path).database.close()
+    Store.open(tmp_path).database.close()
     said = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path)],
         cwd=PROJECT,
@@ -145,7 +154,7 @@ def test_database_on_a_full_disk_says_so(tmp_path: Path) -> None:
         said.stdout.startswith(StorageFailed.__name__)
         and "What was stored before is kept." in said.stdout
     )
-    assert Store(tmp_path).devices() == ()
+    assert read(Store.open(tmp_path), all_devices) == ()
 
 
 @pytest.fixture
@@ -170,11 +179,12 @@ def test_service_whose_folder_cannot_be_made_says_so(
 
 def test_database_that_may_not_be_written_says_so(tmp_path: Path) -> None:
     program = (
-        "import sys\nfrom pathlib import Path\nfrom main_server.store.records import Device\n"
+        "import sys\nfrom pathlib import Path\nfrom main_server.store.devices import note_device\n"
+        "from main_server.store.records import Device\n"
         "from main_server.store.store import Store\n"
-        "store = Store(Path(sys.argv[1]))\nstore.database.close()\n"
+        "store = Store.open(Path(sys.argv[1]))\nstore.database.close()\n"
         "for path in Path(sys.argv[1]).iterdir(): path.chmod(0o400)\nPath(sys.argv[1]).chmod(0o500)\n"
-        "try:\n    store.note_device(Device('a', 'http://a', 1.0), {'person': None})\n"
+        "try:\n    with store.write() as it: note_device(it, Device('a', 'http://a', 1.0), {'person': None})\n"
         "except Exception as error:\n    print(type(error).__name__, error)\n"
     )
     said = subprocess.run(
@@ -191,7 +201,7 @@ def test_database_that_may_not_be_written_says_so(tmp_path: Path) -> None:
 
 
 def test_postgresql_may_go_and_come_back_while_services_run(
-    postgresql: Any, make_federation: Callable[..., Any]
+    postgresql: Any, make_federation: MakeFederation
 ) -> None:
     with postgresql.database() as url:
         federation = make_federation(
@@ -219,7 +229,7 @@ def test_postgresql_may_go_and_come_back_while_services_run(
         federation.stop("main")
 
 
-def test_second_copy_on_the_same_port_is_named(direct: Any, tmp_path: Path) -> None:
+def test_second_copy_on_the_same_port_is_named(direct: Federation, tmp_path: Path) -> None:
     said = start_in_vain(tmp_path, ["main_server"], direct.ports["main"])
     assert "a copy of this service may be running" in said and "Booting worker" not in said
     assert requests.get(direct.url("main", "/healthz"), timeout=5).ok
@@ -230,7 +240,7 @@ def test_second_copy_on_the_same_port_is_named(direct: Any, tmp_path: Path) -> N
     ("off", "said"), [(-3600, "the sender's clock is behind"), (3600, "the sender's is ahead")]
 )
 def test_clock_that_is_an_hour_off_is_named_and_harms_nothing(
-    direct: Any, off: int, said: str
+    direct: Federation, off: int, said: str
 ) -> None:
     member = Member(direct, f"late{off % 7}")
     member.announce()

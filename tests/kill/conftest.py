@@ -7,18 +7,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import json
 import os
 import shutil
 import signal
 import socket
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +26,7 @@ import requests
 
 from learning.architectures import architecture
 from learning.model import parse_model
+from tests.warm.services import Nursery
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parents[1]
@@ -101,47 +98,6 @@ def pytest_terminal_summary(
         terminalreporter.write_line(
             f"{ended.count('passed')} of {len(ended)} cases end with the identical model"
         )
-
-
-@dataclass(frozen=True)
-class Nursery:
-    """The process that services are born from, see `nursery.py`, and that of training children, see
-    `trainers.py`.
-    """
-
-    process: subprocess.Popen[str]
-    trainers: subprocess.Popen[str]
-
-    @classmethod
-    def open(cls, trainers: Path) -> Nursery:
-        """Start them; the second listens at a path."""
-        quiet = {"OPENBLAS_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
-        environment = os.environ | {"PYTHONPATH": str(PROJECT)} | quiet
-        start = partial(subprocess.Popen, text=True, cwd=PROJECT, env=environment, process_group=0)
-        command = [sys.executable, str(HERE / "trainers.py"), "serve", str(trainers)]
-        return cls(
-            start(
-                [sys.executable, str(HERE / "nursery.py")],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-            ),
-            start(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL),
-        )
-
-    def start(self, arguments: list[str], environment: dict[str, str], log: Path) -> int:
-        """Start a gunicorn and return its process id, which is also that of its group."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        wanted = {"arguments": arguments, "environment": environment, "log": str(log)}
-        self.process.stdin.write(json.dumps(wanted) + "\n")
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
-
-    def close(self) -> None:
-        """Kill all that came from them."""
-        for process in (self.process, self.trainers):
-            assert process.stdin is not None
-            process.stdin.close()
-            process.wait(60)
 
 
 @dataclass
@@ -400,7 +356,7 @@ class Undisturbed:
             self.federation.variables["DOORBELL_TOPOLOGY"] = self.topology
             self.federation.put(None)
         self.federation.begin(
-            *self.services, KILL_TRAINERS=""
+            *self.services, WARM_TRAINERS=""
         )  # each device with a training child of its own
         for name, step in self.steps.items():
             shutil.copytree(
@@ -484,7 +440,7 @@ class ByThemselves:
         anybody answered.
         """
         try:
-            rounds = {"detector": DETECTOR, "rounds": RUN_ROUNDS}
+            rounds: dict[str, str | int] = {"detector": DETECTOR, "rounds": RUN_ROUNDS}
             answer = requests.post(f"{self.federation.url('main')}/run", params=rounds, timeout=10)
         except requests.ConnectionError:
             return False
@@ -534,18 +490,17 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def undisturbed(
-    tmp_path_factory: pytest.TempPathFactory, pictures: Path
+    tmp_path_factory: pytest.TempPathFactory, pictures: Path, nursery: Nursery
 ) -> Iterator[Callable[[str], Undisturbed]]:
     """Return a function that gives the undisturbed run in a topology; each is made once."""
     folder, runs = tmp_path_factory.mktemp("kill"), dict[str, Undisturbed]()
-    nursery = Nursery.open(folder / "trainers")
     variables = {
         "DOORBELL_DATA": str(pictures),
         "DOORBELL_CACHE": str(folder / "cache"),
         "DOORBELL_ARCHITECTURE": "porch-cnn",
         "DOORBELL_EPOCHS": "3",
         "DOORBELL_BATCH_SIZE": "4",
-        "KILL_TRAINERS": str(folder / "trainers"),
+        "WARM_TRAINERS": nursery.trainers.listening(),
     }
     federation = Federation(folder / "home", nursery, variables, _free_ports())
 
@@ -556,7 +511,6 @@ def undisturbed(
 
     yield run
     federation.end()
-    nursery.close()
 
 
 def _free_ports() -> dict[str, int]:

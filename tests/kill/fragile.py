@@ -16,8 +16,7 @@ Environment:
                 "process": the process that comes to the point, and nothing else.
     KILL_MARK   A file that is made just before the kill. Where it is there already, nobody is
     killed any more. KILL_BACKGROUND Where it is set, the service also does what it does besides
-    answering requests. KILL_TRAINERS   Where `trainers.py` listens, whose children train; without
-    it, children of the device's own.
+    answering requests.
 
 Moments of a function:
     before, after   before it is called, after it has returned
@@ -46,7 +45,6 @@ from typing import Any
 
 from sqlalchemy import Engine, event
 
-DEVICES = ("wsgi1:app", "wsgi2:app")
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
@@ -163,16 +161,9 @@ def _point() -> tuple[str, str, Trap]:
 
 def _serve() -> Any:
     place, moment, trap = _point() if "KILL_POINT" in os.environ else ("", "", None)
-    in_child, trainers = (
-        place.startswith("device.training.training:"),
-        os.environ.get("KILL_TRAINERS"),
-    )
+    in_child = place.startswith("device.training.training:")
     if in_child:
         _train_by(sys.executable, __file__)
-    elif trainers and os.environ["KILL_APP"] in DEVICES:
-        _train_by(
-            sys.executable, "-S", str(Path(__file__).with_name("trainers.py")), "child", trainers
-        )
     if trap and not in_child and not place.startswith("/"):
         set_trap(place, moment, trap)
     module, _, name = os.environ["KILL_APP"].partition(":")
@@ -186,8 +177,12 @@ def _serve() -> Any:
 
 def _train_by(*command: str) -> None:
     """Let the device start this instead of its training child."""
-    context = importlib.import_module("device.context")
-    context.Trainer = functools.partial(context.Trainer, command=command)
+    trainer = importlib.import_module("device.training.worker_client").Trainer
+    setattr(
+        importlib.import_module("device.context"),
+        "Trainer",
+        functools.partial(trainer, command=command),
+    )  # noqa: B010
 
 
 if __name__ == "__main__":

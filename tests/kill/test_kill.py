@@ -124,7 +124,8 @@ MORE = [
     *at("train-1", "device1", "Store.add_training:before|after", "/modeltrain:answer"),
     *at("train-1", "main", "/model:answer", "/clientstatus:answer"),
     *at("ready-1", "main", "Store.note_device:before|commit|after", "/clientstatus:answer"),
-    *at("ready-1", "device1", "Store.remember_round:before|commit|after", "/sendstatus:answer"),
+    *at("announce-1", "device1", "Store.remember_rounds:before|commit|after"),
+    *at("ready-1", "device1", "Store.remember_rounds:after", "/sendstatus:answer"),
     # It sends; the aggregator joins, and hears of the round.
     *at(
         "send-1",

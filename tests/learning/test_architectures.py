@@ -35,7 +35,7 @@ def of_shapes(shapes: list[tuple[int, ...]]) -> Architecture:
     specs = tuple(
         ParamSpec(f"layer{i}/kernel", shape, "he_normal") for i, shape in enumerate(shapes)
     )
-    return Architecture("any", 64, specs, None, WORK)
+    return Architecture(name="any", input_px=64, specs=specs, inputs="pixels", work=WORK)
 
 
 def test_default_head_has_the_size_the_documents_state() -> None:

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learning.architectures import architecture
+from main_server.store.rounds import find_round
 from sec_agg.aggregation import aggregate, read_vectors
 from sec_agg.store.store import Stored
 from sec_agg.summing import sum_buckets
@@ -27,6 +28,7 @@ from shared.round.payloads import (
     parse_masked_update,
 )
 from shared.round.plan import RoundPlan
+from tests.main_store import read
 from tests.updates import masked_update, plain_update
 
 CMODEL = "http://aggregator/cmodel"
@@ -402,7 +404,7 @@ def test_device_masked_with_another_seed_fails_the_round_and_the_next_opens(
     with pytest.raises(InvalidMessage, match="makes no sense"):
         federation.step("aggregator", "send_model_secagg")
     np.testing.assert_array_equal(federation.params(), base)
-    assert federation.main.store.round("package", 1).state == "failed"
+    assert read(federation.main.store, find_round, "package", 1).state == "failed"
     with pytest.raises(OutOfOrder, match="Round 1 is failed"):
         federation.step("aggregator", "send_model_secagg")
     for device in ("a", "b"):

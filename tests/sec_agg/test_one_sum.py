@@ -26,9 +26,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from main_server.store.rounds import find_round
 from sec_agg.pruning import prune
 from shared.errors import InvalidMessage, OutOfOrder
 from shared.round.payloads import parse_aggregate
+from tests.main_store import read
 from tests.updates import masked_update
 
 CMODEL = "http://aggregator/cmodel"
@@ -96,7 +98,7 @@ class Rounds(RuleBasedStateMachine):
                 "http://main/check_seeds", message
             ).json == {"refused": {}}
         except (OutOfOrder, InvalidMessage):
-            published = self.federation.main.store.round("package", self.round)
+            published = read(self.federation.main.store, find_round, "package", self.round)
             assert published is None or published.state != "open"
 
     @rule()
@@ -120,9 +122,9 @@ class Rounds(RuleBasedStateMachine):
             assert self.round not in self.cohorts
         else:
             assert f"Round {self.round} is finished" in done["said"]
-            assert self.federation.main.store.round("package", self.round).cohort == tuple(
-                self.cohorts[self.round]
-            )
+            assert read(
+                self.federation.main.store, find_round, "package", self.round
+            ).cohort == tuple(self.cohorts[self.round])
 
     @rule(device=DEVICES)
     def announce(self, device: str) -> None:
@@ -187,7 +189,9 @@ class Rounds(RuleBasedStateMachine):
         ]
 
     def _published(self) -> bool:
-        newest = self.federation.main.store.round("package", max(self.cohorts, default=0))
+        newest = read(
+            self.federation.main.store, find_round, "package", max(self.cohorts, default=0)
+        )
         return newest is not None and newest.state == "published"
 
 

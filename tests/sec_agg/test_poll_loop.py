@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from werkzeug.serving import make_server
 
+from main_server.store.rounds import find_round
 from sec_agg import poll_loop
 from sec_agg.aggregation import Aggregator, aggregate, hand_over
 from sec_agg.poll_loop import AGAIN_S, LEAST_S, WAIT_S, Attendant, attend
@@ -29,6 +30,7 @@ from shared.storage.blobs import BlobStore
 from shared.transport.enrolment import Enrolment
 from shared.transport.http_client import HttpClient
 from shared.web.background import start_background
+from tests.main_store import read
 
 SUM = "main/secagg_model"
 Answer = dict[str, Any]
@@ -97,7 +99,7 @@ def send(federation: Any, *devices: str, detector: str = "package") -> None:
 
 
 def state(federation: Any, number: int, detector: str = "package") -> str:
-    return str(federation.main.store.round(detector, number).state)
+    return str(read(federation.main.store, find_round, detector, number).state)
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from main_server.store.rounds import find_round
+from main_server.store.versions import newest_version
 from sec_agg import aggregation, pruning
 from sec_agg.aggregation import aggregate, hand_over
 from sec_agg.pruning import (
@@ -29,6 +31,7 @@ from sec_agg.store.store import Store, Stored
 from shared.errors import InvalidMessage, OutOfOrder, StorageFailed
 from shared.round.payloads import parse_aggregate, parse_masked_update
 from shared.storage.blobs import BlobStore
+from tests.main_store import read
 
 
 def kinds(federation: Any) -> dict[int, tuple[int, int]]:
@@ -102,7 +105,7 @@ def test_round_goes_on_after_pruning_at_any_point(federation: Any) -> None:
             prune_now(federation, 0)
             federation.start()
         assert f"Round {number} is finished" in said
-    assert federation.main.store.newest_version("package").round == 3
+    assert read(federation.main.store, newest_version, "package").round == 3
 
 
 def test_update_that_is_kept_is_still_the_same_once_more_after_pruning(federation: Any) -> None:
@@ -327,7 +330,7 @@ def test_processes_that_prune_while_a_round_is_played_take_nothing_away(federati
     try:
         for number in range(1, 7):
             play(federation)
-            assert federation.main.store.round("package", number).state == "published"
+            assert read(federation.main.store, find_round, "package", number).state == "published"
     finally:
         over.set()
         for process in processes:

@@ -14,8 +14,6 @@ import secrets
 import signal
 import socket
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +29,8 @@ import numpy as np
 import psutil
 import pytest
 
+from device.store.store import Store as DeviceStore
+from main_server.store.publication import revoke
 from main_server.store.store import Store
 from shared.protocol.joining import Role
 from shared.round.payloads import MaskedUpdate
@@ -38,7 +38,10 @@ from shared.round.plan import RoundPlan, parse_round_plan
 from shared.security.identity import Identity
 from shared.security.joining import JoinCode, join_request
 from shared.transport.http_client import CONTAINER_TYPE
+from tests.main_store import write
+from tests.security import aftermath
 from tests.updates import masked_update
+from tests.warm.services import Nursery
 
 PROJECT = Path(__file__).resolve().parents[2]
 TOKEN = f"operators-only-{secrets.token_hex(16)}"
@@ -219,8 +222,9 @@ class Field:
     folder: Path
     trap_port: int
     trap_log: list[str]
+    nursery: Nursery
     ports: dict[str, int] = field(default_factory=dict)
-    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    processes: dict[str, psutil.Process] = field(default_factory=dict)
     members: dict[str, Member] = field(default_factory=dict)
     rounds: dict[str, RoundPlan] = field(default_factory=dict)
     sent: dict[str, bytes] = field(default_factory=dict)
@@ -253,28 +257,22 @@ class Field:
             "DOORBELL_DEVICE_URL": f"http://localhost:{self.ports[service]}",
             **variables,
         }
-        command = [
-            "gunicorn",
-            "--bind",
-            f"localhost:{self.ports[service]}",
-            "--workers",
-            str(workers),
-            _APPS[service],
-        ]
-        with (self.folder / f"{service}.log").open("ab") as log:
-            self.processes[service] = subprocess.Popen(
-                [str(Path(sys.executable).with_name(command[0])), *command[1:]],
-                cwd=PROJECT,
-                env=environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        if service.startswith("device"):
+            environment["WARM_TRAINERS"] = self.nursery.trainers.listening()
+        bind = f"localhost:{self.ports[service]}"
+        arguments = ["--bind", bind, "--workers", str(workers), _APPS[service]]
+        born = self.nursery.start(arguments, environment, self.folder / f"{service}.log")
+        self.processes[service] = psutil.Process(born)
+
+    def lives(self, service: str) -> bool:
+        """Return whether a service's master is there."""
+        process = self.processes[service]
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
 
     def wait(self, service: str) -> None:
         """Wait until a service answers."""
         deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and self.processes[service].poll() is None:
+        while time.monotonic() < deadline and self.lives(service):
             try:
                 if self.send(Message(service, "GET", "/healthz")).status == 200:
                     return
@@ -282,22 +280,31 @@ class Field:
                 time.sleep(0.1)
         raise AssertionError(f"{service} did not start:\n{self.log(service)}")
 
+    def wait_until_settled(self, device: str, detector: str) -> None:
+        """Wait until a device has asked the model that it was given: it answers before, if that
+        takes its time.
+        """
+        store, deadline = DeviceStore(self.home(device)), time.monotonic() + 120
+        while store.newest_score(detector) is None:
+            assert time.monotonic() < deadline, self.log(device)
+            time.sleep(0.05)
+        store.database.close()
+
     def log(self, service: str) -> str:
         return (self.folder / f"{service}.log").read_text(errors="replace")
 
     def stop(self) -> None:
-        processes = [psutil.Process(p.pid) for p in self.processes.values() if p.poll() is None]
+        processes = [process for service, process in self.processes.items() if self.lives(service)]
         children = [child for process in processes for child in process.children(recursive=True)]
-        for process in self.processes.values():
-            with suppress(ProcessLookupError):
-                process.send_signal(signal.SIGTERM)
-        for process in self.processes.values():
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        for process in processes:
             process.wait(30)
         psutil.wait_procs(children, timeout=15)
 
     def family(self, service: str) -> list[psutil.Process]:
         """Return a service's processes."""
-        parent = psutil.Process(self.processes[service].pid)
+        parent = self.processes[service]
         return [parent, *parent.children(recursive=True)]
 
     def resident(self, service: str) -> int:
@@ -404,7 +411,7 @@ class Field:
 
     def store(self, service: str = "main") -> Store:
         """Open a main server's database, as its operator's commands do."""
-        return Store(self.home(service))
+        return Store.open(self.home(service))
 
     def code(self, service: str = "main", role: Role = "device") -> JoinCode:
         """Return the join code that a main server left for its own machine."""
@@ -579,7 +586,7 @@ def _settle(field: Field) -> None:
         field.join(name)
     alice, bob, ruth, nora = (field.members[name] for name in ("alice", "bob", "ruth", "nora"))
     field.announce(ruth, "animal")
-    field.store().revoke("ruth", "her key was stolen.", time.time())
+    write(field.store(), revoke, "ruth", "her key was stolen.", time.time())
     for member in (alice, bob):
         field.announce(member, "face", "animal", "car", "parcel")
     field.announce(field.members["mallory"], "animal")
@@ -605,6 +612,7 @@ def _settle(field: Field) -> None:
         "detectors"
     ]["face"]
     assert delivered["delivered"] == ["alice", "bob", "device-1"]
+    field.wait_until_settled("device1", "face")
     for name in ("ann", "ben"):
         field.join(name, "guarded")
     field.join("secure-aggregator", "guarded", "secure-aggregator")
@@ -612,13 +620,15 @@ def _settle(field: Field) -> None:
 
 
 @pytest.fixture(scope="session")
-def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
+def field(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Iterator[Field]:
     """Five services, started once: a secure federation, and a direct main server behind an operator
     token.
+
+    When all is done to them that the tests of this process do, `aftermath` looks at what is left.
     """
     trap = ThreadingHTTPServer(("127.0.0.1", 0), _Trap)
     threading.Thread(target=trap.serve_forever, daemon=True).start()
-    field = Field(tmp_path_factory.mktemp("field"), trap.server_address[1], _Trap.seen)
+    field = Field(tmp_path_factory.mktemp("field"), trap.server_address[1], _Trap.seen, nursery)
     _draw(field.folder / "pictures")
     try:
         field.start("main", workers=2, DOORBELL_MAX_BODY_MB="2")
@@ -635,6 +645,7 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
             field.wait(service)
         _settle(field)
         yield field
+        aftermath.check(field)
     finally:
         field.stop()
         trap.shutdown()

@@ -15,10 +15,12 @@ import pytest
 from main_server.context import MainServer
 from main_server.models.registry import _deliver_to, keep_model, load_model
 from main_server.store.records import Device
+from main_server.store.versions import newest_version
 from shared.errors import PeerUnreachable
 from shared.settings import MainSettings
 from shared.transport.addresses import permitted
 from shared.transport.http_client import HttpClient
+from tests.main_store import read
 
 Field = Any
 ADDRESSES = [
@@ -175,7 +177,7 @@ def test_an_operators_networks_are_kept_to(field: Field, message: Any) -> None:
         "DOORBELL_DEVICE_NETWORKS": "10.0.0.0/8",
     }
     server = MainServer.open(MainSettings.read(environ))
-    newest = server.store.newest_version("face")
+    newest = read(server.store, newest_version, "face")
     assert newest is not None
     version = keep_model(server, load_model(server, newest.version))
     field.trap_log.clear()

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from main_server.store.members import Invitation
+from main_server.store.members import Invitation, find_invitation, invite
 from shared.security.identity import Identity
 from shared.security.joining import JoinCode, join_request, new_key_statement
+from tests.main_store import read, write
 
 Field = Any
 
@@ -36,7 +37,7 @@ def code_of(field: Field, uses: int, hours: float = 1) -> JoinCode:
     invitation = Invitation(
         code.invitation, code.secret, "device", uses, time.time() + hours * 3600
     )
-    field.store().invite(invitation)
+    write(field.store(), invite, invitation)
     return code
 
 
@@ -191,7 +192,7 @@ def test_an_invited_device_joins_once_by_one_use_however_often_it_asks(door: Fie
     again = [door.takes(door.join_message(said)) for _ in range(4)]
     assert door.state() == before, "a repeated request costs no use and changes nothing"
     assert len({answer.json["public_key"] for answer in again}) == 1
-    assert door.store().invitation(code.invitation).uses_left == 1
+    assert read(door.store(), find_invitation, code.invitation).uses_left == 1
 
 
 def test_join_codes_cannot_be_guessed_fast(door: Field) -> None:

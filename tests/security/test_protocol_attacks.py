@@ -19,7 +19,10 @@ import pytest
 
 from learning.architectures import architecture
 from learning.model import Model, parse_model
+from main_server.store.publication import revoke
+from main_server.store.rounds import find_round
 from main_server.store.store import Store
+from main_server.store.versions import find_version, newest_version
 from shared.round.masking import SealingKey, new_private_key, new_seed, seal
 from shared.round.payloads import (
     Aggregate,
@@ -32,6 +35,7 @@ from shared.round.plan import EXTRA_COORDINATES
 from shared.security.manifest import HEADER, manifest_of, signed_manifest
 from shared.storage.blobs import BlobStore
 from shared.transport.http_client import CONTAINER_TYPE
+from tests.main_store import read, write
 
 Field = Any
 Build = Callable[[Field], bytes]
@@ -257,7 +261,9 @@ def fewer_devices(field: Field) -> bytes:
 
 
 def first_sum(field: Field) -> bytes:
-    digest = Store(field.home("main")).round("face", field.rounds["finished/face"].round)
+    digest = read(
+        Store.open(field.home("main")), find_round, "face", field.rounds["finished/face"].round
+    )
     blobs = BlobStore(field.home("aggregator") / "blobs")
     for path in sorted((field.home("aggregator") / "blobs").iterdir()):
         if digest is not None and path.name == digest.aggregate:
@@ -511,7 +517,7 @@ def test_no_file_but_a_published_model_is_handed_out(field: Field, version: str)
 
 def published(field: Field) -> tuple[bytes, Model]:
     """Return the newest model of face that device 1 holds."""
-    version = Store(field.home("main")).newest_version("face")
+    version = read(Store.open(field.home("main")), newest_version, "face")
     assert version is not None
     body = (field.home("main") / "blobs" / version.version).read_bytes()
     return body, parse_model(body)
@@ -554,7 +560,7 @@ def of_another(field: Field) -> tuple[bytes, str]:
 def oldest(field: Field) -> tuple[bytes, str]:
     model = published(field)[1]
     first = (field.home("main") / "blobs" / str(model.parent)).read_bytes()
-    version = Store(field.home("main")).version(str(model.parent))
+    version = read(Store.open(field.home("main")), find_version, str(model.parent))
     assert version is not None
     return first, version.manifest
 
@@ -660,7 +666,7 @@ def test_a_device_installs_no_such_model(
 
 def test_a_device_installs_the_model_it_holds_once_more(field: Field) -> None:
     body, _ = published(field)
-    version = Store(field.home("main")).newest_version("face")
+    version = read(Store.open(field.home("main")), newest_version, "face")
     assert version is not None
     before = field.state()
     field.takes(
@@ -685,7 +691,7 @@ def test_a_device_revoked_after_the_sum_does_not_block_its_detector(field: Field
             )
         )
     field.takes(field.step("aggregator", "/aggregate_models?detector=gate"))
-    field.store().revoke("thief", "it was stolen.", time.time())
+    write(field.store(), revoke, "thief", "it was stolen.", time.time())
     assert field.send(field.step("aggregator", "/send_model_secagg?detector=gate")).status >= 400
     field.announce(alice, "gate")
     field.takes(

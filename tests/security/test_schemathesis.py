@@ -7,12 +7,9 @@ token.
 
 from __future__ import annotations
 
-import importlib.util
 import secrets
-import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +34,8 @@ from shared.security.identity import Identity
 from shared.security.joining import JoinCode, Membership, join_request
 from shared.security.signing import sign_request
 from shared.transport.http_client import CONTAINER_TYPE, HttpClient, Peer
+from tests.e2e.conftest import Federation
+from tests.warm.services import Nursery
 
 PROJECT = Path(__file__).resolve().parents[2]
 TOKEN = "the-operator-of-this-test"
@@ -136,8 +135,8 @@ class Signer(AuthBase):
 class Field:
     """Services under gunicorn, and keys of everybody who may send messages to one of them."""
 
-    federation: Any
-    guarded: Any
+    federation: Federation
+    guarded: Federation
     member: Identity
     current: RoundPlan
 
@@ -154,31 +153,22 @@ class Field:
         )
 
 
-def launcher() -> Any:
-    """Return the module that starts services for the other tests of whole processes."""
-    spec = importlib.util.spec_from_file_location(
-        "e2e_launcher", PROJECT / "tests" / "e2e" / "conftest.py"
-    )
-    assert spec is not None and spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
-def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
+def field(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Iterator[Field]:
     """Start all services; a device without pictures refuses to train before it starts to."""
-    start, folder = launcher(), tmp_path_factory.mktemp("contract")
+    folder = tmp_path_factory.mktemp("contract")
     variables = {"DOORBELL_DATA": str(folder / "no-pictures")}
     alone = {
         "GUNICORN_CMD_ARGS": "--threads 1"
     }  # so that nobody has room to wait for work: each answer comes at once
-    federation = start.Federation(folder / "home", variables | alone)
-    guarded = start.Federation(folder / "guarded", variables | {"DOORBELL_OPERATOR_TOKEN": TOKEN})
+    federation = Federation(folder / "home", variables | alone, nursery)
+    guarded = Federation(
+        folder / "guarded", variables | {"DOORBELL_OPERATOR_TOKEN": TOKEN}, nursery
+    )
     try:
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(federation.start, AUDIENCES))
-            guarded.start("device1")
+        for service in AUDIENCES:
+            federation.start(service)
+        guarded.start("device1")
         member = Identity.from_private(secrets.token_bytes(32))
         yield Field(federation, guarded, member, take_part(federation, member))
     finally:
@@ -186,7 +176,7 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
         guarded.stop(*guarded.processes)
 
 
-def take_part(federation: Any, member: Identity) -> RoundPlan:
+def take_part(federation: Federation, member: Identity) -> RoundPlan:
     """Let the member, the aggregator and the device join; return the round that is open for the
     member.
     """

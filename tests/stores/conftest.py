@@ -36,7 +36,7 @@ def open_store(tmp_path: Path, database_url: str | None) -> Iterator[Callable[..
 
 @pytest.fixture
 def main_store(open_store: Callable[..., Any]) -> main_server.store.store.Store:
-    store: main_server.store.store.Store = open_store(main_server.store.store.Store)
+    store: main_server.store.store.Store = open_store(main_server.store.store.Store.open)
     return store
 
 

@@ -13,16 +13,18 @@ from typing import Any
 import device.store.store
 import main_server.store.store
 import sec_agg.store.store
-from main_server.store.members import Joined
+from main_server.store import members, publication, rounds, runs
+from main_server.store.members import MemberRecord
 from main_server.store.records import PASSED, Version
 from main_server.store.runs import Run
 from sec_agg.store.store import Stored
 from shared.round.plan import RoundPlan
 from shared.security.nonces import open_nonces
+from tests.main_store import write
 
 NOW = 1_800_000_000.0
 STORES: dict[str, Any] = {
-    "main_server": main_server.store.store.Store,
+    "main_server": main_server.store.store.Store.open,
     "sec_agg": sec_agg.store.store.Store,
     "device": device.store.store.Store,
 }
@@ -42,42 +44,52 @@ def contender(step: Callable[..., Any]) -> Callable[..., Any]:
 
 @contender
 def publish(store: main_server.store.store.Store, me: int, current: RoundPlan) -> Any:
-    return store.publish(
-        current, ("a", "b"), f"sum {me}", 0, version(current.round, f"{me:064}")
+    return write(
+        store,
+        publication.publish,
+        current,
+        ("a", "b"),
+        f"sum {me}",
+        0,
+        version(current.round, f"{me:064}"),
     ).aggregate
 
 
 @contender
 def judge(store: main_server.store.store.Store, me: int, judged: Version) -> Any:
     instead = version(judged.round + 1, f"{me:064}")
-    return store.judge(judged, PASSED, f"by {me}", NOW, instead)
+    return write(store, publication.judge, judged, PASSED, f"by {me}", NOW, instead)
 
 
 @contender
 def admit(store: main_server.store.store.Store, me: int, invitation: str) -> Any:
-    return store.admit(
-        invitation, Joined(f"key {me}", f"device-{me}", "device", b"k" * 32, NOW, None), NOW
+    return write(
+        store,
+        members.admit,
+        invitation,
+        MemberRecord(f"key {me}", f"device-{me}", "device", b"k" * 32, NOW, None),
+        NOW,
     )
 
 
 @contender
 def start_run(store: main_server.store.store.Store, me: int, detector: str) -> Any:
-    return store.start_run(detector, me + 1, 1, NOW).id
+    return write(store, runs.start_run, detector, me + 1, 1, NOW).id
 
 
 @contender
 def move_run(store: main_server.store.store.Store, me: int, run: Run) -> Any:
-    return store.move_run(run, "stopped", f"by {me}", NOW)
+    return write(store, runs.move_run, run, "stopped", f"by {me}", NOW)
 
 
 @contender
 def open_round(store: main_server.store.store.Store, me: int, current: RoundPlan) -> Any:
-    return store.open_round(current, NOW + me).settings.round
+    return write(store, rounds.add_round, current, NOW + me).plan.round
 
 
 @contender
 def make_due(store: main_server.store.store.Store, me: int, current: RoundPlan) -> Any:
-    return store.make_due(current, NOW + me, "Everybody is there.")
+    return write(store, rounds.make_due, current, NOW + me, "Everybody is there.")
 
 
 @contender

@@ -104,6 +104,7 @@ def test_training_makes_good_what_went_wrong(
         and newest.update is None
         and not newest.sent
     )
+    assert device_store.trained_rounds() == {"person": newest.round}
     assert device_store.setback("person") is None and device_store.sent_round("person") is None
     assert [device_store.keep_update(newest, letter * 64) for letter in "ab"] == ["a" * 64] * 2
     for _ in range(2):
@@ -112,8 +113,9 @@ def test_training_makes_good_what_went_wrong(
     assert device_store.sent_round("person") == 2
     device_store.end_errand("person")
     assert device_store.errand("person") == Errand("person", "2027-01-15", 20, None)
-    device_store.remember_round(round_of(4))
-    device_store.remember_round(round_of(5))
+    device_store.remember_rounds([round_of(4)])
+    for _ in range(2):
+        device_store.remember_rounds([round_of(5)])
     assert (
         device_store.newest_round("person") == round_of(5)
         and device_store.newest_round("car") is None

@@ -13,9 +13,15 @@ from typing import Any
 
 import pytest
 
-from main_server.store.members import Invitation
+from main_server.store.events import newest_events
+from main_server.store.members import Invitation, all_members, find_invitation, invite
+from main_server.store.publication import publish
 from main_server.store.records import PENDING, UNCHECKED
+from main_server.store.rounds import add_round, newest_round
+from main_server.store.runs import newest_runs
+from main_server.store.versions import newest_version, newest_versions
 from sec_agg.store.store import Stored
+from tests.main_store import read, write
 from tests.stores import races
 from tests.stores.races import NOW, THREADS, version
 
@@ -52,44 +58,46 @@ def race(racers: ProcessPoolExecutor, tmp_path: Path, database_url: str | None) 
 
 
 def test_one_sum_closes_a_round(main_store: Any, race: Race, round_of: Any) -> None:
-    main_store.open_round(round_of(), NOW)
+    write(main_store, add_round, round_of(), NOW)
     (aggregate,) = set(race("main_server", "publish", round_of()))
-    assert main_store.newest_round("person").aggregate == aggregate
-    (made,) = main_store.versions("person", 10)
+    assert read(main_store, newest_round, "person").aggregate == aggregate
+    (made,) = read(main_store, newest_versions, "person", 10)
     assert made.gate == PENDING and aggregate == f"sum {int(made.version)}"
-    assert [event.kind for event in main_store.events(10)].count("published") == 1
+    assert [event.kind for event in read(main_store, newest_events, 10)].count("published") == 1
 
 
 def test_one_judges_a_version_and_one_version_comes_instead(
     main_store: Any, race: Race, round_of: Any
 ) -> None:
-    main_store.open_round(round_of(), NOW)
-    main_store.publish(round_of(), ("a", "b"), "sum", 0, version(1, "f" * 64))
-    assert sorted(race("main_server", "judge", main_store.newest_version("person"))) == [False] * (
-        ALL - 1
-    ) + [True]
-    instead, judged = main_store.versions("person", 10)
+    write(main_store, add_round, round_of(), NOW)
+    write(main_store, publish, round_of(), ("a", "b"), "sum", 0, version(1, "f" * 64))
+    assert sorted(race("main_server", "judge", read(main_store, newest_version, "person"))) == [
+        False
+    ] * (ALL - 1) + [True]
+    instead, judged = read(main_store, newest_versions, "person", 10)
     assert judged.said == f"by {int(instead.version)}" and instead.gate == UNCHECKED
 
 
 def test_one_joins_by_the_last_use_of_a_code(main_store: Any, race: Race) -> None:
-    main_store.invite(Invitation("code", b"secret", "device", 1, math.inf))
+    write(main_store, invite, Invitation("code", b"secret", "device", 1, math.inf))
     results = race("main_server", "admit", "code")
-    assert results.count(None) == 1 and len(main_store.members()) == 1
-    assert main_store.invitation("code").uses_left == 0
+    assert results.count(None) == 1 and len(read(main_store, all_members)) == 1
+    assert read(main_store, find_invitation, "code").uses_left == 0
 
 
 def test_one_run_is_started_and_one_stops_it(main_store: Any, race: Race) -> None:
     (only,) = set(race("main_server", "start_run", "person"))
-    (run,) = main_store.runs()
-    assert run.id == only and [event.kind for event in main_store.events(10)] == ["run-started"]
+    (run,) = read(main_store, newest_runs)
+    assert run.id == only and [event.kind for event in read(main_store, newest_events, 10)] == [
+        "run-started"
+    ]
     assert race("main_server", "move_run", run).count(True) == 1
 
 
 def test_a_round_is_opened_once_and_due_once(main_store: Any, race: Race, round_of: Any) -> None:
     assert set(race("main_server", "open_round", round_of())) == {1}
     race("main_server", "make_due", round_of())
-    assert sorted(event.kind for event in main_store.events(10)) == ["due", "opened"]
+    assert sorted(event.kind for event in read(main_store, newest_events, 10)) == ["due", "opened"]
 
 
 def test_cohort_cap_holds(aggregator_store: Any, race: Race, round_of: Any) -> None:

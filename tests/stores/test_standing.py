@@ -11,13 +11,31 @@ from typing import Any
 
 import main_server.store.store
 import sec_agg.store.store
+from main_server.store.changes import change_token
+from main_server.store.contributions import keep_plain_update
+from main_server.store.devices import all_devices, participations
+from main_server.store.evaluations import Score, scores
+from main_server.store.events import newest_events
+from main_server.store.pins import set_pin
+from main_server.store.publication import judge, note_status, publish
 from main_server.store.records import PASSED, Device, Participation, Status, Version
-from main_server.store.runs import STOPPED, Score
+from main_server.store.retention import forget_old
+from main_server.store.rounds import (
+    add_round,
+    count_bytes_down,
+    find_round,
+    newest_round,
+    newest_rounds,
+)
+from main_server.store.runs import STOPPED, move_run, newest_runs, start_run
+from main_server.store.snapshot import accuracies, read_snapshot
 from main_server.store.tables import MIGRATIONS
+from main_server.store.versions import find_version, newest_versions
 from sec_agg.store.snapshot import Current, Sent, Sum
 from sec_agg.store.store import Stored
 from shared.round.plan import RoundPlan
 from shared.storage.database import Database
+from tests.main_store import read, write
 
 NOW = 1_800_000_000.125
 Rounds = Callable[..., RoundPlan]
@@ -40,8 +58,8 @@ def published(
     store: main_server.store.store.Store, settings: RoundPlan, received: int = 0
 ) -> Version:
     made = version(settings.detector, settings.round)
-    store.open_round(settings, NOW + settings.round)
-    store.publish(settings, ("a", "b"), "s" * 64, 0, made, received)
+    write(store, add_round, settings, NOW + settings.round)
+    write(store, publish, settings, ("a", "b"), "s" * 64, 0, made, received)
     return made
 
 
@@ -51,31 +69,31 @@ def test_newest_rounds_and_versions_of_each_detector(
     for detector, count in (("person", 4), ("car", 2)):
         for number in range(1, count + 1):
             published(main_store, round_of(number, detector=detector), 100 * number)
-    main_store.open_round(round_of(9), NOW)
-    standing = main_store.standing(rounds=3, versions=2, events=4)
+    write(main_store, add_round, round_of(9), NOW)
+    standing = read(main_store, read_snapshot, rounds=3, versions=2, events=4)
     assert {
-        name: [each.settings.round for each in rounds] for name, rounds in standing.rounds.items()
+        name: [each.plan.round for each in rounds] for name, rounds in standing.rounds.items()
     } == {"car": [2, 1], "person": [9, 4, 3]}
     assert dict(standing.round_counts) == {"car": 2, "person": 5}
-    assert standing.rounds["person"][1] == main_store.round("person", 4)
+    assert standing.rounds["person"][1] == read(main_store, find_round, "person", 4)
     assert [each.bytes_up for each in standing.rounds["person"]] == [0, 400, 300]
     assert {
         name: [each.round for each in versions] for name, versions in standing.versions.items()
     } == {"car": [2, 1], "person": [4, 3]}
     assert dict(standing.version_counts) == {"car": 2, "person": 4}
-    assert standing.versions["person"] == main_store.versions("person", 2)
+    assert standing.versions["person"] == read(main_store, newest_versions, "person", 2)
     assert (
-        standing.events == main_store.events(4)
-        and standing.event_count == len(main_store.events(100)) > 4
+        standing.events == read(main_store, newest_events, 4)
+        and standing.event_count == len(read(main_store, newest_events, 100)) > 4
     )
-    assert standing.newest_round("person") == main_store.newest_round("person")
+    assert standing.newest_round("person") == read(main_store, newest_round, "person")
     assert standing.newest_round("dog") is None
 
 
 def test_who_takes_part_and_who_has_sent(
     main_store: main_server.store.store.Store, round_of: Rounds
 ) -> None:
-    empty = main_store.standing()
+    empty = read(main_store, read_snapshot)
     assert (empty.devices, empty.parts, empty.detectors, dict(empty.sent), dict(empty.runs)) == (
         (),
         (),
@@ -84,16 +102,18 @@ def test_who_takes_part_and_who_has_sent(
         {},
     )
     for number in (1, 2):
-        main_store.open_round(round_of(number), NOW)
+        write(main_store, add_round, round_of(number), NOW)
         for name in ("b", "a"):
-            main_store.note_status(
+            write(
+                main_store,
+                note_status,
                 device(name),
                 {"person": status(sent_round=number, setback=(number, "No pictures."))},
             )
-    main_store.note_status(device("a"), {"car": status()})
-    standing = main_store.standing()
-    assert standing.devices == main_store.devices() == (device("a"), device("b"))
-    assert standing.parts == main_store.participations()
+    write(main_store, note_status, device("a"), {"car": status()})
+    standing = read(main_store, read_snapshot)
+    assert standing.devices == read(main_store, all_devices) == (device("a"), device("b"))
+    assert standing.parts == read(main_store, participations)
     assert standing.parts[0] == Participation("a", "car", None, None) and standing.detectors == (
         "car",
         "person",
@@ -109,14 +129,14 @@ def test_newest_run_and_how_far_it_is(
 ) -> None:
     for number in range(1, 4):
         published(main_store, round_of(number))
-    main_store.start_run("car", 2, 1, NOW)
-    first = main_store.start_run("person", 9, 1, NOW)
-    main_store.move_run(first, STOPPED, "why", NOW)
-    second = main_store.start_run("person", 7, 2, NOW)
-    main_store.pin("car", "v" * 64, NOW)
-    standing = main_store.standing()
+    write(main_store, start_run, "car", 2, 1, NOW)
+    first = write(main_store, start_run, "person", 9, 1, NOW)
+    write(main_store, move_run, first, STOPPED, "why", NOW)
+    second = write(main_store, start_run, "person", 7, 2, NOW)
+    write(main_store, set_pin, "car", "v" * 64, NOW)
+    standing = read(main_store, read_snapshot)
     assert standing.runs["person"] == (second, 2) and standing.runs["car"][1] == 0
-    assert {run for run, _ in standing.runs.values()} == set(main_store.runs())
+    assert {run for run, _ in standing.runs.values()} == set(read(main_store, newest_runs))
     assert dict(standing.pins) == {"car": "v" * 64}
 
 
@@ -124,24 +144,31 @@ def test_accuracy_is_the_mean_weighted_by_pictures_and_outlives_the_scores(
     main_store: main_server.store.store.Store, round_of: Rounds
 ) -> None:
     made = [published(main_store, round_of(number)) for number in range(1, 4)]
-    assert main_store.accuracies(10) == {}
+    assert read(main_store, accuracies, 10) == {}
     for name, accuracy, pictures in (("a", 0.5, 30), ("b", 1.0, 10), ("c", 0.0, 0)):
-        main_store.note_status(
-            device(name), {"person": status(score=(made[0].version, accuracy, pictures))}
+        write(
+            main_store,
+            note_status,
+            device(name),
+            {"person": status(score=(made[0].version, accuracy, pictures))},
         )
-    noted = main_store.version(made[0].version)
+    noted = read(main_store, find_version, made[0].version)
     assert noted and (noted.accuracy, noted.scored_by, noted.scored_pictures) == (0.625, 2, 40)
-    main_store.note_status(device("b"), {"person": status(score=(made[0].version, 0.5, 10))})
-    main_store.note_status(device("c"), {"person": status(score=(made[2].version, 0.25, 4))})
-    assert main_store.accuracies(10) == {"person": {1: 0.5, 3: 0.25}}
-    assert main_store.accuracies(1) == {"person": {3: 0.25}}
-    main_store.note_status(device("a"), {"person": status(score=(made[1].version, 0.0, 0))})
-    unscored = main_store.version(made[1].version)
+    write(
+        main_store, note_status, device("b"), {"person": status(score=(made[0].version, 0.5, 10))}
+    )
+    write(
+        main_store, note_status, device("c"), {"person": status(score=(made[2].version, 0.25, 4))}
+    )
+    assert read(main_store, accuracies, 10) == {"person": {1: 0.5, 3: 0.25}}
+    assert read(main_store, accuracies, 1) == {"person": {3: 0.25}}
+    write(main_store, note_status, device("a"), {"person": status(score=(made[1].version, 0.0, 0))})
+    unscored = read(main_store, find_version, made[1].version)
     assert unscored and (unscored.accuracy, unscored.scored_by) == (None, 0)
-    assert main_store.scores(made[1].version) == (Score("a", 0.0, 0),)
-    main_store.forget("person", 1, 1)
-    assert main_store.scores(made[0].version) == ()
-    assert main_store.accuracies(10) == {"person": {1: 0.5, 3: 0.25}}
+    assert read(main_store, scores, made[1].version) == (Score("a", 0.0, 0),)
+    write(main_store, forget_old, "person", 1, 1)
+    assert read(main_store, scores, made[0].version) == ()
+    assert read(main_store, accuracies, 10) == {"person": {1: 0.5, 3: 0.25}}
 
 
 def test_upgrade_sums_up_the_scores_that_are_there(
@@ -174,8 +201,8 @@ def test_upgrade_sums_up_the_scores_that_are_there(
             database.fill(connection, table, rows.get(name, []))
     database.upgrade()
     database.close()
-    store = main_server.store.store.Store(tmp_path, database_url)
-    known = [store.version(name) for name in "vw"]
+    store = main_server.store.store.Store.open(tmp_path, database_url)
+    known = [read(store, find_version, name) for name in "vw"]
     assert [each and (each.accuracy, each.scored_by, each.scored_pictures) for each in known] == [
         (0.625, 2, 40),
         (None, 0, 0),
@@ -186,39 +213,41 @@ def test_upgrade_sums_up_the_scores_that_are_there(
 def test_bytes_are_counted_with_their_round(
     main_store: main_server.store.store.Store, round_of: Rounds
 ) -> None:
-    main_store.note_given("person", 5)
+    write(main_store, count_bytes_down, "person", 5)
     published(main_store, round_of(1), 7)
     published(main_store, round_of(1), 7)
-    main_store.note_given("person", 2**33)
-    main_store.open_round(round_of(2), NOW)
+    write(main_store, count_bytes_down, "person", 2**33)
+    write(main_store, add_round, round_of(2), NOW)
     for _ in range(2):
-        assert main_store.keep_plain_update(round_of(2), "a", "d" * 64, NOW, 11)
-        main_store.note_given("person", 13)
-    main_store.note_given("car", 17)
-    rounds = main_store.rounds("person", 2)
+        assert write(main_store, keep_plain_update, round_of(2), "a", "d" * 64, NOW, 11)
+        write(main_store, count_bytes_down, "person", 13)
+    write(main_store, count_bytes_down, "car", 17)
+    rounds = read(main_store, newest_rounds, "person", 2)
     assert [(each.bytes_up, each.bytes_down) for each in rounds] == [(22, 26), (7, 2**33)]
     published(main_store, round_of(2), 3)
-    assert not main_store.keep_plain_update(round_of(2), "a", "d" * 64, NOW, 11)
-    current = main_store.round("person", 2)
+    assert not write(main_store, keep_plain_update, round_of(2), "a", "d" * 64, NOW, 11)
+    current = read(main_store, find_round, "person", 2)
     assert current and (current.state, current.bytes_up) == ("published", 25)
 
 
 def test_fingerprint_of_the_main_server(
     main_store: main_server.store.store.Store, round_of: Rounds
 ) -> None:
-    seen = [main_store.fingerprint()]
+    seen = [read(main_store, change_token)]
     for change in (
-        lambda: main_store.note_status(device("a"), {"person": status()}),
-        lambda: main_store.open_round(round_of(), NOW),
-        lambda: main_store.keep_plain_update(round_of(), "a", "d" * 64, NOW),
-        lambda: main_store.note_status(device("a"), {"person": status(setback=(1, "why"))}),
-        lambda: main_store.judge(replace(published(main_store, round_of())), PASSED, "", NOW),
+        lambda: write(main_store, note_status, device("a"), {"person": status()}),
+        lambda: write(main_store, add_round, round_of(), NOW),
+        lambda: write(main_store, keep_plain_update, round_of(), "a", "d" * 64, NOW),
+        lambda: write(main_store, note_status, device("a"), {"person": status(setback=(1, "why"))}),
+        lambda: write(
+            main_store, judge, replace(published(main_store, round_of())), PASSED, "", NOW
+        ),
     ):
         change()
-        seen.append(main_store.fingerprint())
-        assert main_store.fingerprint() == seen[-1]
+        seen.append(read(main_store, change_token))
+        assert read(main_store, change_token) == seen[-1]
     assert len(set(seen)) == len(seen)
-    assert main_store.fingerprint(NOW) != main_store.fingerprint(NOW + 1), (
+    assert read(main_store, change_token, NOW) != read(main_store, change_token, NOW + 1), (
         "who was last seen before is not there"
     )
 

@@ -46,7 +46,7 @@ def jpeg() -> bytes:
 
 @pytest.fixture
 def client(federation: Any, doorbell: Device, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(device.bell.inference, "Embedder", PretendEmbedder)
+    monkeypatch.setattr(device.vision.predictor, "Embedder", PretendEmbedder)
     doorbell.settings.cache.mkdir(parents=True)
     answering_file(doorbell.settings.cache, EFFICIENTNET_LITE0_HEAD).touch()
     return federation.network.apps[doorbell.settings.name].test_client()

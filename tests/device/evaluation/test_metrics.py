@@ -12,16 +12,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn import metrics
 
 from device.evaluation.metrics import (
     _draws,
     compare,
+    confusion,
     measure,
     reliability,
     report,
+    roc_curve,
     worst_mistakes,
 )
-from device.evaluation.plot import comparison_plot
+from device.evaluation.plot_child import comparison_plot
 from shared.protocol.evaluations import METRICS, Estimate
 
 SPLITS = st.lists(st.tuples(st.integers(0, 1), st.floats(0, 1, width=32)), min_size=1, max_size=30)
@@ -260,6 +263,22 @@ def test_report_of_one_class_is_whole_and_plain(label: int) -> None:
     assert found["models"]["local"]["roc"] == []
     assert found["figures"]["local"]["roc_auc"] == {"value": None, "low": None, "high": None}
     assert comparison_plot("package", found).startswith(b"\x89PNG")
+
+
+@settings(deadline=None)
+@given(SPLITS)
+def test_roc_curve_and_confusion_are_those_of_scikit_learn(pairs: list[tuple[int, float]]) -> None:
+    labels, scores = np.array(pairs, np.float32).T
+    labels = labels.astype(np.uint8)
+    expected = metrics.confusion_matrix(labels, scores >= 0.5, labels=[0, 1])
+    assert confusion(labels, scores) == expected.tolist()
+    if len(set(labels)) == 1:
+        assert roc_curve(labels, scores) == []
+        return
+    for rates, known in zip(
+        roc_curve(labels, scores), metrics.roc_curve(labels, scores)[:2], strict=True
+    ):
+        assert rates == pytest.approx(known)
 
 
 def test_report_says_of_each_model_what_it_did() -> None:

@@ -22,11 +22,14 @@ from device.evaluation import evaluations
 from device.rounds import participation
 from device.rounds.cleanup import tidy
 from device.store.records import Held
+from device.training.jobs import Compare, Folders
 from federation.backup.backup import services
 from learning.architectures import architecture
 from learning.model import Model
+from main_server.store.evaluations import performances
 from shared.errors import TrainingFailed
 from shared.protocol.evaluations import METRICS, parse_figures
+from tests.main_store import read
 
 PAGE = {"Host": "localhost", "Accept": "text/html"}
 HOSTILE = 'a;=HYPERLINK("x")&<b>y\udce9.png'
@@ -88,7 +91,7 @@ def test_measurement_is_kept_with_what_was_measured_and_outlives_the_device(
     training, held = measuring.store.newest_training("package"), measuring.store.held("package")
     assert (kept.local_model, kept.trained_round) == (training.local_model, 1)
     assert (kept.version, kept.global_round, kept.measured_at) == (held.version, 0, 99.0)
-    assert measuring.blobs.get(kept.plot) == b"a comparison"
+    assert kept.plot == ""
     assert not list(measuring.settings.folder.glob("training-*"))
 
 
@@ -106,14 +109,14 @@ def test_newest_measurement_is_kept_and_the_one_before_goes(measuring: Device) -
     tidy(measuring, grace_s=-1.0)
     now = measuring.store.measurement("package")
     there = {path.name for path in (measuring.settings.folder / "blobs").iterdir()}
-    assert {now.report, now.plot} <= there
+    assert now.report in there
     assert before.report not in there
 
 
 def test_failed_measurement_leaves_the_one_before(measuring: Device) -> None:
     measure(measuring)
     before = measuring.store.measurement("package")
-    measuring.trainer.errors["score"] = [TrainingFailed("No.")]  # type: ignore[attr-defined]
+    measuring.trainer.errors["compare"] = [TrainingFailed("No.")]  # type: ignore[attr-defined]
     with pytest.raises(TrainingFailed):
         measure(measuring)
     assert measuring.store.measurement("package") == before
@@ -124,6 +127,7 @@ def test_backup_takes_the_files_of_a_measurement(federation: Any, measuring: Dev
     from federation.backup.backup import backup  # noqa: PLC0415
 
     measure(measuring)
+    assert get(federation, "/report/package.png").data.startswith(b"\x89PNG")
     kept = measuring.store.measurement("package")
     environ = {"DOORBELL_HOME": str(federation.folder)}
     assert "devices/device-1" in services(environ)
@@ -151,7 +155,7 @@ def test_main_server_is_told_the_figures_and_nothing_of_a_picture(
         b"confusion",
     ):
         assert hidden not in body
-    (kept,) = federation.main.store.performances()
+    (kept,) = read(federation.main.store, performances)
     assert (kept.device, kept.performance.pictures) == ("device-1", 4)
     assert kept.performance.figures == parse_figures(measuring.trainer.report["figures"])  # type: ignore[attr-defined]
     assert measuring.store.untold() == ()
@@ -168,7 +172,7 @@ def test_measurement_is_kept_without_the_main_server_and_told_with_the_next(
     (measuring.settings.data / "raccoon" / measuring.settings.client).mkdir(parents=True)
     participation.train(measuring, "raccoon")
     assert "main server" not in participation.performance(measuring, "raccoon").said
-    detectors = {each.performance.detector for each in federation.main.store.performances()}
+    detectors = {each.performance.detector for each in read(federation.main.store, performances)}
     assert detectors == {"package", "raccoon"}
 
 
@@ -183,7 +187,7 @@ def test_one_measurement_that_is_refused_holds_no_other_up(
     (measuring.settings.data / "raccoon" / measuring.settings.client).mkdir(parents=True)
     participation.train(measuring, "raccoon")
     assert "main server" not in participation.performance(measuring, "raccoon").said
-    assert [each.performance.detector for each in federation.main.store.performances()] == [
+    assert [each.performance.detector for each in read(federation.main.store, performances)] == [
         "raccoon"
     ]
     assert [each.detector for each in measuring.store.untold()] == ["package"]
@@ -305,7 +309,7 @@ def test_table_to_take_away_has_everything_and_no_formula(
     assert of["local", "share that shows it", "0.25"]["pictures"] == "2"
     assert of["local", "score of a mistake", "package/sure.png"]["value"] == "0.02"
     assert "a;'=HYPERLINK" in answer.text and "a;=" not in answer.text
-    assert get(federation, "/report/package.png").data == b"a comparison"
+    assert get(federation, "/report/package.png").data.startswith(b"\x89PNG")
 
 
 def test_mistakes_are_shown_small(federation: Any, measuring: Device) -> None:
@@ -396,7 +400,7 @@ def test_page_of_a_device_without_pictures(federation: Any, doorbell: Device) ->
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> dict[str, Any]:
+def job(tmp_path: Path) -> Compare:
     """A job for the child: eight tiny pictures, and two models of the small architecture."""
     rng, test = np.random.default_rng(0), tmp_path / "tiny" / "package" / "client_1" / "test"
     for kind in ("package", "not_package"):
@@ -406,17 +410,15 @@ def job(tmp_path: Path) -> dict[str, Any]:
     for seed, name in enumerate(("local", "global")):
         model = Model("package", 1, None, spec.name, spec.initial(np.random.default_rng(seed)))
         (tmp_path / name).write_bytes(model.to_bytes())
-        models[name] = str(tmp_path / name)
-    folders = {name: str(tmp_path / name) for name in ("cache", "machine_cache")}
-    return folders | {
-        "do": "score",
-        "detector": "package",
-        "data": str(tmp_path / "tiny"),
-        "clients": ["client_1"],
-        "split": "test",
-        "models": models,
-        "plot": str(tmp_path / "plot.png"),
-    }
+        models[name] = tmp_path / name
+    folders = Folders(
+        data=tmp_path / "tiny",
+        cache=tmp_path / "cache",
+        machine_cache=tmp_path / "machine_cache",
+    )
+    return Compare(
+        detector="package", folders=folders, client="client_1", split="test", models=models
+    )
 
 
 class Learner:
@@ -430,10 +432,10 @@ class Learner:
 
 
 @pytest.fixture
-def bench(job: dict[str, Any]) -> Any:
-    from device.training.worker import _Bench  # noqa: PLC0415
+def bench(job: Compare) -> Any:
+    from device.training.worker import Bench  # noqa: PLC0415
 
-    bench: Any = _Bench()
+    bench: Any = Bench()
     first = [
         architecture("porch-cnn").initial(np.random.default_rng(seed))["logit/kernel"].ravel()[0]
         for seed in (0, 1)
@@ -444,64 +446,63 @@ def bench(job: dict[str, Any]) -> Any:
     return bench
 
 
-def test_child_reports_draws_and_names_the_mistakes(bench: Any, job: dict[str, Any]) -> None:
-    result = bench.score(job, lambda _: None)
-    report = result["report"]
-    assert Path(job["plot"]).read_bytes().startswith(b"\x89PNG")
+@pytest.mark.heavy
+def test_child_reports_and_names_the_mistakes(bench: Any, job: Compare) -> None:
+    result = bench.compare(job)
+    report = result.report
     assert report["pictures"] == 8
     named = {name: model["mistakes"] for name, model in report["models"].items()}
     assert sorted(each["label"] for model in named.values() for each in model) == [0] * 4 + [1] * 4
     for mistake in (each for model in named.values() for each in model):
-        file = Path(job["data"]) / "package" / "client_1" / "test" / mistake["file"]
+        file = job.folders.data / "package" / "client_1" / "test" / mistake["file"]
         assert hashlib.sha256(file.read_bytes()).hexdigest() == mistake["content_id"]
         assert (file.parent.name == "package") == mistake["label"]
-    assert result["models"].keys() == {"local", "global"}
+    assert result.models.keys() == {"local", "global"}
     assert (
         parse_figures(report["figures"])["local"]["accuracy"].value
-        == result["models"]["local"]["accuracy"]
+        == result.models["local"].accuracy
     )
-    again = bench.score(job, lambda _: None)  # now the pictures come from the cache
-    assert again["report"] == report
+    again = bench.compare(job)  # now the pictures come from the cache
+    assert again.report == report
 
 
-def test_child_names_no_file_that_was_left_out(bench: Any, job: dict[str, Any]) -> None:
-    test = Path(job["data"]) / "package" / "client_1" / "test"
+@pytest.mark.heavy
+def test_child_names_no_file_that_was_left_out(bench: Any, job: Compare) -> None:
+    test = job.folders.data / "package" / "client_1" / "test"
     (test / "package" / "0.png").write_bytes(b"no picture")
     (test / "not_package" / "1.png").write_bytes(b"")
     for _ in ("read", "from the cache"):
-        report = bench.score(job, lambda _: None)["report"]
+        report = bench.compare(job).report
         assert report["pictures"] == 6
         for mistake in (each for model in report["models"].values() for each in model["mistakes"]):
             file = test / mistake["file"]
             assert hashlib.sha256(file.read_bytes()).hexdigest() == mistake["content_id"]
 
 
-def test_child_without_a_plot_measures_as_ever(bench: Any, job: dict[str, Any]) -> None:
-    del job["plot"]
-    assert bench.score(job, lambda _: None).keys() == {"models"}
-
-
-def test_pictures_that_change_in_the_middle_are_not_compared(
-    bench: Any, job: dict[str, Any]
-) -> None:
+@pytest.mark.heavy
+def test_pictures_that_change_in_the_middle_are_not_compared(bench: Any, job: Compare) -> None:
     read = bench._examples
-    test = Path(job["data"]) / "package" / "client_1" / "test"
+    other = architecture("efficientnet-lite0-head")
+    model = Model("package", 1, None, other.name, other.initial(np.random.default_rng(0)))
+    job.models["global"].write_bytes(model.to_bytes())
+    test = job.folders.data / "package" / "client_1" / "test"
 
-    def and_then_change(*args: Any) -> Any:
-        found = read(*args)
+    def and_then_change(job: Compare, _architecture: str, *args: Any) -> Any:
+        found = read(job, "porch-cnn", *args)
         draw(test / "package", "0.png", 77)
         return found
 
     bench._examples = and_then_change
     with pytest.raises(TrainingFailed, match="changed while they were measured"):
-        bench.score(job, lambda _: None)
+        bench.compare(job)
 
 
+@pytest.mark.heavy
 def test_report_of_the_child_is_what_the_main_server_takes(
-    federation: Any, measuring: Device, bench: Any, job: dict[str, Any]
+    federation: Any, measuring: Device, bench: Any, job: Compare
 ) -> None:
-    measuring.trainer.report = bench.score(job, lambda _: None)["report"]  # type: ignore[attr-defined]
+    measuring.trainer.report = bench.compare(job).report  # type: ignore[attr-defined]
     assert "main server" not in measure(measuring)
-    (kept,) = federation.main.store.performances()
+    (kept,) = read(federation.main.store, performances)
     assert kept.performance.pictures == 8
     assert get(federation).status_code == 200

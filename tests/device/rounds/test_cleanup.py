@@ -34,6 +34,8 @@ def test_the_last_trainings_stay_with_their_blobs_and_the_others_go(
     for number in range(5):
         doorbell.trainer.step = np.float32(0.1 + number / 64)  # type: ignore[attr-defined]
         finish_a_round(federation, doorbell, other)
+        newest = doorbell.store.newest_training("package")
+        doorbell.store.keep_training_plot(newest, doorbell.blobs.put(b"plot %d" % number))
         kept.append(doorbell.store.newest_training("package"))
     held = Held("package", doorbell.blobs.put(b"held"), 8)
     doorbell.store.hold(held)

@@ -15,6 +15,8 @@ from device.context import Device
 from device.rounds import model_trial, participation
 from device.rounds.model_trial import NoAnswer
 from device.store.records import Held
+from device.training.jobs import Folders, Measure, Scores, Train
+from device.training.jobs import Score as JobScore
 from device.training.worker_client import Busy, ChildDied
 from learning.model import Model, version_of
 from shared.errors import CannotTrain, DatasetError, InvalidMessage, OutOfOrder, TrainingFailed
@@ -41,12 +43,9 @@ def installed(
 
 def scored(doorbell: Device) -> list[str]:
     """Return the versions that the child was asked to score, in order."""
-    jobs = [job for job in doorbell.trainer.jobs if job["do"] == "score"]
-    assert all(
-        (job["split"], job["clients"], job["brief"]) == ("valid", ["client_1"], True)
-        for job in jobs
-    )
-    return [str(job["models"]["candidate"]).rpartition("/")[2] for job in jobs]
+    jobs = [job for job in doorbell.trainer.jobs if isinstance(job, Measure)]
+    assert all((job.split, job.clients) == ("valid", ("client_1",)) for job in jobs)
+    return [job.models["candidate"].name for job in jobs]
 
 
 def test_model_that_answers_is_in_force_with_its_score(doorbell: Device, installed: Any) -> None:
@@ -125,12 +124,12 @@ def test_model_that_does_not_answer_is_turned_down_and_the_one_before_stays(
     doorbell: Device, installed: Any, errors: list[Exception]
 ) -> None:
     before = installed(round=3)
-    doorbell.trainer.errors["score"] = list(errors)
+    doorbell.trainer.errors["measure"] = list(errors)
     with pytest.raises(
         InvalidMessage, match=r"of round 4 does not answer.*The model of round 3 stays in force"
     ):
         installed(round=4)
-    assert doorbell.trainer.errors["score"] == []
+    assert doorbell.trainer.errors["measure"] == []
     assert doorbell.store.held("package").version == before
     assert doorbell.store.candidate("package") is None
     setback = doorbell.store.setback("package")
@@ -150,7 +149,7 @@ def test_accuracy_that_is_no_number_is_no_answer(doorbell: Device, installed: An
 def test_child_that_dies_once_is_replaced_and_the_model_asked_again(
     doorbell: Device, installed: Any
 ) -> None:
-    doorbell.trainer.errors["score"] = [ChildDied("Killed.")]
+    doorbell.trainer.errors["measure"] = [ChildDied("Killed.")]
     version = installed(round=4)
     assert doorbell.store.held("package").version == version
     assert scored(doorbell) == [version, version]
@@ -158,7 +157,7 @@ def test_child_that_dies_once_is_replaced_and_the_model_asked_again(
 
 
 def test_model_that_answers_later_is_not_refused_any_more(doorbell: Device, installed: Any) -> None:
-    doorbell.trainer.errors["score"] = [TrainingFailed("No.")]
+    doorbell.trainer.errors["measure"] = [TrainingFailed("No.")]
     with pytest.raises(NoAnswer):
         installed(round=4)
     version = installed(round=4)
@@ -197,7 +196,7 @@ def test_without_validation_pictures_a_model_is_in_force_without_a_score_and_no_
 def test_validation_pictures_that_cannot_be_used_give_no_score(
     doorbell: Device, installed: Any
 ) -> None:
-    doorbell.trainer.errors["score"] = [DatasetError("The folder has no usable picture.")]
+    doorbell.trainer.errors["measure"] = [DatasetError("The folder has no usable picture.")]
     version = installed(round=2)
     assert doorbell.store.held("package").version == version
     assert "no usable picture" in doorbell.store.score(version).said
@@ -207,7 +206,7 @@ def test_validation_pictures_that_cannot_be_used_give_no_score(
 def test_device_without_tensorflow_takes_a_model_without_a_score(
     doorbell: Device, installed: Any
 ) -> None:
-    doorbell.trainer.errors["score"] = [CannotTrain()]
+    doorbell.trainer.errors["measure"] = [CannotTrain()]
     version = installed(round=2)
     assert doorbell.store.held("package").version == version
     assert "TensorFlow is not installed here" in doorbell.store.score(version).said
@@ -218,7 +217,7 @@ def test_threshold_of_a_model_is_kept_with_its_score(doorbell: Device, installed
     doorbell.trainer.threshold = 0.25
     version = installed(round=2)
     assert doorbell.store.score(version).threshold == 0.25
-    assert doorbell.trainer.jobs[-1]["false_alarms"] == 0.05
+    assert doorbell.trainer.jobs[-1].false_alarms == 0.05
     assert {held.version: threshold for held, threshold in doorbell.store.in_force().items()} == {
         version: 0.25
     }
@@ -228,7 +227,7 @@ def test_model_that_comes_while_the_child_trains_waits_and_is_in_force_after_the
     federation: Any, doorbell: Device, installed: Any, pushed: Pushed, vouched: Any
 ) -> None:
     before, model = installed(round=3), pushed(federation, round=4)
-    doorbell.trainer.errors["score"] = [
+    doorbell.trainer.errors["measure"] = [
         Busy("This device is busy: training package, reading the pictures.")
     ]
     done = participation.install(doorbell, model.to_bytes(), vouched(federation, model))
@@ -250,7 +249,7 @@ def test_waiting_model_is_settled_before_the_next_training_and_what_comes_meanwh
     run, later = doorbell.trainer.run, pushed(federation, round=7)
 
     def pushed_meanwhile(job: Any) -> Any:
-        if job["do"] == "train":
+        if isinstance(job, Train):
             model_trial.propose(doorbell, later.to_bytes(), vouched(federation, later))
         return run(job)
 
@@ -270,10 +269,10 @@ def test_base_that_does_not_answer_is_not_trained_from(
     federation: Any, doorbell: Device, add_pictures: Any
 ) -> None:
     add_pictures(doorbell, "valid")
-    doorbell.trainer.errors["score"] = [TrainingFailed("No number.")]
+    doorbell.trainer.errors["measure"] = [TrainingFailed("No number.")]
     with pytest.raises(NoAnswer):
         participation.train(doorbell, "package")
-    assert [job["do"] for job in doorbell.trainer.jobs] == ["score"]
+    assert [type(job) for job in doorbell.trainer.jobs] == [Measure]
     assert doorbell.store.newest_training("package") is None
     assert doorbell.store.setback("package").round == 0
 
@@ -285,7 +284,7 @@ def test_training_fetches_asks_and_trains_in_this_order(
     add_pictures(doorbell, "train", 3)
     participation.train(doorbell, "package")
     participation.train(doorbell, "package")
-    assert [job["do"] for job in doorbell.trainer.jobs] == ["score", "train", "train"]
+    assert [type(job) for job in doorbell.trainer.jobs] == [Measure, Train, Train]
     assert doorbell.store.newest_training("package").pictures == 6
 
 
@@ -306,10 +305,11 @@ def test_device_that_was_killed_before_the_answer_settles_when_it_is_back(
     assert again.store.newest_score("package").accuracy == 0.75
 
 
+@pytest.mark.heavy
 def test_score_of_a_model_with_overflowing_params_is_refused_by_the_real_child(
     tmp_path: Any,
 ) -> None:
-    from device.training.worker import _Bench  # noqa: PLC0415
+    from device.training.worker import Bench  # noqa: PLC0415
 
     class Learner:
         def scores(self, _params: Any, inputs: Any) -> Any:
@@ -318,7 +318,7 @@ def test_score_of_a_model_with_overflowing_params_is_refused_by_the_real_child(
     class Part:
         inputs, labels = np.zeros((4, 2)), np.array([0, 0, 1, 1], np.uint8)
 
-    bench: Any = _Bench()
+    bench: Any = Bench()
     bench._learner, bench._examples = lambda _: Learner(), lambda *_: (Part(), {})
     from learning.architectures import architecture  # noqa: PLC0415
 
@@ -327,15 +327,14 @@ def test_score_of_a_model_with_overflowing_params_is_refused_by_the_real_child(
     path.write_bytes(
         Model("package", 1, None, spec.name, spec.initial(np.random.default_rng(0))).to_bytes()
     )
-    job = {
-        "models": {"candidate": str(path)},
-        "clients": ["client_1"],
-        "split": "valid",
-        "brief": True,
-    }
+    job = Measure(
+        detector="package",
+        folders=Folders(data=tmp_path, cache=tmp_path, machine_cache=tmp_path),
+        clients=("client_1",),
+        split="valid",
+        models={"candidate": path},
+    )
     with pytest.raises(TrainingFailed, match="is no number"):
-        bench.score(job, lambda _: None)
+        bench.measure(job)
     Learner.scores = lambda *_: np.array([0.1, 0.5, 0.5, 0.4], np.float32)  # type: ignore[method-assign]
-    assert bench.score(job, lambda _: None) == {
-        "models": {"candidate": {"pictures": 4, "accuracy": 0.5}}
-    }
+    assert bench.measure(job) == Scores({"candidate": JobScore(pictures=4, accuracy=0.5)})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,13 @@ import pytest
 
 from device.context import Device
 from device.rounds import participation
+from device.training.jobs import Compare
 from learning.architectures import architecture
 from learning.model import parse_model
 from main_server.members.members import rename
+from main_server.store.devices import all_devices, participations
+from main_server.store.rounds import find_round
+from main_server.store.versions import newest_version
 from shared.errors import (
     Forbidden,
     InvalidMessage,
@@ -26,6 +29,7 @@ from shared.errors import (
 )
 from shared.round.payloads import parse_masked_update, parse_plain_update
 from shared.security.manifest import HEADER, manifest_of, signed_manifest
+from tests.main_store import read
 
 STEP = np.float32(0.25)
 
@@ -61,17 +65,19 @@ def test_training_fetches_version_0_and_keeps_it(federation: Any, doorbell: Devi
         "Learned from and tested on as well (1), so measurements flatter: train/face/1.jpg = test"
         in done.said
     )
-    assert federation.main.store.devices()[0].address == "http://device-1"
+    assert read(federation.main.store, all_devices)[0].address == "http://device-1"
 
 
-def test_training_is_kept_with_params_history_and_plot(federation: Any, doorbell: Device) -> None:
+def test_training_is_kept_with_params_and_history_and_draws_nothing(
+    federation: Any, doorbell: Device
+) -> None:
     participation.train(doorbell, "package")
     training = doorbell.store.newest_training("package")
     local, base = (
         parse_model(doorbell.blobs.get(d)) for d in (training.local_model, training.base_version)
     )
     assert all((local.params[name] == base.params[name] + STEP).all() for name in base.params)
-    assert doorbell.blobs.get(training.plot) == b"a plot"
+    assert training.plot == ""
     assert (training.weight, training.finished_at, training.round) == (12, 99.0, 1)
     assert training.history[0]["val_accuracy"] == 0.8
     assert (training.update, training.sent) == (None, 0)
@@ -94,9 +100,7 @@ def test_same_round_and_base_train_with_the_same_seed_and_devices_with_others(
     for one in (doorbell, doorbell, other):
         participation.train(one, "package")
     assert (
-        doorbell.trainer.jobs[0]["seed"]
-        == doorbell.trainer.jobs[1]["seed"]
-        != other.trainer.jobs[0]["seed"]
+        doorbell.trainer.jobs[0].seed == doorbell.trainer.jobs[1].seed != other.trainer.jobs[0].seed
     )
 
 
@@ -119,7 +123,7 @@ def test_first_training_without_main_server_says_what_to_start(
     federation.network.down = {"main"}
     with pytest.raises(
         PeerUnreachable, match="no model to start from yet.*Start the main server"
-    ) as caught:  # noqa: RUF043
+    ) as caught:
         participation.train(doorbell, "package")
     assert caught.value.status == 503
     assert not doorbell.trainer.jobs
@@ -266,7 +270,7 @@ def test_status_says_how_far_the_device_is(federation: Any, doorbell: Device) ->
     assert status() == "registered for round 1; not trained for it yet."
     participation.train(doorbell, "package")
     assert status() == "registered, trained, ready for round 1."
-    assert federation.main.store.participations()[0].trained_round == 1
+    assert read(federation.main.store, participations)[0].trained_round == 1
 
 
 # --- installing
@@ -278,10 +282,10 @@ def test_pushed_model_is_installed_and_training_starts_from_it(
     other = make_device(federation, 2)
     finish_a_round(federation, doorbell, other)
     assert federation.step("main", "send_model_clients")["delivered"] == ["device-1", "device-2"]
-    newest = federation.main.store.newest_version("package")
+    newest = read(federation.main.store, newest_version, "package")
     assert doorbell.store.held("package").version == newest.version
     participation.train(doorbell, "package")
-    assert doorbell.trainer.jobs[-1]["base_version"] == newest.version
+    assert doorbell.trainer.jobs[-1].base_version == newest.version
     assert fetched(federation) == 2
 
 
@@ -397,9 +401,10 @@ def test_performance_measures_local_and_global_model_on_the_test_split(
     participation.train(doorbell, "package")
     done = participation.performance(doorbell, "package")
     job, training = doorbell.trainer.jobs[-1], doorbell.store.newest_training("package")
-    assert (job["do"], job["split"], job["clients"]) == ("score", "test", ["client_1"])
-    assert Path(job["models"]["local"]).name == training.local_model
-    assert Path(job["models"]["global"]).name == training.base_version
+    assert isinstance(job, Compare)
+    assert (job.split, job.client) == ("test", "client_1")
+    assert job.models["local"].name == training.local_model
+    assert job.models["global"].name == training.base_version
     assert "On 4 test pictures: local model accuracy 75.0%" in done.said
     assert "no AUC" in done.said
     assert (done.figures["local_round"], done.figures["global_round"]) == (1, 0)
@@ -418,7 +423,7 @@ def test_renamed_device_trains_sends_and_is_delivered_to_under_its_new_name(
     finish_a_round(federation, doorbell, other)
     assert doorbell.name == "porch"
     assert parse_masked_update(uploads(federation)[0]).device == "porch"
-    assert federation.main.store.round("package", 1).cohort == ("device-2", "porch")
+    assert read(federation.main.store, find_round, "package", 1).cohort == ("device-2", "porch")
     assert federation.step("main", "send_model_clients")["delivered"] == ["device-2", "porch"]
     assert doorbell.store.held("package").round == 1
 
@@ -455,4 +460,8 @@ def test_app_shows_the_plot_of_the_newest_training(federation: Any, doorbell: De
     with pytest.raises(NotFound, match="No package training"):
         federation.http.get("http://device-1/plot/package.png")
     participation.train(doorbell, "package")
-    assert federation.http.get("http://device-1/plot/package.png").body == b"a plot"
+    plot = federation.http.get("http://device-1/plot/package.png").body
+    assert plot.startswith(b"\x89PNG")
+    kept = doorbell.store.newest_training("package")
+    assert doorbell.blobs.get(kept.plot) == plot
+    assert federation.http.get("http://device-1/plot/package.png").body == plot

@@ -20,12 +20,15 @@ from device.rounds import participation
 from device.rounds.poll_loop import LEAST_S, Attendant, attend, call
 from device.rounds.schedule import Schedule, keep_to_schedule
 from device.store.records import Setback
+from device.training.jobs import Activity, Measure, PrepareRings, Train
 from device.training.worker_client import Busy, ChildDied
+from main_server.store.devices import participations
 from shared.errors import Forbidden, InvalidMessage, NotFound, PeerUnreachable, TrainingFailed
 from shared.protocol.work import DeviceWaits
 from shared.transport.backoff import LONGEST_PAUSE_S
 from shared.transport.http_client import Reply
 from shared.web.background import start_background
+from tests.main_store import read
 
 Answer = dict[str, Any] | Exception | Callable[[], dict[str, Any]]
 
@@ -227,7 +230,7 @@ def test_real_main_server_takes_what_it_says(
     participation.train(doorbell, "package")
     doorbell.store.note_setback(Setback("package", 1, "It went wrong."))
     assert call(doorbell, 0.0).tasks == ()
-    (part,) = federation.main.store.participations("package")
+    (part,) = read(federation.main.store, participations, "package")
     assert (part.device, part.trained_round, part.setback_round) == ("device-1", 1, 1)
 
 
@@ -250,7 +253,7 @@ def test_restart_in_the_middle_sends_what_is_trained_and_does_not_train_again(
     federation.network.down = {"aggregator"}
     world = World(doorbell, task("train", round=1), task("train", round=1))
     world.go(2)
-    assert [job["do"] for job in doorbell.trainer.jobs] == ["train"]
+    assert [type(job) for job in doorbell.trainer.jobs] == [Train]
     assert doorbell.store.setback("package") is None
     federation.network.down = set()
     again = make_device(federation)
@@ -362,7 +365,8 @@ def test_while_the_owner_trains_it_waits_and_tries_again_without_a_setback(
 ) -> None:
     doorbell.trainer.errors["train"] = [Busy("This device is busy.")] * 2  # type: ignore[attr-defined]
     world = World(doorbell, *(task("train", round=1) for _ in range(3)))
-    doorbell.trainer.progress = {"do": "train", "detector": "package"}  # type: ignore[misc]
+    rings = PrepareRings(detector="package", folders=doorbell.folders, architecture="porch-cnn")
+    doorbell.trainer.progress = Activity(rings)  # type: ignore[misc]
     world.go()
     assert 60 <= world.now <= 62, "not for ever"
     doorbell.trainer.progress = None  # type: ignore[misc]
@@ -381,7 +385,7 @@ def test_asked_to_install_it_fetches_and_asks_the_model(
     world = World(doorbell, task("install", version=version), task("install", version=version))
     world.go(3)
     assert doorbell.store.held("package").version == version
-    assert [job["do"] for job in doorbell.trainer.jobs] == ["score"]
+    assert [type(job) for job in doorbell.trainer.jobs] == [Measure]
     assert world.calls[1][1]["detectors"]["package"]["score"]["version"] == version
     assert (
         len([where for where, _ in federation.network.log if where.startswith("main/model/")]) == 1
@@ -407,7 +411,7 @@ def test_waiting_candidate_is_settled_before_the_next_call(
 ) -> None:
     add_pictures(doorbell, "valid")
     version = federation.announce("device-1").base_version
-    doorbell.trainer.errors["score"] = [Busy("busy")]  # type: ignore[attr-defined]
+    doorbell.trainer.errors["measure"] = [Busy("busy")]  # type: ignore[attr-defined]
     world = World(doorbell, task("install", version=version))
     world.go(2)
     assert world.calls[1][1]["detectors"]["package"]["held"] == version

@@ -17,6 +17,7 @@ import pytest
 from device.context import Device
 from device.rounds import participation
 from device.rounds.schedule import LOOK_EVERY_S, Schedule
+from device.training.jobs import Train
 from device.training.worker_client import Busy
 from shared.errors import DatasetError
 
@@ -46,7 +47,7 @@ class Days:
         """Look once, and note when a training was begun."""
         begun = len(self.device.trainer.jobs)
         pause = self.schedule.once()
-        jobs = [job for job in self.device.trainer.jobs[begun:] if job["do"] == "train"]
+        jobs = [job for job in self.device.trainer.jobs[begun:] if isinstance(job, Train)]
         self.trainings += [datetime.fromtimestamp(self.now).strftime("%d %H:%M") for _ in jobs]
         return pause
 
@@ -271,7 +272,7 @@ def test_events_that_the_owner_labels_make_it_train(federation: Any, days: Any) 
     assert len(life.trainings) == 1
     assert life.device.store.newest_training("package").pictures == 6
     assert life.device.store.sent_round("package") == 1
-    assert [job["do"] for job in life.device.trainer.jobs] == ["train"]
+    assert [type(job) for job in life.device.trainer.jobs] == [Train]
 
 
 def test_training_goes_by_one_id_at_every_service(

@@ -19,7 +19,9 @@ from sklearn.linear_model import LogisticRegression
 from device.training import backbone
 from device.training.checkpoint import Tensors, load_efficientnet_lite0
 from device.vision.embedding import FEATURES, INPUT_PX, Embedder
-from device.vision.litert import BODY_VERSION
+from learning.architectures.efficientnet_lite0_head import BODY_VERSION
+
+pytestmark = pytest.mark.heavy  # imports TensorFlow
 
 ROOT = Path(__file__).resolve().parents[3]
 PHOTOS = Path(__file__).resolve().parents[4] / "shared/data/photos"

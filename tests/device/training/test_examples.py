@@ -9,6 +9,8 @@ import pytest
 
 from device.training.examples import Pictures
 
+pytestmark = pytest.mark.heavy  # imports TensorFlow
+
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:

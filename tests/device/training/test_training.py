@@ -15,6 +15,8 @@ from learning.architectures import ARCHITECTURES, Params
 from shared.errors import TrainingFailed
 from shared.round.plan import LocalWork
 
+pytestmark = pytest.mark.heavy  # imports TensorFlow
+
 HEAD, PORCH = ARCHITECTURES["efficientnet-lite0-head"], ARCHITECTURES["porch-cnn"]
 EACH = pytest.mark.parametrize("learner", ["head", "porch"], indirect=True)
 WORK = LocalWork(epochs=2, batch_size=8, learning_rate=0.01)

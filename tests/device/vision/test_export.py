@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 
@@ -24,8 +25,9 @@ from device.bell.doorbell import _prepare
 from device.context import Device
 from device.rounds.model_trial import settle
 from device.store.records import Held
-from device.training.models import build, set_params
-from device.training.worker_client import Busy
+from device.training.jobs import Export, Job, PrepareRings
+from device.training.models import set_params
+from device.training.worker_client import Busy, Trainer
 from device.vision.export import TOLERANCES, NotFaithful, export, labels
 from device.vision.litert import Network, answering_file
 from device.vision.predictor import in_force, open_seer
@@ -39,6 +41,9 @@ from learning.model import Model
 from shared.errors import CannotTrain, InvalidMessage, NotFound
 from shared.settings import DeviceSettings
 from shared.web.background import _keep_going
+from tests.warm.services import Trainers
+
+pytestmark = pytest.mark.heavy  # imports TensorFlow
 
 ROOT = Path(__file__).resolve().parents[3]
 SURE = 4.0
@@ -46,17 +51,23 @@ SURE = 4.0
 
 
 @pytest.fixture(scope="module")
-def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def environ(tmp_path_factory: pytest.TempPathFactory, machine_cache: Path) -> dict[str, str]:
     home = tmp_path_factory.mktemp("home")
-    return {"DOORBELL_HOME": str(home), "DOORBELL_DATA": str(home / "pictures")}
+    return {
+        "DOORBELL_HOME": str(home),
+        "DOORBELL_DATA": str(home / "pictures"),
+        "DOORBELL_CACHE": str(machine_cache),
+    }
 
 
 @pytest.fixture(scope="module")
-def doorbell(environ: dict[str, str]) -> Iterator[Device]:
+def doorbell(environ: dict[str, str], trainers: Trainers) -> Iterator[Device]:
     """A device with a model of each architecture in force, one picture of its own, and a training
     child.
     """
-    made = Device.open(DeviceSettings.read(1, environ))
+    made = replace(
+        Device.open(DeviceSettings.read(1, environ)), trainer=Trainer(command=trainers.command)
+    )
     for number, (detector, kind) in enumerate(
         (("face", EFFICIENTNET_LITE0_HEAD), ("animal", PORCH_CNN))
     ):
@@ -64,7 +75,9 @@ def doorbell(environ: dict[str, str]) -> Iterator[Device]:
             Held(detector, made.blobs.put(a_model(detector, kind, number).to_bytes()), 1)
         )
         settle(made, detector)
-        made.trainer.run(made.job("answer", detector) | {"architecture": kind.name})
+        made.trainer.run(
+            PrepareRings(detector=detector, folders=made.folders, architecture=kind.name)
+        )
     own = made.settings.data / "face" / made.settings.client / "test" / "face"
     own.mkdir(parents=True)
     (own / "1.png").write_bytes(a_picture(7))
@@ -125,7 +138,7 @@ def test_frigate_gets_the_labels_in_the_order_of_the_answers(
 
 def test_model_without_a_body_answers_rings_as_keras_does(doorbell: Device) -> None:
     kind, picture = PORCH_CNN, porch.draw("animal", True, 1, "test", 0, size_px=64)
-    model = build(kind)
+    model = kind.build()
     set_params(model, kind, a_model("animal", kind, 1).params)
     logit = float(model(picture[np.newaxis].astype(np.float32), training=False)[0, 0])
     png = cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
@@ -173,8 +186,10 @@ class Swapping:
             doorbell.blobs.path(doorbell.blobs.put(model.to_bytes())),
         )
 
-    def run(self, job: dict[str, Any]) -> dict[str, Any]:
-        return self._trainer.run(job | {"model": str(self._path)})
+    def run(self, job: Job[Any]) -> Any:
+        if isinstance(job, Export):
+            job = msgspec.structs.replace(job, model=self._path)
+        return self._trainer.run(job)
 
 
 def test_detector_without_a_model_is_refused(doorbell: Device, tmp_path: Path) -> None:
@@ -190,11 +205,11 @@ class Preparing:
         self.asked: list[str] = []
         self._errors = list(errors)
 
-    def run(self, job: dict[str, Any]) -> None:
-        self.asked.append(job["architecture"])
+    def run(self, job: PrepareRings) -> None:
+        self.asked.append(job.architecture)
         if self._errors:
             raise self._errors.pop(0)
-        answering_file(Path(job["machine_cache"]), ARCHITECTURES[job["architecture"]]).touch()
+        answering_file(job.folders.machine_cache, ARCHITECTURES[job.architecture]).touch()
 
 
 @pytest.mark.parametrize(

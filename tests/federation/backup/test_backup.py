@@ -22,12 +22,16 @@ from device.store.records import Held
 from federation.backup import backup as backups
 from federation.backup import restore as restoring
 from federation.backup.archive import BackupUnusable, open_backup
-from main_server.store.members import Invitation
+from main_server.store.members import Invitation, all_members, find_invitation, invite
+from main_server.store.pins import find_pins, remove_pin, set_pin
 from main_server.store.records import PENDING
+from main_server.store.retention import forget_old, needed_blobs
 from main_server.store.store import Store
+from main_server.store.versions import newest_version, newest_versions
 from shared.errors import NotFound, OutOfOrder, SettingsError, StorageFailed
 from shared.security.identity import Identity
 from shared.storage.database import Database
+from tests.main_store import read, write
 
 NOW = 1_800_000_000.0
 AHEAD = restoring.ROUNDS_AHEAD
@@ -38,7 +42,7 @@ def run_round(there: Any, detector: str = "package") -> int:
         there.upload(name, there.delta(), detector=detector)
     there.step("aggregator", "aggregate_models", detector)
     there.step("aggregator", "send_model_secagg", detector)
-    return int(there.main.store.newest_version(detector).round)
+    return int(read(there.main.store, newest_version, detector).round)
 
 
 def everything(store: Store) -> dict[str, list[str]]:
@@ -76,12 +80,18 @@ def test_lost_main_server_comes_back_and_the_federation_goes_on(
     home, file, url = tmp_path / "home", tmp_path / "backup.tar", databases(source)
     there = make_federation(home, database_url=url)
     run_round(there)
-    there.main.store.pin("package", there.main.store.newest_version("package").version, NOW)
+    write(
+        there.main.store,
+        set_pin,
+        "package",
+        read(there.main.store, newest_version, "package").version,
+        NOW,
+    )
     before = everything(there.main.store)
     contents = backups.backup(file, environment(home, url))
     assert file.stat().st_mode & 0o777 == 0o600
     assert {"main-server", "devices/a", "devices/b"} <= set(contents.services)
-    there.main.store.pin("package", None, NOW)
+    write(there.main.store, remove_pin, "package", NOW)
     assert [run_round(there) for _ in range(2)] == [2, 3]
     last_seen = there.aggregator.store.newest_round("package").round
 
@@ -93,11 +103,11 @@ def test_lost_main_server_comes_back_and_the_federation_goes_on(
         and "revoked again" in said
     )
     there.start(database_url=fresh)
-    after, newest = everything(there.main.store), there.main.store.newest_version("package")
+    after, newest = everything(there.main.store), read(there.main.store, newest_version, "package")
     assert newest.round == 1 + AHEAD > last_seen
-    assert newest.parent == there.main.store.versions("package", 9)[1].version
-    assert there.main.store.pins() == {"package": newest.version}
-    there.main.store.pin("package", None, NOW)
+    assert newest.parent == read(there.main.store, newest_versions, "package", 9)[1].version
+    assert read(there.main.store, find_pins) == {"package": newest.version}
+    write(there.main.store, remove_pin, "package", NOW)
     for name in ("members", "devices", "participations", "contributions", "scores", "runs"):
         assert after[name] == before[name]
     assert set(before["rounds"]) <= set(after["rounds"]) and set(before["versions"]) <= set(
@@ -157,12 +167,13 @@ def test_join_codes_are_void_and_a_version_at_the_gate_is_not_passed(
     home, file = tmp_path / "home", tmp_path / "backup.tar"
     there = make_federation(home)
     run_round(there)
-    assert there.main.store.newest_version("package").gate == PENDING
-    there.main.store.invite(Invitation("i" * 32, b"secret", "device", 5, math.inf))
+    assert read(there.main.store, newest_version, "package").gate == PENDING
+    write(there.main.store, invite, Invitation("i" * 32, b"secret", "device", 5, math.inf))
     backups.backup(file, environment(home, None))
     restoring.restore(file, ["main-server"], environment(tmp_path / "other", None))
-    store = Store(tmp_path / "other" / "main-server")
-    invitation, newest = store.invitation("i" * 32), store.newest_version("package", released=True)
+    store = Store.open(tmp_path / "other" / "main-server")
+    invitation = read(store, find_invitation, "i" * 32)
+    newest = read(store, newest_version, "package", released=True)
     assert invitation and invitation.uses_left == 0 and invitation.expires_at == math.inf
     assert newest and newest.gate == "unchecked"
 
@@ -197,9 +208,10 @@ def test_backup_of_an_older_revision_is_upgraded_on_its_way_back(
     assert backups.backup(file, environment(home, url)).services["main-server"].revision == "0001"
     fresh = databases(kind)
     restoring.restore(file, (), environment(tmp_path / "new", fresh))
-    assert [member.name for member in Store(tmp_path / "new" / "main-server", fresh).members()] == [
-        "anna"
-    ]
+    assert [
+        member.name
+        for member in read(Store.open(tmp_path / "new" / "main-server", fresh), all_members)
+    ] == ["anna"]
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
@@ -220,7 +232,9 @@ def test_upgrade_says_what_it_did_and_keeps_a_copy(
     assert backups.upgrade(environment(home, url)) == [
         f"main-server: revision {newest}; there is nothing to do."
     ]
-    assert [member.name for member in Store(home / "main-server", url).members()] == ["anna"]
+    assert [member.name for member in read(Store.open(home / "main-server", url), all_members)] == [
+        "anna"
+    ]
 
 
 @pytest.fixture
@@ -235,7 +249,7 @@ def members_of(file: Path) -> list[tuple[tarfile.TarInfo, bytes]]:
         return [(member, tar.extractfile(member).read()) for member in tar]  # type: ignore[union-attr]
 
 
-def write(file: Path, members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+def write_tar(file: Path, members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
     with tarfile.open(file, "w") as tar:
         for member, data in members:
             member.size = len(data) if member.isreg() else 0
@@ -287,7 +301,7 @@ HARMED: dict[str, Callable[[list[Any]], list[Any]]] = {
 
 @pytest.mark.parametrize("harm", list(HARMED))
 def test_file_that_is_not_whole_restores_nothing(file: Path, tmp_path: Path, harm: str) -> None:
-    write(file, HARMED[harm](members_of(file)))
+    write_tar(file, HARMED[harm](members_of(file)))
     with pytest.raises(BackupUnusable, match="Nothing was restored"):
         restoring.restore(file, (), environment(tmp_path / "new", None))
     assert not (tmp_path / "new").exists()
@@ -316,7 +330,7 @@ def test_newer_backup_is_refused(file: Path, tmp_path: Path) -> None:
     *parts, (name, contents) = members_of(file)
     newer = re.sub(rb'"revision": "\d{4}"', b'"revision": "9999"', contents)
     assert newer != contents
-    write(file, [*parts, (name, newer)])
+    write_tar(file, [*parts, (name, newer)])
     with pytest.raises(BackupUnusable, match=r"A newer version made this backup \(revision 9999"):
         restoring.restore(file, (), environment(tmp_path / "new", None))
     assert not (tmp_path / "new").exists()
@@ -335,12 +349,13 @@ def test_postgresql_that_holds_a_main_server_is_never_filled(
     file: Path, tmp_path: Path, databases: Any
 ) -> None:
     url = databases("postgresql")
-    store = Store(tmp_path / "elsewhere", url)
-    store.invite(Invitation("i" * 32, b"secret", "device", 5, math.inf))
+    store = Store.open(tmp_path / "elsewhere", url)
+    write(store, invite, Invitation("i" * 32, b"secret", "device", 5, math.inf))
     with pytest.raises(OutOfOrder, match="has tables of main-server already"):
         restoring.restore(file, ["main-server"], environment(tmp_path / "new", url))
     assert (
-        store.invitation("i" * 32) is not None and not (tmp_path / "new" / "main-server").exists()
+        read(store, find_invitation, "i" * 32) is not None
+        and not (tmp_path / "new" / "main-server").exists()
     )
 
 
@@ -366,7 +381,10 @@ def test_failure_on_the_way_leaves_nothing(
             restoring.restore(file, ["main-server"], environment(tmp_path / "new", url))
     assert list((tmp_path / "new").iterdir()) == []
     restoring.restore(file, ["main-server"], environment(tmp_path / "new", url))
-    assert Store(tmp_path / "new" / "main-server", url).newest_version("package") is not None
+    assert (
+        read(Store.open(tmp_path / "new" / "main-server", url), newest_version, "package")
+        is not None
+    )
 
 
 def test_second_rename_that_fails_undoes_the_first(
@@ -391,7 +409,7 @@ def test_keys_from_a_secret_are_not_in_the_file_and_are_asked_for(
     make_federation: Callable[..., Any], tmp_path: Path
 ) -> None:
     home, file, secret = tmp_path / "home", tmp_path / "backup.tar", {"DOORBELL_SECRET": "s" * 40}
-    Store(home / "main-server").database.close()
+    Store.open(home / "main-server").database.close()
     backups.backup(file, environment(home, None) | secret)
     with open_backup(file) as kept:
         assert not [name for name in kept.contents.files if name.endswith(".key")]
@@ -414,8 +432,8 @@ def test_pictures_of_what_was_pruned_meanwhile_do_not_stop_it(
     def prune_once(*arguments: Any) -> None:
         add_rows(*arguments)
         if not looked:
-            federation.main.store.forget("package", 1, 1)
-            federation.main.blobs.prune(federation.main.store.kept_blobs(), -1.0)
+            write(federation.main.store, forget_old, "package", 1, 1)
+            federation.main.blobs.prune(read(federation.main.store, needed_blobs), -1.0)
         looked.append(arguments)
 
     monkeypatch.setattr(backups, "_add_rows", prune_once)

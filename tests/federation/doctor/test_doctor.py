@@ -39,7 +39,10 @@ from federation.doctor.checks import Finding, Setup, known_variables
 from federation.doctor.checks_camera import cameras
 from federation.doctor.checks_members import memberships
 from federation.doctor.checks_network import WORRYING_S, network
-from main_server.store.members import Invitation, Joined
+from main_server.store import publication
+from main_server.store.devices import note_device
+from main_server.store.members import Invitation, MemberRecord, admit, invite
+from main_server.store.publication import rename
 from main_server.store.records import Device
 from main_server.store.store import Store
 from main_server.store.tables import MIGRATIONS
@@ -50,6 +53,7 @@ from shared.security.signing import CLOCK_TOLERANCE_S
 from shared.settings import AggregatorSettings, DeviceSettings, MainSettings
 from shared.storage.database import Database
 from shared.telemetry.metrics import expose
+from tests.main_store import write
 
 PROJECT = Path(__file__).resolve().parents[3]
 MAIN, AGGREGATOR, DEVICE = "main-server", "secure-aggregator", "devices/device-1"
@@ -824,11 +828,11 @@ def test_pictures_that_lack(
 
 
 def store_of(home: Path) -> Store:
-    return Store(home / MAIN)
+    return Store.open(home / MAIN)
 
 
 def revoke(home: Path) -> None:
-    store_of(home).revoke("device-1", "It was sold.", time.time())
+    write(store_of(home), publication.revoke, "device-1", "It was sold.", time.time())
 
 
 def forget(home: Path) -> None:
@@ -879,7 +883,7 @@ def test_other_main_server_is_told_where_its_database_cannot_be_read(
 
 
 def test_device_that_was_renamed_hears_of_it(stopped: dict[str, str], home: Path) -> None:
-    store_of(home).rename("device-1", "garden", time.time())
+    write(store_of(home), rename, "device-1", "garden", time.time())
     finding = about(memberships(Setup.read(stopped)), f"membership of {DEVICE}")
     assert finding.state == "ok" and "The main server calls it garden" in finding.said
 
@@ -898,8 +902,10 @@ def test_device_that_has_not_joined_needs_a_code_that_is_good(
     if code in ("expired", "used up", "for another role"):
         role = "secure-aggregator" if code == "for another role" else "device"
         until = time.time() + (3600 if code != "expired" else -1)
-        store_of(home).invite(
-            Invitation(made.invitation, made.secret, role, int(code != "used up"), until)
+        write(
+            store_of(home),
+            invite,
+            Invitation(made.invitation, made.secret, role, int(code != "used up"), until),
         )  # type: ignore[arg-type]
     if code not in ("none", "local"):
         stopped = stopped | {"DOORBELL_JOIN_CODE": made.text}
@@ -922,8 +928,8 @@ def test_cohorts_that_so_few_devices_never_make(stopped: dict[str, str], home: P
         "DOORBELL_MIN_COHORT is 3, and 2 devices have joined: no round can end.",
         "DOORBELL_TARGET_COHORT is 4, and 2 devices have joined: every round waits for its deadline.",
     ]
-    store_of(home).admit(
-        "", Joined("k", "x", "device", b"", 0.0, None), 0.0
+    write(
+        store_of(home), admit, "", MemberRecord("k", "x", "device", b"", 0.0, None), 0.0
     )  # by no code: nobody joins
     assert [
         finding for finding in memberships(Setup.read(stopped)) if finding.where == "settings"
@@ -1041,7 +1047,7 @@ def test_devices_that_cannot_be_called_matter_only_if_they_do_not_ask(
         network_of(environ, "devices").said
         == "1 of 1 devices answer where they said they can be called."
     )
-    store_of(home).note_device(Device("device-2", nowhere, time.time()), {})
+    write(store_of(home), note_device, Device("device-2", nowhere, time.time()), {})
     finding = network_of(environ, "devices")
     assert finding.state == "warning" and "device-2 do not" in finding.said
     main_rows(home, "UPDATE devices SET waiting = 1 WHERE name = 'device-2'")

@@ -19,10 +19,20 @@ from sqlalchemy import Engine, event
 
 from main_server.dashboard.page import page
 from main_server.dashboard.status import status
-from main_server.members.device_status import fingerprint
-from main_server.runs import runs
-from main_server.runs.next_step import outlook
+from main_server.members.device_status import page_token
+from main_server.runs import advance, runs
+from main_server.runs.next_step import next_step
+from main_server.store import publication
+from main_server.store.contributions import keep_plain_update
+from main_server.store.evaluations import scores
+from main_server.store.pins import set_pin
+from main_server.store.publication import judge, note_status
 from main_server.store.records import PASSED, PENDING, Device, Status, Version
+from main_server.store.retention import forget_old
+from main_server.store.rounds import add_round, find_round, make_due, newest_round
+from main_server.store.snapshot import accuracies, read_snapshot
+from main_server.store.versions import newest_version, release
+from tests.main_store import read, write
 from tests.pages import BROWSER, buttons, page_of, section, text_of
 from tests.updates import plain_update
 
@@ -41,7 +51,7 @@ def publish(federation: Any, delta: Any = None) -> Version:
         federation.upload(device, federation.delta() if delta is None else delta)
     federation.step("aggregator", "aggregate_models")
     federation.step("aggregator", "send_model_secagg")
-    newest: Version = federation.main.store.newest_version("package")
+    newest: Version = read(federation.main.store, newest_version, "package")
     return newest
 
 
@@ -50,7 +60,12 @@ def call(
 ) -> None:
     """Let a device that waits for work say something of itself."""
     there = Device(device, f"http://{device}", main.clock() if at is None else at, True)
-    main.store.note_status(there, {detector: replace(Status(None, None, None, None, None), **said)})
+    write(
+        main.store,
+        note_status,
+        there,
+        {detector: replace(Status(None, None, None, None, None), **said)},
+    )
 
 
 def long_past(federation: Any, rounds: int, detectors: tuple[str, ...] = ("package",)) -> None:
@@ -62,7 +77,7 @@ def long_past(federation: Any, rounds: int, detectors: tuple[str, ...] = ("packa
         call(federation.main, "a", detector)
         for number in range(1, rounds + 1):
             current = structs.replace(settings, detector=detector, round=number)
-            store.open_round(current, NOON + number)
+            write(store, add_round, current, NOON + number)
             name = f"{detectors.index(detector):032x}{number:032x}"
             version = Version(
                 name,
@@ -76,11 +91,16 @@ def long_past(federation: Any, rounds: int, detectors: tuple[str, ...] = ("packa
                 PASSED,
                 "Well done.",
             )
-            store.publish(current, ("a", "b"), "f" * 64, 0, version, 1000 + number)
-            store.judge(version, PASSED, "Well done.", NOON)
+            write(
+                store, publication.publish, current, ("a", "b"), "f" * 64, 0, version, 1000 + number
+            )
+            write(store, judge, version, PASSED, "Well done.", NOON)
             call(federation.main, "a", detector, score=(name, 0.5 + number / (4 * rounds), 40))
-        store.open_round(
-            structs.replace(settings, detector=detector, round=rounds + 1), NOON + rounds + 1
+        write(
+            store,
+            add_round,
+            structs.replace(settings, detector=detector, round=rounds + 1),
+            NOON + rounds + 1,
         )
 
 
@@ -126,7 +146,7 @@ def test_published_round_is_shown_with_its_figures(federation: Any) -> None:
     assert ">70.0%</td>" in section(html, "accuracy"), "the table has the same number"
     (up,) = [len(body) for body in federation.network.sent("main/secagg_model")]
     down = len(federation.main.blobs.get(version.version))
-    current = federation.main.store.round("package", 1)
+    current = read(federation.main.store, find_round, "package", 1)
     assert (current.bytes_up, current.bytes_down) == (up, down)
     rounds = text_of(section(html, "rounds"))
     assert f"{up / 1000:.1f} kB {down / 1000:.1f} kB" in rounds
@@ -146,13 +166,16 @@ def test_plain_updates_and_pushed_models_are_counted(
         bodies.append(plain_update(federation.delta(), 10, settings, device).to_bytes())
         federation.device(device).post("http://main/cmodel", bodies[-1])
     federation.step("main", "aggregate_models")
-    assert federation.main.store.round("package", 1).bytes_up == sum(map(len, bodies))
+    assert read(federation.main.store, find_round, "package", 1).bytes_up == sum(map(len, bodies))
     said = federation.step("main", "send_model_clients")
-    assert said["delivered"] == [] and federation.main.store.round("package", 1).bytes_down == 0
+    assert (
+        said["delivered"] == []
+        and read(federation.main.store, find_round, "package", 1).bytes_down == 0
+    )
     refused = plain_update(federation.delta(), 10, settings, "a").to_bytes()
     with pytest.raises(Exception, match="is published"):
         federation.device("a").post("http://main/cmodel", refused)
-    assert federation.main.store.round("package", 1).bytes_up == sum(map(len, bodies))
+    assert read(federation.main.store, find_round, "package", 1).bytes_up == sum(map(len, bodies))
 
 
 def test_versions_have_buttons_that_do_what_they_say(federation: Any) -> None:
@@ -170,7 +193,7 @@ def test_versions_have_buttons_that_do_what_they_say(federation: Any) -> None:
     (value,) = re.findall(r'name="version" value="([0-9a-f]{64})"', forms[1])
     assert action and value == first.version != second.version
     assert client.post(action[1], data={"version": value}, headers=BROWSER).status_code == 200
-    assert federation.main.store.newest_version("package").parent == first.version
+    assert read(federation.main.store, newest_version, "package").parent == first.version
     assert 'formaction="/pin"' in forms[1]
     answer = client.post("/pin", data={"version": first.version}, headers=BROWSER)
     assert answer.status_code == 200 and "Unpin" in buttons(section(shown(federation), "detectors"))
@@ -182,13 +205,34 @@ def test_versions_have_buttons_that_do_what_they_say(federation: Any) -> None:
 def test_free_words_of_devices_are_only_words(federation: Any) -> None:
     publish(federation)
     runs.start(federation.main, "package", 3)
-    runs.advance(federation.main)
-    main, number = federation.main, federation.main.store.newest_round("package").settings.round
-    main.store.judge(main.store.newest_version("package"), "rejected", HOSTILE, main.clock())
-    runs.advance(main)
+    advance.advance(federation.main)
+    main, number = (
+        federation.main,
+        read(federation.main.store, newest_round, "package").plan.round,
+    )
+    write(
+        main.store,
+        judge,
+        read(main.store, newest_version, "package"),
+        "rejected",
+        HOSTILE,
+        main.clock(),
+    )
+    advance.advance(main)
     there = Device("a", HOSTILE, main.clock(), True)
-    main.store.note_status(there, {"package": Status(None, None, None, None, (number, HOSTILE))})
-    main.store.make_due(main.store.newest_round("package").settings, main.clock(), HOSTILE)
+    write(
+        main.store,
+        note_status,
+        there,
+        {"package": Status(None, None, None, None, (number, HOSTILE))},
+    )
+    write(
+        main.store,
+        make_due,
+        read(main.store, newest_round, "package").plan,
+        main.clock(),
+        HOSTILE,
+    )
     html = shown(federation)
     assert (
         HOSTILE not in html
@@ -212,7 +256,7 @@ def test_page_asks_the_database_the_same_however_long_the_past(federation: Any) 
         call(federation.main, f"device-{number}", setback=(1, "No pictures."))
     for detector in ("package", "cat"):
         runs.start(federation.main, detector, 5)
-    runs.advance(federation.main)
+    advance.advance(federation.main)
     with statements() as many:
         page(federation.main)
     assert len(many) == len(few) <= 16
@@ -241,11 +285,11 @@ def test_accuracy_of_old_rounds_stays_in_the_chart_when_their_scores_are_let_go_
     federation: Any,
 ) -> None:
     long_past(federation, 30)
-    before = federation.main.store.accuracies(100)["package"]
-    federation.main.store.forget("package", 5, 5)
-    assert federation.main.store.scores(f"{0:032x}{1:032x}") == ()
-    assert federation.main.store.accuracies(100)["package"] == before and len(before) == 30
-    assert list(federation.main.store.accuracies(7)["package"]) == list(range(24, 31))
+    before = read(federation.main.store, accuracies, 100)["package"]
+    write(federation.main.store, forget_old, "package", 5, 5)
+    assert read(federation.main.store, scores, f"{0:032x}{1:032x}") == ()
+    assert read(federation.main.store, accuracies, 100)["package"] == before and len(before) == 30
+    assert list(read(federation.main.store, accuracies, 7)["package"]) == list(range(24, 31))
 
 
 def test_devices_that_need_a_person_come_first_and_those_beyond_a_hundred_are_counted(
@@ -255,7 +299,7 @@ def test_devices_that_need_a_person_come_first_and_those_beyond_a_hundred_are_co
     for number in range(120):
         call(main, f"device-{number:03}", at=main.clock() - (3600 if number == 119 else 0))
     runs.start(main, "package", 1)
-    runs.advance(main)
+    advance.advance(main)
     call(main, "device-118", setback=(1, "The disk is full."))
     rows = re.findall(r"<tr><td>(device-\d+)</td>", section(shown(federation), "devices"))
     assert rows[:3] == ["device-118", "device-119", "device-000"] and len(rows) == 100
@@ -276,7 +320,7 @@ def test_refused_requests_are_counted_by_reason(federation: Any) -> None:
 
 def test_run_has_a_progress_bar_and_the_button_that_fits(federation: Any) -> None:
     publish(federation)
-    first = federation.main.store.newest_round("package").settings.round
+    first = read(federation.main.store, newest_round, "package").plan.round
     runs.start(federation.main, "package", 4)
     assert first == 1
     publish(federation)
@@ -294,11 +338,11 @@ class Clock:
         self.main = replace(federation.main, clock=lambda: self.now)
 
     def next(self) -> str:
-        runs.advance(self.main)
+        advance.advance(self.main)
         return self.sentence()
 
     def sentence(self) -> str:
-        return outlook(self.main, self.main.store.standing(), "package")
+        return next_step(self.main, read(self.main.store, read_snapshot), "package")
 
     def at(self, seconds: float) -> str:
         return time.strftime("%H:%M", time.localtime(NOON + seconds))
@@ -332,7 +376,7 @@ def test_what_happens_next_when_the_deadline_is_over_and_too_few_have_sent(feder
     clock = Clock(federation)
     call(clock.main, "a")
     runs.start(clock.main, "package", 1)
-    runs.advance(clock.main)
+    advance.advance(clock.main)
     clock.now += 601
     said = "Round 1 is to be added up, and has 0 of the 2 updates it needs: a has not sent."
     assert clock.next() == said
@@ -359,8 +403,10 @@ def test_what_happens_next_by_hand(make_federation: Callable[..., Any], tmp_path
     assert (
         "“Send Aggregated Models to Federated Clients” gives it to the devices" in clock.sentence()
     )
-    federation.main.store.release(version.version, NOON)
-    federation.main.store.note_status(
+    write(federation.main.store, release, version.version, NOON)
+    write(
+        federation.main.store,
+        note_status,
         Device("a", "http://a", NOON, True),
         {"package": Status(1, None, version.version, (version.version, 0.5, 4), None)},
     )
@@ -368,9 +414,9 @@ def test_what_happens_next_by_hand(make_federation: Callable[..., Any], tmp_path
         "The devices try the model of round 1 on their own pictures: 1 of 2 have answered, and the others are waited "
         f"for until {clock.at(120)}."
     )
-    federation.main.store.judge(version, PASSED, "", NOON)
+    write(federation.main.store, judge, version, PASSED, "", NOON)
     assert clock.sentence().startswith("No round is open: “Run rounds” opens the next one")
-    federation.main.store.pin("package", version.version, NOON)
+    write(federation.main.store, set_pin, "package", version.version, NOON)
     assert clock.sentence() == "Pinned: no round changes the model until you press “Unpin”."
     direct = make_federation(tmp_path / "direct", topology="direct")
     settings = direct.announce("a")
@@ -378,7 +424,7 @@ def test_what_happens_next_by_hand(make_federation: Callable[..., Any], tmp_path
     assert "has 0 of the 2 updates it needs: train and send on the devices" in there.sentence()
     for device in ("a", "b"):
         direct.announce(device)
-        direct.main.store.keep_plain_update(settings, device, "d" * 64, NOON)
+        write(direct.main.store, keep_plain_update, settings, device, "d" * 64, NOON)
     assert "has 2 of the 2 updates it needs: press “Aggregate Local Models”" in there.sentence()
 
 
@@ -396,8 +442,8 @@ def test_fingerprint_is_another_one_when_the_page_should_be(federation: Any) -> 
     clock, seen = Clock(federation), []
 
     def look() -> None:
-        seen.append(fingerprint(clock.main))
-        assert seen[-1] == fingerprint(clock.main)
+        seen.append(page_token(clock.main))
+        assert seen[-1] == page_token(clock.main)
 
     look()
     call(clock.main, "a")
@@ -405,9 +451,9 @@ def test_fingerprint_is_another_one_when_the_page_should_be(federation: Any) -> 
     settings = federation.announce("a")
     look()
     for device in ("x", "y"):
-        clock.main.store.keep_plain_update(settings, device, "d" * 64, NOON)
+        write(clock.main.store, keep_plain_update, settings, device, "d" * 64, NOON)
         look()
-    clock.main.store.keep_plain_update(settings, "x", "e" * 64, NOON + 1)
+    write(clock.main.store, keep_plain_update, settings, "x", "e" * 64, NOON + 1)
     look()
     call(clock.main, "a", setback=(1, "The disk is full."))
     look()
@@ -419,10 +465,10 @@ def test_fingerprint_is_another_one_when_the_page_should_be(federation: Any) -> 
 def test_device_that_only_asks_again_changes_nothing(federation: Any) -> None:
     clock = Clock(federation)
     call(clock.main, "a")
-    before = fingerprint(clock.main)
+    before = page_token(clock.main)
     clock.now += 20
     call(clock.main, "a")
-    assert fingerprint(clock.main) == before
+    assert page_token(clock.main) == before
 
 
 def test_version_that_is_pending_shows_no_verdict(federation: Any) -> None:

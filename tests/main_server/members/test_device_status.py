@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 
-from main_server.members.device_status import ONLINE_S, Attendance, attendance, is_online
-from main_server.runs import runs
+from main_server.members.device_status import ONLINE_S, DeviceStatus, device_statuses, is_online
+from main_server.runs import advance, runs
+from main_server.store.devices import note_device
+from main_server.store.publication import note_status
 from main_server.store.records import Device, Status
+from main_server.store.rounds import abandon_round, make_due, newest_round
+from tests.main_store import read, write
 
 NOON = 1_900_000_000.0
 
@@ -27,18 +31,21 @@ class Porch:
     def call(self, device: str, waiting: bool = True, **said: Any) -> None:
         """Let a device say something of itself."""
         status = replace(Status(None, None, None, None, None), **said)
-        self.main.store.note_status(
-            Device(device, f"http://{device}", self.now, waiting), {"package": status}
+        write(
+            self.main.store,
+            note_status,
+            Device(device, f"http://{device}", self.now, waiting),
+            {"package": status},
         )
 
     def ask(self) -> None:
         """Start a run, and let it ask the devices for round 1."""
         runs.start(self.main, "package", 3)
-        runs.advance(self.main)
+        advance.advance(self.main)
 
     def of(self, device: str) -> tuple[str, str]:
         """Return a device's state, and why."""
-        (found,) = [each for each in attendance(self.main) if each.device == device]
+        (found,) = [each for each in device_statuses(self.main) if each.device == device]
         return found.state, found.why
 
 
@@ -49,15 +56,15 @@ def porch(federation: Any) -> Porch:
 
 def test_device_that_waits_for_work_is_online(porch: Porch) -> None:
     porch.call("a")
-    assert attendance(porch.main) == (
-        Attendance("a", "online", "It waits for work.", NOON, "http://a"),
+    assert device_statuses(porch.main) == (
+        DeviceStatus("a", "online", "It waits for work.", NOON, "http://a"),
     )
 
 
 def test_device_that_announces_itself_alone_is_by_hand(porch: Porch) -> None:
-    porch.main.store.note_device(Device("a", "http://a", porch.now), {"package": None})
+    write(porch.main.store, note_device, Device("a", "http://a", porch.now), {"package": None})
     porch.now += 300
-    assert porch.of("a") == ("by hand", "It does not wait for work; last heard of 5 minutes ago.")
+    assert porch.of("a") == ("by hand", "It does not wait for work; last seen 5 minutes ago.")
 
 
 @pytest.mark.parametrize(
@@ -76,7 +83,7 @@ def test_device_that_has_not_called_for_a_while_is_offline(
 ) -> None:
     porch.call("a")
     porch.now += seconds
-    assert porch.of("a") == ("offline", f"Last heard of {ago} ago.")
+    assert porch.of("a") == ("offline", f"Last seen {ago} ago.")
 
 
 def test_two_calls_may_be_lost(porch: Porch) -> None:
@@ -112,15 +119,19 @@ def test_device_that_others_could_do_without_is_late(porch: Porch) -> None:
     porch.now += 100
     assert porch.of("c") == (
         "late",
-        "package: round 1 has 2 updates, and none of this device; it was last heard of 100 seconds ago.",
+        "package: round 1 has 2 updates, and none of this device; last seen 100 seconds ago.",
     )
 
 
 def test_device_that_missed_the_deadline_is_late(porch: Porch) -> None:
     porch.call("a")
     porch.ask()
-    porch.main.store.make_due(
-        porch.main.store.newest_round("package").settings, NOON, "The deadline is over."
+    write(
+        porch.main.store,
+        make_due,
+        read(porch.main.store, newest_round, "package").plan,
+        NOON,
+        "The deadline is over.",
     )
     assert porch.of("a") == ("late", "package: round 1 has 0 updates, and none of this device.")
 
@@ -135,9 +146,15 @@ def test_device_with_a_setback_in_this_round_is_failing(porch: Porch) -> None:
 def test_setback_of_an_earlier_round_is_over(porch: Porch) -> None:
     porch.call("a")
     porch.ask()
-    porch.main.store.give_up(porch.main.store.newest_round("package").settings, NOON, "why")
+    write(
+        porch.main.store,
+        abandon_round,
+        read(porch.main.store, newest_round, "package").plan,
+        NOON,
+        "why",
+    )
     for _ in range(2):
-        runs.advance(porch.main)
+        advance.advance(porch.main)
     porch.call("a", setback=(1, "The disk is full."))
     assert porch.of("a") == ("training", "package, round 2.")
 
@@ -146,7 +163,7 @@ def test_device_that_vanished_from_a_round_that_still_waits_is_offline(porch: Po
     porch.call("a")
     porch.ask()
     porch.now += 3600 * 5
-    assert porch.of("a") == ("offline", "Last heard of 5 hours ago.")
+    assert porch.of("a") == ("offline", "Last seen 5 hours ago.")
 
 
 def test_nobody_trains_for_a_run_that_is_stopped(porch: Porch) -> None:
@@ -159,7 +176,7 @@ def test_nobody_trains_for_a_run_that_is_stopped(porch: Porch) -> None:
 def test_devices_are_told_by_name(porch: Porch) -> None:
     for device in ("b", "c", "a"):
         porch.call(device)
-    assert [each.device for each in attendance(porch.main)] == ["a", "b", "c"]
+    assert [each.device for each in device_statuses(porch.main)] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("back", [100.0, 3600.0, 1e8])

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from main_server.members.devices import announce
+from main_server.rounds.announcement import announce
+from main_server.store.devices import all_detectors, all_devices, participations
 from main_server.store.records import Device, Participation
 from shared.errors import InvalidMessage, NotFound
 from shared.messages import convert
 from shared.protocol.announcement import MAX_DETECTORS, Announcement
+from tests.main_store import read
 
 STATUS = {"address": "http://a:8001", "detectors": {"package": None}}
 
@@ -19,8 +21,8 @@ STATUS = {"address": "http://a:8001", "detectors": {"package": None}}
 def test_device_is_noted_with_address_and_time(federation: Any) -> None:
     main = replace(federation.main, clock=lambda: 1234.5)
     announce(main, federation.caller("a"), convert(Announcement, STATUS))
-    assert main.store.devices() == (Device("a", "http://a:8001", 1234.5),)
-    assert main.store.participations() == (Participation("a", "package", None, None),)
+    assert read(main.store, all_devices) == (Device("a", "http://a:8001", 1234.5),)
+    assert read(main.store, participations) == (Participation("a", "package", None, None),)
 
 
 def test_device_hears_the_open_round_of_each_of_its_detectors(federation: Any) -> None:
@@ -43,8 +45,8 @@ def test_repeated_announcement_opens_no_other_round_and_updates_what_is_known(
     elsewhere = STATUS | {"address": "http://elsewhere/", "detectors": {"package": 1}}
     again = announce(federation.main, federation.caller("a"), convert(Announcement, elsewhere))
     assert again == first
-    assert federation.main.store.devices()[0].address == "http://elsewhere"
-    assert federation.main.store.participations()[0].trained_round == 1
+    assert read(federation.main.store, all_devices)[0].address == "http://elsewhere"
+    assert read(federation.main.store, participations)[0].trained_round == 1
 
 
 def test_every_device_hears_the_same_round(federation: Any) -> None:
@@ -57,20 +59,14 @@ def test_device_is_noted_under_the_name_by_which_it_joined_and_no_other(federati
         "http://main/clientstatus", STATUS | {"device": "b", "name": "b"}
     )
     assert reply.json["name"] == "a"
-    assert [device.name for device in federation.main.store.devices()] == ["a"]
+    assert [device.name for device in read(federation.main.store, all_devices)] == ["a"]
 
 
 def test_device_without_pictures_is_noted_and_hears_of_no_round(federation: Any) -> None:
-    assert (
-        announce(
-            federation.main,
-            federation.caller("a"),
-            convert(Announcement, STATUS | {"detectors": {}}),
-        )
-        == {}
-    )
-    assert [device.name for device in federation.main.store.devices()] == ["a"]
-    assert federation.main.store.detectors() == ()
+    message = convert(Announcement, STATUS | {"detectors": {}})
+    assert announce(federation.main, federation.caller("a"), message) == {}
+    assert [device.name for device in read(federation.main.store, all_devices)] == ["a"]
+    assert read(federation.main.store, all_detectors) == ()
 
 
 def test_round_is_shown_with_its_devices_and_unknown_detectors_are_not_found(

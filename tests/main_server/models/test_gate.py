@@ -15,16 +15,30 @@ import pytest
 
 from learning.architectures import architecture
 from main_server.context import MainServer
-from main_server.models import gate
+from main_server.models import gate, rollback
 from main_server.models.gate import Comparison
 from main_server.models.registry import load_model
-from main_server.rounds.work import News, for_device
-from main_server.runs import runs
+from main_server.runs import advance, runs
+from main_server.runs.change_notifier import ChangeNotifier
+from main_server.runs.tasks import for_device
+from main_server.store.evaluations import Score
+from main_server.store.events import newest_events
+from main_server.store.pins import find_pins
+from main_server.store.publication import note_status
 from main_server.store.records import Device, Status
-from main_server.store.runs import Score
+from main_server.store.retention import forget_old
+from main_server.store.rounds import find_round, newest_round, newest_rounds
 from main_server.store.states import ABANDONED, OPEN, PUBLISHED
+from main_server.store.versions import (
+    add_version,
+    find_version,
+    newest_version,
+    newest_versions,
+    release,
+)
 from shared.errors import InvalidMessage, NotFound, OutOfOrder
 from shared.protocol.work import DetectorStatus, DeviceWaits, Install
+from tests.main_store import read, write
 
 NOON = 1_900_000_000.0
 
@@ -50,8 +64,11 @@ class Porch:
         """Let a device wait for work, and say how often it was right with a version."""
         score = None if version is None else (version, accuracy, pictures)
         status = Status(None, None, version, score, None)
-        self.main.store.note_status(
-            Device(device, f"http://{device}", self.now, True), {"package": status}
+        write(
+            self.main.store,
+            note_status,
+            Device(device, f"http://{device}", self.now, True),
+            {"package": status},
         )
 
     def publish(self, *devices: str, released: bool = True) -> Any:
@@ -61,7 +78,7 @@ class Porch:
         self.federation.step("aggregator", "aggregate_models")
         self.federation.step("aggregator", "send_model_secagg")
         if released:
-            self.main.store.release(self.newest.version, self.now)
+            write(self.main.store, release, self.newest.version, self.now)
         return self.newest
 
     def judged(self, before: float, after: float, *, main: Any = None) -> Any:
@@ -71,11 +88,11 @@ class Porch:
             self.say(device, version.parent, before)
             self.say(device, version.version, after)
         assert gate.judge(main or self.main, version)
-        return self.main.store.version(version.version)
+        return read(self.main.store, find_version, version.version)
 
     @property
     def newest(self) -> Any:
-        return self.main.store.newest_version("package")
+        return read(self.main.store, newest_version, "package")
 
     def params(self, version: str) -> Any:
         model = load_model(self.main, version)
@@ -133,9 +150,11 @@ def test_device_that_has_nothing_to_ask_a_version_is_not_waited_for(porch: Porch
     porch.say("b")
     assert not gate.judge(porch.main, version)
     silent = Status(None, None, version.version, None, None)
-    porch.main.store.note_status(Device("b", "http://b", porch.now, True), {"package": silent})
-    assert gate.judge(porch.main, porch.main.store.version(version.version))
-    assert porch.main.store.version(version.version).gate == "passed"
+    write(
+        porch.main.store, note_status, Device("b", "http://b", porch.now, True), {"package": silent}
+    )
+    assert gate.judge(porch.main, read(porch.main.store, find_version, version.version))
+    assert read(porch.main.store, find_version, version.version).gate == "passed"
 
 
 # --- the verdict
@@ -159,7 +178,7 @@ def test_fall_by_just_as_much_as_is_allowed_passes(
         porch.say(device, version.parent, before, pictures)
         porch.say(device, version.version, after, pictures)
     assert gate.judge(porch.main, version)
-    assert porch.main.store.version(version.version).gate == "passed"
+    assert read(porch.main.store, find_version, version.version).gate == "passed"
 
 
 def test_fall_by_more_than_is_allowed_puts_the_parents_params_back_in_force(porch: Porch) -> None:
@@ -194,14 +213,15 @@ def test_rejection_gives_up_the_open_round_and_offers_the_devices_the_version_in
         porch.say(device, version.parent, 0.9)
         porch.say(device, version.version, 0.1)
     assert gate.judge(porch.main, version)
-    assert [each.state for each in porch.main.store.rounds("package", 9)] == [
+    assert [each.state for each in read(porch.main.store, newest_rounds, "package", 9)] == [
         ABANDONED,
         PUBLISHED,
         PUBLISHED,
     ]
     status = DetectorStatus(None, None, version.version, None, None, None)
     said = DeviceWaits("http://a", 0, {"package": status})
-    work = for_device(porch.main, News(porch.main), porch.federation.caller("a"), said)
+    notifier = ChangeNotifier(porch.main)
+    work = for_device(porch.main, notifier, porch.federation.caller("a"), said)
     assert work.tasks == (Install("package", porch.newest.version),)
     following = porch.federation.announce("a")
     assert following.base_version == porch.newest.version
@@ -217,9 +237,9 @@ def test_run_goes_on_from_the_version_that_a_rejection_put_in_force(porch: Porch
         porch.say(device, version.parent, 0.9)
         porch.say(device, version.version, 0.1)
     for _ in range(3):
-        runs.advance(porch.main)
-    current = porch.main.store.newest_round("package")
-    assert (current.state, current.settings.base_version) == (OPEN, porch.newest.version)
+        advance.advance(porch.main)
+    current = read(porch.main.store, newest_round, "package")
+    assert (current.state, current.plan.base_version) == (OPEN, porch.newest.version)
     assert current.asked_at == porch.now
     assert porch.newest.parent == version.parent
 
@@ -242,7 +262,7 @@ def test_gate_waits_until_everybody_who_is_there_has_reported(porch: Porch) -> N
     porch.say("a")
     porch.say("b")
     assert gate.judge(porch.main, version)
-    assert porch.main.store.version(version.version).gate == "passed"
+    assert read(porch.main.store, find_version, version.version).gate == "passed"
 
 
 def test_gate_with_nobody_there_waits_until_the_deadline_and_stays_unchecked(porch: Porch) -> None:
@@ -251,7 +271,7 @@ def test_gate_with_nobody_there_waits_until_the_deadline_and_stays_unchecked(por
     assert not gate.judge(porch.main, version)
     porch.now += 1
     assert gate.judge(porch.main, version)
-    judged = porch.main.store.version(version.version)
+    judged = read(porch.main.store, find_version, version.version)
     assert judged.gate == "unchecked"
     assert judged.said == "No device reported an accuracy both for it and for the version before."
     assert porch.newest == judged
@@ -265,14 +285,14 @@ def test_what_some_reported_decides_at_the_deadline(porch: Porch) -> None:
     porch.say("a", version.parent, 0.9)
     porch.say("a", version.version, 0.2)
     assert gate.judge(porch.main, version)
-    assert porch.main.store.version(version.version).gate == "rejected"
+    assert read(porch.main.store, find_version, version.version).gate == "rejected"
 
 
 def test_version_that_is_not_given_to_devices_is_not_judged(porch: Porch) -> None:
     version = porch.publish(released=False)
     porch.now += 1000
     assert not gate.judge(porch.main, version)
-    assert porch.main.store.version(version.version).gate == "pending"
+    assert read(porch.main.store, find_version, version.version).gate == "pending"
 
 
 @pytest.mark.parametrize("released", [True, False])
@@ -281,8 +301,8 @@ def test_version_that_a_newer_one_follows_stays_unchecked(porch: Porch, released
     porch.say("a", version.parent, 0.9)
     porch.say("a", version.version, 0.1)
     newer = porch.publish(released=released)
-    runs.advance(porch.main)
-    judged = porch.main.store.version(version.version)
+    advance.advance(porch.main)
+    judged = read(porch.main.store, find_version, version.version)
     assert (judged.gate, judged.said) == (
         "unchecked",
         "The version of round 2 came before the devices had answered.",
@@ -313,8 +333,12 @@ def test_many_that_judge_at_once_judge_once(porch: Porch) -> None:
     for thread in threads:
         thread.join(120)
     assert sorted(closed) == [False] * 5 + [True]
-    assert [each.round for each in porch.main.store.versions("package", 9)] == [2, 1, 0]
-    assert [each.kind for each in porch.main.store.events(99)].count("rejected") == 1
+    assert [each.round for each in read(porch.main.store, newest_versions, "package", 9)] == [
+        2,
+        1,
+        0,
+    ]
+    assert [each.kind for each in read(porch.main.store, newest_events, 99)].count("rejected") == 1
 
 
 # --- the way back by hand
@@ -324,8 +348,8 @@ def test_roll_back_puts_old_params_in_force_under_a_higher_number(porch: Porch) 
     first = porch.judged(0.8, 0.9)
     porch.judged(0.9, 0.9)
     opened = porch.federation.announce("a")
-    done = gate.roll_back(porch.main, first.version[:6])
-    assert done.said == "The package model of round 1 is in force again, as that of round 3."
+    done = rollback.roll_back(porch.main, first.version[:6])
+    assert done.said == "The package model of round 1 is active again, as that of round 3."
     assert done.figures == {"version": porch.newest.version, "round": 3}
     assert (porch.newest.parent, porch.newest.gate, porch.newest.released_at) == (
         first.version,
@@ -336,33 +360,35 @@ def test_roll_back_puts_old_params_in_force_under_a_higher_number(porch: Porch) 
         porch.params(porch.newest.version).view(np.uint32),
         porch.params(first.version).view(np.uint32),
     )
-    assert porch.main.store.round("package", opened.round).state == ABANDONED
+    assert read(porch.main.store, find_round, "package", opened.round).state == ABANDONED
     assert porch.federation.announce("a").base_version == porch.newest.version
 
 
 def test_what_was_rolled_back_to_is_not_rolled_back_to_again(porch: Porch) -> None:
     first = porch.judged(0.8, 0.9)
-    with pytest.raises(OutOfOrder, match="in force already"):
-        gate.roll_back(porch.main, first.version)
-    assert [each.round for each in porch.main.store.versions("package", 9)] == [1, 0]
+    with pytest.raises(OutOfOrder, match="active already"):
+        rollback.roll_back(porch.main, first.version)
+    assert [each.round for each in read(porch.main.store, newest_versions, "package", 9)] == [1, 0]
 
 
 def test_unknown_version_is_not_found(porch: Porch) -> None:
     porch.publish()
     with pytest.raises(NotFound, match="No version begins with 000000"):
-        gate.roll_back(porch.main, "000000")
+        rollback.roll_back(porch.main, "000000")
     with pytest.raises(NotFound, match="No version begins with 000000"):
-        gate.pin(porch.main, "000000")
+        rollback.pin(porch.main, "000000")
 
 
 def test_beginning_that_two_versions_share_is_not_found(porch: Porch) -> None:
     version = porch.publish()
     for number in (7, 8):
-        porch.main.store.add_version(
-            replace(version, version=f"abcdef{number}" + "0" * 57, round=number)
+        write(
+            porch.main.store,
+            add_version,
+            replace(version, version=f"abcdef{number}" + "0" * 57, round=number),
         )
     with pytest.raises(NotFound, match="More than one version begins with abcdef"):
-        gate.roll_back(porch.main, "abcdef")
+        rollback.roll_back(porch.main, "abcdef")
     assert porch.newest.round == 8
 
 
@@ -380,8 +406,8 @@ def test_text_that_is_no_beginning_of_a_version_is_refused(porch: Porch) -> None
         "0" * 65,
         "é" * 6,
     ):
-        for verb in (gate.roll_back, gate.pin):
-            with pytest.raises(InvalidMessage, match="hexadecimal digits, at least 6"):
+        for verb in (rollback.roll_back, rollback.pin):
+            with pytest.raises(InvalidMessage, match="Not a version prefix"):
                 verb(porch.main, text)
 
 
@@ -390,16 +416,16 @@ def test_version_whose_parameters_are_gone_is_not_rolled_back_to(porch: Porch) -
     first = porch.newest
     for _ in range(3):
         porch.publish()
-    porch.main.store.forget("package", 2, 100)
-    assert porch.main.store.version(first.version).forgotten
+    write(porch.main.store, forget_old, "package", 2, 100)
+    assert read(porch.main.store, find_version, first.version).forgotten
     before = porch.newest
-    for verb in (gate.roll_back, gate.pin):
+    for verb in (rollback.roll_back, rollback.pin):
         with pytest.raises(
             NotFound, match=f"The parameters of {first.version[:12]} are not kept any more"
         ):
             verb(porch.main, first.version)
     assert porch.newest == before
-    assert porch.main.store.pins() == {}
+    assert read(porch.main.store, find_pins) == {}
 
 
 # --- pins
@@ -410,7 +436,7 @@ def test_pinned_detector_takes_no_sum_and_keeps_what_was_sent(porch: Porch) -> N
     version = porch.newest
     for device in ("a", "b"):
         porch.federation.upload(device, porch.federation.delta())
-    said = gate.pin(porch.main, version.version[:8]).said
+    said = rollback.pin(porch.main, version.version[:8]).said
     assert (
         said
         == "package is pinned to the model of round 0: no round changes it until it is unpinned."
@@ -420,7 +446,7 @@ def test_pinned_detector_takes_no_sum_and_keeps_what_was_sent(porch: Porch) -> N
         porch.federation.step("aggregator", "send_model_secagg")
     assert porch.newest.version == version.version
     assert (
-        gate.unpin(porch.main, "package").said
+        rollback.unpin(porch.main, "package").said
         == "package is not pinned any more: rounds change its model again."
     )
     porch.federation.step("aggregator", "send_model_secagg")
@@ -429,40 +455,40 @@ def test_pinned_detector_takes_no_sum_and_keeps_what_was_sent(porch: Porch) -> N
 
 def test_pin_to_an_earlier_version_goes_back_to_it_and_a_second_pin_moves_it(porch: Porch) -> None:
     first, second = porch.judged(0.8, 0.9), porch.judged(0.9, 0.9)
-    done = gate.pin(porch.main, first.version)
+    done = rollback.pin(porch.main, first.version)
     assert (
-        porch.main.store.pins()
+        read(porch.main.store, find_pins)
         == {"package": porch.newest.version}
         == {"package": done.figures["version"]}
     )
     assert porch.newest.parent == first.version
-    gate.pin(porch.main, second.version)
+    rollback.pin(porch.main, second.version)
     assert porch.newest.parent == second.version
-    assert porch.main.store.pins() == {"package": porch.newest.version}
+    assert read(porch.main.store, find_pins) == {"package": porch.newest.version}
 
 
 def test_pinned_detector_is_not_rolled_back(porch: Porch) -> None:
     first, second = porch.judged(0.8, 0.9), porch.judged(0.9, 0.9)
-    gate.pin(porch.main, second.version)
+    rollback.pin(porch.main, second.version)
     with pytest.raises(OutOfOrder, match="package is pinned to a version"):
-        gate.roll_back(porch.main, first.version)
+        rollback.roll_back(porch.main, first.version)
     assert porch.newest.version == second.version
 
 
 def test_pinned_version_is_given_to_devices_and_no_gate_takes_it_back(porch: Porch) -> None:
     version = porch.publish(released=False)
-    gate.pin(porch.main, version.version)
+    rollback.pin(porch.main, version.version)
     assert porch.newest.released_at == porch.now
     for device in ("a", "b"):
         porch.say(device, version.parent, 0.9)
         porch.say(device, version.version, 0.1)
-    runs.advance(porch.main)
+    advance.advance(porch.main)
     assert (porch.newest.version, porch.newest.gate) == (version.version, "unchecked")
     assert porch.newest.said == "package was pinned to it."
 
 
 def test_detector_that_is_not_pinned_is_not_unpinned(porch: Porch) -> None:
     with pytest.raises(OutOfOrder, match="raccoon is not pinned"):
-        gate.unpin(porch.main, "raccoon")
+        rollback.unpin(porch.main, "raccoon")
     with pytest.raises(InvalidMessage):
-        gate.unpin(porch.main, "No Name")
+        rollback.unpin(porch.main, "No Name")

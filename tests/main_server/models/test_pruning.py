@@ -12,10 +12,24 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from main_server.models import gate
+from main_server.models import gate, rollback
 from main_server.models.pruning import prune
+from main_server.store.contributions import keep_plain_update, sent_updates
+from main_server.store.evaluations import scores
+from main_server.store.events import newest_event_id, newest_events
+from main_server.store.pins import find_pins, remove_pin, set_pin
+from main_server.store.publication import note_status
 from main_server.store.records import Device, Status
+from main_server.store.rounds import add_round
+from main_server.store.versions import (
+    add_version,
+    find_version,
+    newest_version,
+    newest_versions,
+    release,
+)
 from shared.errors import NotFound, OutOfOrder
+from tests.main_store import read, write
 
 Make = Callable[..., Any]
 
@@ -31,12 +45,15 @@ def finish_a_round(federation: Any) -> str:
         federation.upload(device, federation.delta())
     federation.step("aggregator", "aggregate_models")
     federation.step("aggregator", "send_model_secagg")
-    return str(federation.main.store.newest_version("package").version)
+    return str(read(federation.main.store, newest_version, "package").version)
 
 
 def kept(federation: Any) -> list[int]:
     """Return the rounds of the versions whose parameters are on the disk, newest first."""
-    blobs, versions = federation.main.blobs, federation.main.store.versions("package", 99)
+    blobs, versions = (
+        federation.main.blobs,
+        read(federation.main.store, newest_versions, "package", 99),
+    )
     there = [each for each in versions if blobs.path(each.version).exists()]
     assert all(each.forgotten is (each not in there) for each in versions)
     return [each.round for each in there]
@@ -55,8 +72,14 @@ def test_newest_versions_and_the_parent_of_the_newest_are_kept(small: Any) -> No
 def test_which_versions_there_were_stays_known(small: Any) -> None:
     versions = [finish_a_round(small) for _ in range(4)]
     prune(small.main, 0)
-    assert [each.round for each in small.main.store.versions("package", 99)] == [4, 3, 2, 1, 0]
-    assert small.main.store.version(versions[0]).forgotten
+    assert [each.round for each in read(small.main.store, newest_versions, "package", 99)] == [
+        4,
+        3,
+        2,
+        1,
+        0,
+    ]
+    assert read(small.main.store, find_version, versions[0]).forgotten
 
 
 def test_version_that_is_not_kept_any_more_is_not_found(small: Any) -> None:
@@ -66,7 +89,7 @@ def test_version_that_is_not_kept_any_more_is_not_found(small: Any) -> None:
         small.device("a").get(f"http://main/model/{versions[0]}")
     assert small.device("a").get(f"http://main/model/{versions[3]}").body
     with pytest.raises(NotFound, match="not kept any more"):
-        gate.roll_back(small.main, versions[0])
+        rollback.roll_back(small.main, versions[0])
 
 
 def test_pinned_version_is_kept(small: Any) -> None:
@@ -74,10 +97,10 @@ def test_pinned_version_is_kept(small: Any) -> None:
     version = finish_a_round(small)
     for _ in range(3):
         finish_a_round(small)
-    small.main.store.pin("package", version, 1.0)
+    write(small.main.store, set_pin, "package", version, 1.0)
     prune(small.main, 0)
     assert kept(small) == [5, 4, 2]
-    small.main.store.pin("package", None, 1.0)
+    write(small.main.store, remove_pin, "package", 1.0)
     prune(small.main, 0)
     assert kept(small) == [5, 4]
 
@@ -86,7 +109,7 @@ def test_parent_that_a_version_at_the_gate_may_go_back_to_is_kept(small: Any) ->
     first = finish_a_round(small)
     for _ in range(4):
         finish_a_round(small)
-    gate.roll_back(small.main, first)
+    rollback.roll_back(small.main, first)
     prune(small.main, 0)
     assert kept(small) == [6, 5, 4, 1], "4 is what the newest round started from"
 
@@ -95,13 +118,15 @@ def test_base_of_the_open_round_is_kept(small: Any) -> None:
     base = finish_a_round(small)
     opened = small.announce("a")
     assert opened.base_version == base
-    version = small.main.store.version(base)
+    version = read(small.main.store, find_version, base)
     for number in (2, 3, 4):
-        small.main.store.add_version(
-            replace(version, version=str(number) * 64, round=number, parent=None)
+        write(
+            small.main.store,
+            add_version,
+            replace(version, version=str(number) * 64, round=number, parent=None),
         )
     prune(small.main, 0)
-    assert not small.main.store.version(base).forgotten
+    assert not read(small.main.store, find_version, base).forgotten
     assert small.device("a").get(f"http://main/model/{base}").body
 
 
@@ -118,16 +143,18 @@ def test_every_detector_is_pruned(small: Any) -> None:
     small.announce("a", "cat")
     prune(small.main, 0)
     assert kept(small) == [4, 3]
-    assert small.main.store.newest_version("cat").forgotten is False
+    assert read(small.main.store, newest_version, "cat").forgotten is False
 
 
 def test_scores_go_with_the_version_and_stay_for_those_that_are_kept(small: Any) -> None:
     versions = [finish_a_round(small) for _ in range(4)]
     for version in versions:
         status = Status(None, None, version, (version, 0.9, 10), None)
-        small.main.store.note_status(Device("a", "http://a", 1.0, True), {"package": status})
+        write(
+            small.main.store, note_status, Device("a", "http://a", 1.0, True), {"package": status}
+        )
     prune(small.main, 0)
-    assert [len(small.main.store.scores(version)) for version in versions] == [0, 0, 1, 1]
+    assert [len(read(small.main.store, scores, version)) for version in versions] == [0, 0, 1, 1]
 
 
 def test_contributions_of_old_rounds_go(
@@ -139,11 +166,15 @@ def test_contributions_of_old_rounds_go(
     digests = {}
     for number in range(1, 9):
         current = structs.replace(settings, round=number)
-        store.open_round(current, 1.0)
+        write(store, add_round, current, 1.0)
         digests[number] = federation.main.blobs.put(b"update %d" % number)
-        assert store.keep_plain_update(current, "a", digests[number], 1.0)
+        assert write(store, keep_plain_update, current, "a", digests[number], 1.0)
     prune(federation.main, 0)
-    left = [number for number in digests if store.sent(structs.replace(settings, round=number))]
+    left = [
+        number
+        for number in digests
+        if read(store, sent_updates, structs.replace(settings, round=number))
+    ]
     assert left == [4, 5, 6, 7, 8]
     assert [
         number for number in digests if federation.main.blobs.path(digests[number]).exists()
@@ -151,15 +182,15 @@ def test_contributions_of_old_rounds_go(
 
 
 def test_events_are_bounded(federation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("main_server.store.runs._MAX_EVENTS", 5)
+    monkeypatch.setattr("main_server.store.events.MAX_EVENTS", 5)
     federation.announce("a")
     for number in range(20):
-        federation.main.store.pin("package", None, float(number))
-    newest = federation.main.store.newest_event()
+        write(federation.main.store, remove_pin, "package", float(number))
+    newest = read(federation.main.store, newest_event_id)
     prune(federation.main)
-    events = federation.main.store.events(99)
+    events = read(federation.main.store, newest_events, 99)
     assert [event.at for event in events] == [19.0, 18.0, 17.0, 16.0, 15.0]
-    assert federation.main.store.newest_event() == newest, (
+    assert read(federation.main.store, newest_event_id) == newest, (
         "whoever waits for news sees none in that"
     )
 
@@ -170,37 +201,37 @@ def test_whatever_happened_nothing_that_is_needed_is_let_go_of(small: Any, seed:
     small.announce("a")
 
     def some_version() -> str:
-        return str(dice.choice(store.versions("package", 99)).version)
+        return str(dice.choice(read(store, newest_versions, "package", 99)).version)
 
     def judge() -> None:
-        version = store.newest_version("package")
-        store.release(version.version, small.main.clock())
+        version = read(store, newest_version, "package")
+        write(store, release, version.version, small.main.clock())
         for each, accuracy in ((version.parent, 0.9), (version.version, dice.choice([0.1, 0.9]))):
             if each is not None:
                 status = Status(None, None, each, (each, accuracy, 10), None)
                 device = Device("a", "http://a", small.main.clock(), True)
-                store.note_status(device, {"package": status})
+                write(store, note_status, device, {"package": status})
         late = replace(small.main, clock=lambda: version.made_at + 1e6)
-        gate.judge(late, store.newest_version("package"))
+        gate.judge(late, read(store, newest_version, "package"))
 
     steps = [
         lambda: finish_a_round(small),
         judge,
-        lambda: gate.roll_back(small.main, some_version()),
-        lambda: gate.pin(small.main, some_version()),
-        lambda: gate.unpin(small.main, "package"),
+        lambda: rollback.roll_back(small.main, some_version()),
+        lambda: rollback.pin(small.main, some_version()),
+        lambda: rollback.unpin(small.main, "package"),
     ]
     for _ in range(14):
         with suppress(OutOfOrder, NotFound):  # pinned, in force already, or not kept any more
             dice.choice(steps)()
         prune(small.main, 0)
-        newest, opened = store.newest_version("package"), small.announce("a")
-        needed = {newest.version, opened.base_version, *store.pins().values()}
+        newest, opened = read(store, newest_version, "package"), small.announce("a")
+        needed = {newest.version, opened.base_version, *read(store, find_pins).values()}
         needed |= {newest.parent} if newest.parent else set()
-        needed |= {each.version for each in store.versions("package", 2)}
+        needed |= {each.version for each in read(store, newest_versions, "package", 2)}
         for version in needed:
             assert small.main.blobs.get(version)
-            assert not store.version(version).forgotten
-        assert [each.round for each in store.versions("package", 99)] == sorted(
-            {each.round for each in store.versions("package", 99)}, reverse=True
+            assert not read(store, find_version, version).forgotten
+        assert [each.round for each in read(store, newest_versions, "package", 99)] == sorted(
+            {each.round for each in read(store, newest_versions, "package", 99)}, reverse=True
         ), "numbers only grow, and each is one version's"

@@ -17,11 +17,14 @@ from device.store.store import Store
 from learning.architectures import ARCHITECTURES
 from main_server.context import MainServer
 from main_server.models.registry import load_model
+from main_server.store.devices import participations
+from main_server.store.versions import newest_version
 from shared.errors import InvalidMessage, NotFound, OutOfOrder
 from shared.messages import convert
 from shared.protocol.announcement import Announcement
 from shared.security.identity import Identity
 from shared.settings import DeviceSettings
+from tests.main_store import read
 
 
 def finish_a_round(federation: Any) -> None:
@@ -70,7 +73,7 @@ def test_version_0_differs_between_detectors(federation: Any) -> None:
 def test_workers_that_start_at_the_same_time_make_one_version_0_and_one_round(
     federation: Any,
 ) -> None:
-    from main_server.members.devices import announce  # noqa: PLC0415
+    from main_server.rounds.announcement import announce  # noqa: PLC0415
 
     start, heard = threading.Barrier(5), []
     callers = [federation.caller(f"d{number}") for number in range(5)]
@@ -117,7 +120,7 @@ def test_version_that_is_no_hash_is_refused(federation: Any) -> None:
 def test_published_model_names_its_parent_and_round(federation: Any) -> None:
     base = federation.announce("device-1").base_version
     finish_a_round(federation)
-    newest = federation.main.store.newest_version("package")
+    newest = read(federation.main.store, newest_version, "package")
     model = load_model(federation.main, newest.version)
     assert (model.parent, model.round, model.detector) == (base, 1, "package")
     assert federation.announce("device-1").base_version == newest.version
@@ -137,12 +140,12 @@ def test_delivery_reaches_those_that_answer_and_names_those_that_fetch_it_later(
     store = add_device(federation, 1, "package")
     finish_a_round(federation)
     done = federation.step("main", "send_model_clients")
-    newest = federation.main.store.newest_version("package")
+    newest = read(federation.main.store, newest_version, "package")
     assert done["delivered"] == ["device-1"]
     assert list(done["later"]) == ["device-2"]
     assert "device-2 fetches it later: No answer from http://device-2" in done["said"]
     assert store.held("package").version == newest.version
-    delivered = {p.device: p.delivered for p in federation.main.store.participations()}
+    delivered = {p.device: p.delivered for p in read(federation.main.store, participations)}
     assert delivered == {"device-1": newest.version, "device-2": None}
 
     late = add_device(federation, 2, "package")

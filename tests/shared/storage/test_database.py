@@ -23,14 +23,18 @@ import main_server.store.store
 import main_server.store.tables
 import sec_agg.store.store
 import sec_agg.store.tables
+from main_server.store.events import newest_event_id
+from main_server.store.runs import start_run
+from main_server.store.versions import newest_versions
 from shared.errors import SettingsError, StorageFailed, StorageUnavailable
 from shared.storage.database import Database
+from tests.main_store import read, write
 
 SERVICES: dict[str, tuple[Path, MetaData, Any]] = {
     "main_server": (
         main_server.store.tables.MIGRATIONS,
         main_server.store.tables.METADATA,
-        main_server.store.store.Store,
+        main_server.store.store.Store.open,
     ),
     "sec_agg": (
         sec_agg.store.tables.MIGRATIONS,
@@ -115,7 +119,7 @@ def test_first_revision_is_refused_and_upgraded_with_nothing_lost(
             assert [{column: row[column] for column in rows[0]} for row in now] == rows
     store = SERVICES[service][2](database.folder, database_url)
     if service == "main_server":
-        assert [one.round for one in store.versions("it is 1", 9)] == [1]
+        assert [one.round for one in read(store, newest_versions, "it is 1", 9)] == [1]
     database.upgrade()  # once more does no harm
     reopen(database, database_url)
 
@@ -200,15 +204,15 @@ def test_reading_cannot_write(connect: Opened, backend: str, database_url: str |
 def test_numbers_go_on_after_rows_that_were_filled_in(
     connect: Opened, database_url: str | None
 ) -> None:
-    store = main_server.store.store.Store(connect("main_server").folder, database_url)
+    store = main_server.store.store.Store.open(connect("main_server").folder, database_url)
     with store.database.write() as connection:
         tables = store.database.tables(connection)
         store.database.fill(connection, tables["runs"], [])
         store.database.fill(
             connection, tables["events"], [row_of(tables["events"], number) for number in (7, 9)]
         )
-    assert store.start_run("person", 3, 1, 0.0).id == 1
-    assert store.newest_event() == 10
+    assert write(store, start_run, "person", 3, 1, 0.0).id == 1
+    assert read(store, newest_event_id) == 10
 
 
 @BOTH
@@ -281,12 +285,14 @@ def test_full_database_says_so_and_keeps_what_it_has(tmp_path: Path) -> None:
         pages = connection.execute(text("PRAGMA page_count")).scalar()
         rounds = database.tables(connection)["rounds"]
         database.fill(connection, rounds, [row_of(rounds, 1)])
-    with pytest.raises(
-        StorageFailed, match=r"is full, or its disk is\. What was stored before is kept"
-    ):  # noqa: SIM117
-        with database.write() as connection:
-            connection.execute(text(f"PRAGMA max_page_count = {pages}"))
-            database.fill(connection, rounds, [row_of(rounds, 2) | {"detector": "x" * 1_000_000}])
+    with (
+        pytest.raises(
+            StorageFailed, match=r"is full, or its disk is\. What was stored before is kept"
+        ),
+        database.write() as connection,
+    ):
+        connection.execute(text(f"PRAGMA max_page_count = {pages}"))
+        database.fill(connection, rounds, [row_of(rounds, 2) | {"detector": "x" * 1_000_000}])
     with database.read() as connection:
         assert rows_of(connection, rounds) == [row_of(rounds, 1)]
 

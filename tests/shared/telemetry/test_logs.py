@@ -16,6 +16,8 @@ import pytest
 from flask import Flask
 
 from main_server.app import create_app
+from main_server.store.rounds import ask_for_updates, make_due
+from main_server.store.runs import start_run
 from sec_agg.poll_loop import Attendant
 from sec_agg.pruning import Pruner
 from shared.errors import SettingsError
@@ -31,6 +33,7 @@ from shared.telemetry.logs import (
     set_up,
     under,
 )
+from tests.main_store import write
 
 TOKEN = "the-operator-of-this-test"
 JOIN_CODE = "doorbell-0123456789abcdef-a-secret-that-was-typed-into-the-wrong-place"
@@ -125,13 +128,13 @@ def test_rounds_that_run_by_themselves_have_one_id_everywhere(
     for name in ("device-1", "device-2"):
         federation.upload(name, federation.delta())
     settings = federation.announce("device-1")
-    federation.main.store.start_run("package", 1, 1, 1.0)
-    federation.main.store.ask(settings, 2.0)
-    federation.main.store.make_due(settings, 3.0, "It is time.")
+    write(federation.main.store, start_run, "package", 1, 1, 1.0)
+    write(federation.main.store, ask_for_updates, settings, 2.0)
+    write(federation.main.store, make_due, settings, 3.0, "It is time.")
     aggregator = federation.aggregator
     Attendant(aggregator, Pruner(aggregator.store, aggregator.blobs)).attend_once()
     said = [line for line in lines.said if line["request"] == "round-package-1"]
-    assert {"main_server.rounds.work", "main_server.rounds.rounds", "sec_agg.poll_loop"} <= {
+    assert {"main_server.runs.tasks", "main_server.rounds.publishing", "sec_agg.poll_loop"} <= {
         line["logger"] for line in said
     }
     assert ("/secagg_model", 200) in [(line.get("path"), line.get("status")) for line in said]
@@ -209,7 +212,7 @@ def test_text_is_one_line_whatever_a_peer_says(peer: str) -> None:
     line = formatter("Main server", "text").format(record("%s waits", peer))
     assert line.isprintable() and line.encode()
     assert re.fullmatch(
-        r"20[0-9-]{8}T[0-9:]{8}\.[0-9]{3}Z WARNING main_server\.runs \[-\] a\\.*b waits", line
+        r"20[0-9-]{8}T[0-9:]{8}\.[0-9]{3}Z WARNING main_server\.runs\.runs \[-\] a\\.*b waits", line
     )
 
 
@@ -284,8 +287,8 @@ def test_long_poll_in_vain_has_none(federation: Any, lines: Lines) -> None:
     federation.device("device-1").post_json("http://main/work", said)
     assert ("/work", 200) not in lines.requests()
     settings = federation.announce("device-1")
-    federation.main.store.start_run("package", 1, 1, 1.0)
-    federation.main.store.ask(settings, 2.0)
+    write(federation.main.store, start_run, "package", 1, 1, 1.0)
+    write(federation.main.store, ask_for_updates, settings, 2.0)
     state = dict.fromkeys(("trained_round", "sent_round", "held", "score", "setback", "refused"))
     federation.device("device-1").post_json(
         "http://main/work", said | {"detectors": {"package": state}}

@@ -22,10 +22,13 @@ from device.metrics import gauges as device_gauges
 from device.store.records import Held
 from device.training.worker_client import Busy
 from main_server.app import create_app as main_app
+from main_server.store.publication import judge
+from main_server.store.versions import newest_version
 from shared.errors import StorageUnavailable, TrainingFailed
 from shared.settings import DeviceSettings, MainSettings
 from shared.storage.database import Database
 from shared.telemetry.metrics import expose, refusals
+from tests.main_store import read, write
 from tests.updates import plain_update
 
 DASHBOARD = Path(__file__).resolve().parents[3] / "dashboards" / "doorbell.json"
@@ -120,7 +123,7 @@ def test_gate_and_accuracy_show(federation: Any) -> None:
         federation.upload(name, federation.delta())
     federation.step("aggregator", "aggregate_models")
     federation.step("aggregator", "send_model_secagg")
-    newest = store.newest_version("package")
+    newest = read(store, newest_version, "package")
     assert key("doorbell_model_accuracy_ratio", detector="package") not in told(main), (
         "nobody has said"
     )
@@ -144,7 +147,7 @@ def test_gate_and_accuracy_show(federation: Any) -> None:
     )
     assert key("doorbell_versions_total", detector="package", gate="pending") not in told(main)
     before = told(main).get(key("doorbell_versions_total", detector="package", gate="passed"), 0)
-    assert store.judge(newest, "passed", "", 1.0)
+    assert write(store, judge, newest, "passed", "", 1.0)
     assert (
         told(main)[key("doorbell_versions_total", detector="package", gate="passed")] == before + 1
     )

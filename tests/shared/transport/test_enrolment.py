@@ -13,6 +13,8 @@ import requests
 from flask import Flask, jsonify, request
 
 from main_server.members.members import invite, rename
+from main_server.store.devices import all_devices
+from main_server.store.members import all_members, find_invitation
 from shared.errors import (
     DoorbellError,
     Forbidden,
@@ -26,6 +28,7 @@ from shared.security.identity import Identity
 from shared.security.joining import JoinCode, Membership, admission
 from shared.transport.enrolment import Enrolment
 from shared.transport.http_client import Peer
+from tests.main_store import read
 
 STRANGER = Identity.from_private(bytes([5]) * 32)
 THREADS = 8
@@ -47,7 +50,7 @@ def code_of(federation: Any, uses: int = 1, role: Any = "device") -> str:
 def listed(federation: Any) -> dict[str, str]:
     return {
         joined.name: joined.key_id
-        for joined in federation.main.store.members()
+        for joined in read(federation.main.store, all_members)
         if joined.role == "device"
     }
 
@@ -99,7 +102,9 @@ def test_workers_that_join_at_once_are_one_member_and_cost_one_use(federation: A
         thread.join()
     assert failed == []
     assert list(listed(federation)) == ["porch"]
-    assert federation.main.store.invitation(JoinCode.parse(code).invitation).uses_left == 0
+    assert (
+        read(federation.main.store, find_invitation, JoinCode.parse(code).invitation).uses_left == 0
+    )
 
 
 def test_without_a_code_it_says_what_to_do_and_asks_nobody(federation: Any, tmp_path: Path) -> None:
@@ -123,7 +128,9 @@ def test_code_of_the_environment_is_used_before_the_local_one(federation: Any) -
         ).main()
     code = code_of(federation)
     an_enrolment(federation, join_code=code).main()
-    assert federation.main.store.invitation(JoinCode.parse(code).invitation).uses_left == 0
+    assert (
+        read(federation.main.store, find_invitation, JoinCode.parse(code).invitation).uses_left == 0
+    )
 
 
 def test_joining_is_tried_again_after_the_main_server_did_not_answer(federation: Any) -> None:
@@ -207,7 +214,7 @@ def test_device_hears_of_its_new_name_when_it_announces_itself(federation: Any) 
         federation.device("porch").post_json("http://main/clientstatus", message).json["name"]
         == "gate"
     )
-    assert [device.name for device in federation.main.store.devices()] == ["gate"]
+    assert [device.name for device in read(federation.main.store, all_devices)] == ["gate"]
 
 
 def changed_key(enrolment: Enrolment) -> Identity:

@@ -25,10 +25,11 @@ from device.app import create_app as device_app
 from device.rounds import participation
 from device.training.worker_client import Trainer
 from main_server.app import create_app as main_app
-from main_server.dashboard import evaluations
-from main_server.members import devices, members
-from main_server.models import registry
-from main_server.rounds import rounds, work
+from main_server.members import members
+from main_server.models import evaluations, registry
+from main_server.rounds import aggregation as sums
+from main_server.rounds import announcement, direct, opening, seeds
+from main_server.runs import tasks
 from sec_agg import aggregation
 from sec_agg.app import create_app as aggregator_app
 from sec_agg.store.store import Store as AggregatorStore
@@ -67,16 +68,16 @@ STEPS = {
 }
 VERBS: dict[tuple[str, str], Callable[..., object]] = {
     ("main", "/join"): members.admit,
-    ("main", "/clientstatus"): devices.announce,
-    ("main", "/work"): work.for_device,
-    ("main", "/performance"): evaluations.note,
+    ("main", "/clientstatus"): announcement.announce,
+    ("main", "/work"): tasks.for_device,
+    ("main", "/performance"): evaluations.keep_evaluation,
     ("main", "/new_key"): members.change_key,
     ("main", "/roster"): members.roster,
-    ("main", "/round/{detector}"): rounds.current_round,
+    ("main", "/round/{detector}"): opening.current_round,
     ("main", "/model/{version}"): registry.published_model,
-    ("main", "/check_seeds"): rounds.check_seeds,
-    ("main", "/secagg_model"): rounds.accept_aggregate,
-    ("main", "/cmodel"): rounds.accept_plain,
+    ("main", "/check_seeds"): seeds.check_seeds,
+    ("main", "/secagg_model"): sums.accept_aggregate,
+    ("main", "/cmodel"): direct.accept_plain,
     ("aggregator", "/cmodel"): aggregation.accept,
     ("device", "/aggmodel"): participation.install,
 }
@@ -219,7 +220,7 @@ def remembered(tmp_path: Path, round_settings: Callable[..., RoundPlan]) -> None
     (settings.data / "cat" / settings.client).mkdir(parents=True)
     current, store = round_settings(detector=DETECTOR), device_store.Store(settings.folder)
     Membership(bytes(32), settings.name).save(settings.folder)
-    store.remember_round(current)
+    store.remember_rounds([current])
     store.hold(device_store.Held(DETECTOR, current.base_version, 2))
     training = {
         "detector": DETECTOR,

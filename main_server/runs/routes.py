@@ -1,21 +1,19 @@
-"""The main server's controls: runs, the way back, how things stand.
-
-Buttons and `python -m federation` use them.
-"""
+"""The main server's controls: runs, rollback and pins, for buttons and `python -m federation`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
-from flask import Flask, Response, jsonify, request
+from flask import Flask, request
 
 from main_server.context import MainServer
-from main_server.dashboard.status import status
-from main_server.models import gate
+from main_server.members.devices import detectors
+from main_server.models import rollback as versions
 from main_server.runs import runs
 from shared.errors import InvalidMessage
 from shared.web.app import add_step
-from shared.web.openapi import PICK, Operation, as_json, declare, record, text
+from shared.web.openapi import PICK, text
 from shared.web.steps import Answer, Done, each
 
 _NOBODY = "No device has announced itself yet. Start the devices, or open /sendstatus on them; then try again."
@@ -38,20 +36,17 @@ def add_controls(app: Flask, server: MainServer) -> None:
     """Add the controls' addresses to the main server's app."""
 
     def step(verb: Callable[[str], Done]) -> Callable[[str | None], Answer]:
-        return each(server.store.detectors, verb, _NOBODY)
+        return each(partial(detectors, server), verb, _NOBODY)
 
     def run(picked: str | None) -> Answer:
         rounds = _whole_number(request.values.get("rounds") or "1")
         return step(lambda detector: runs.start(server, detector, rounds))(picked)
 
     def rollback(_: str | None) -> Answer:
-        return _answer(gate.roll_back(server, request.values.get("version", "")))
+        return _answer(versions.roll_back(server, request.values.get("version", "")))
 
     def pin(_: str | None) -> Answer:
-        return _answer(gate.pin(server, request.values.get("version", "")))
-
-    def show_status() -> Response:
-        return jsonify(status(server))
+        return _answer(versions.pin(server, request.values.get("version", "")))
 
     add_step(app, "/run", run, "Start a run of rounds.", (404,), takes=(PICK, _ROUNDS))
     add_step(app, "/stop_run", step(lambda name: runs.stop(server, name)), "Stop a run.")
@@ -61,21 +56,14 @@ def add_controls(app: Flask, server: MainServer) -> None:
         step(lambda name: runs.resume(server, name)),
         "Go on with a run that was stopped.",
     )
-    add_step(
-        app, "/rollback", rollback, "Put an earlier version in force again.", (404,), (_VERSION,)
-    )
+    add_step(app, "/rollback", rollback, "Activate an earlier version again.", (404,), (_VERSION,))
     add_step(app, "/pin", pin, "Keep a detector at one version.", (404,), (_VERSION,))
     add_step(
         app,
         "/unpin",
-        step(lambda name: gate.unpin(server, name)),
+        step(lambda name: versions.unpin(server, name)),
         "Let rounds change a model again.",
     )
-    app.add_url_rule("/status", "status", show_status)
-    shown = Operation(
-        "Show devices, runs, rounds and versions.", answer=as_json(record()), security="operator"
-    )
-    declare(app.extensions, "status", GET=shown)
 
 
 def _answer(done: Done) -> Answer:

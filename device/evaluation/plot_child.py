@@ -1,11 +1,14 @@
 """One training as a picture, as both ancestors drew it, and two models side by side.
 
-The training child runs it.
+`python -m device.evaluation.plot_child` reads from standard input what `device.evaluation.drawing` wants
+drawn, JSON, and writes a PNG to standard output.
 """
 
 from __future__ import annotations
 
 import io
+import json
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -95,3 +98,16 @@ def _png(figure: Figure) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=80)
     return file.getvalue()
+
+
+def _main() -> None:
+    what = json.load(sys.stdin)
+    if what["kind"] == "training":
+        png = training_plot(what["detector"], what["history"])
+    else:
+        png = comparison_plot(what["detector"], what["report"])
+    sys.stdout.buffer.write(png)
+
+
+if __name__ == "__main__":
+    _main()

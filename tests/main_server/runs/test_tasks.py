@@ -16,9 +16,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from main_server.context import MainServer
-from main_server.members.members import revoke
-from main_server.rounds.work import News, for_aggregator, for_device
-from main_server.runs import runs
+from main_server.members.members import rename, revoke
+from main_server.runs import advance, runs
+from main_server.runs.change_notifier import ChangeNotifier
+from main_server.runs.tasks import for_aggregator, for_device
+from main_server.store.contributions import sent_updates
+from main_server.store.devices import all_devices, participations
+from main_server.store.evaluations import scores
+from main_server.store.events import newest_event_id
+from main_server.store.pins import remove_pin
+from main_server.store.rounds import abandon_round, make_due, newest_round
+from main_server.store.versions import newest_version, release
 from shared.errors import Forbidden, InvalidMessage
 from shared.messages import convert
 from shared.protocol.announcement import MAX_DETECTORS
@@ -31,6 +39,8 @@ from shared.protocol.work import (
     DeviceWaits,
     Install,
 )
+from tests.conftest import Federation
+from tests.main_store import read, write
 
 NOTHING: dict[str, Any] = DetectorStatus(None, None, None, None, None, None).to_json()
 VERSION = "0123456789abcdef" * 4
@@ -45,7 +55,7 @@ def asking(wait_s: float = 0, **said: Any) -> dict[str, Any]:
 def tasks(federation: Any, device: str = "a", **said: Any) -> list[dict[str, Any]]:
     """Return what a device is to do that says so of one detector."""
     main, message = federation.main, convert(DeviceWaits, asking(**said))
-    work = for_device(main, News(main), federation.caller(device), message)
+    work = for_device(main, ChangeNotifier(main), federation.caller(device), message)
     return list(work.to_json()["tasks"])
 
 
@@ -54,17 +64,17 @@ def begin(federation: Any) -> Any:
     for device in ("a", "b"):
         tasks(federation, device)
     runs.start(federation.main, "package", 3)
-    runs.advance(federation.main)
-    return federation.main.store.newest_round("package").settings
+    advance.advance(federation.main)
+    return read(federation.main.store, newest_round, "package").plan
 
 
 @pytest.fixture
-def watched(federation: Any) -> Iterator[Callable[..., News]]:
+def watched(federation: Any) -> Iterator[Callable[..., ChangeNotifier]]:
     """Return a maker of news that are watched, as in a started service."""
     stop, threads = threading.Event(), []
 
-    def watch(count: int = 64) -> News:
-        news = News(federation.main)
+    def watch(count: int = 64) -> ChangeNotifier:
+        news = ChangeNotifier(federation.main)
         threads.append(threading.Thread(target=news.watch, args=(stop, count)))
         threads[-1].start()
         until = time.monotonic() + PATIENCE_S
@@ -93,22 +103,22 @@ def test_what_a_device_says_is_noted(federation: Any) -> None:
         "setback": {"round": 2, "said": "It\nfell."},
     }
     message = convert(DeviceWaits, asking(**said) | {"address": "http://elsewhere/"})
-    for_device(main, News(main), federation.caller("a"), message)
-    (device,) = main.store.devices()
+    for_device(main, ChangeNotifier(main), federation.caller("a"), message)
+    (device,) = read(main.store, all_devices)
     assert (device.name, device.address, device.last_seen, device.waiting) == (
         "a",
         "http://elsewhere",
         1234.5,
         True,
     )
-    (part,) = main.store.participations()
+    (part,) = read(main.store, participations)
     assert (part.trained_round, part.delivered, part.setback_round, part.setback) == (
         3,
         version,
         2,
         "It fell.",
     )
-    assert [vars(score) for score in main.store.scores(version)] == [
+    assert [vars(score) for score in read(main.store, scores, version)] == [
         {"device": "a", "accuracy": 0.25, "pictures": 80}
     ]
 
@@ -117,25 +127,29 @@ def test_score_of_another_detectors_version_is_not_noted(federation: Any) -> Non
     version = federation.announce("a", "raccoon").base_version
     tasks(federation, score={"version": version, "accuracy": 0.5, "pictures": 8})
     tasks(federation, score={"version": VERSION, "accuracy": 0.5, "pictures": 8})
-    assert federation.main.store.scores(version) == federation.main.store.scores(VERSION) == ()
+    assert (
+        read(federation.main.store, scores, version)
+        == read(federation.main.store, scores, VERSION)
+        == ()
+    )
 
 
 def test_said_again_is_no_news(federation: Any) -> None:
     settings = begin(federation)
     score = {"version": settings.base_version, "accuracy": 0.5, "pictures": 8}
     tasks(federation, sent_round=1, score=score)
-    newest = federation.main.store.newest_event()
+    newest = read(federation.main.store, newest_event_id)
     tasks(federation, sent_round=1, score=score)
-    assert federation.main.store.newest_event() == newest
+    assert read(federation.main.store, newest_event_id) == newest
 
 
 def test_update_that_was_sent_for_no_open_round_is_not_noted(federation: Any) -> None:
     settings = begin(federation)
     tasks(federation, sent_round=7)
-    assert federation.main.store.sent(settings) == {}
-    federation.main.store.give_up(settings, 1.0, "why")
+    assert read(federation.main.store, sent_updates, settings) == {}
+    write(federation.main.store, abandon_round, settings, 1.0, "why")
     tasks(federation, sent_round=1)
-    assert federation.main.store.sent(settings) == {}
+    assert read(federation.main.store, sent_updates, settings) == {}
 
 
 GARBAGE: list[Any] = [
@@ -197,9 +211,8 @@ def test_message_that_does_not_ask_for_work_is_refused_and_nothing_is_noted(
     caller, before = federation.caller("a"), federation.remembered("main-server")
     for message in GARBAGE:
         with pytest.raises(InvalidMessage):
-            for_device(
-                federation.main, News(federation.main), caller, convert(DeviceWaits, message)
-            )
+            asked = convert(DeviceWaits, message)
+            for_device(federation.main, ChangeNotifier(federation.main), caller, asked)
     assert federation.remembered("main-server") == before
 
 
@@ -208,7 +221,8 @@ def test_message_that_does_not_ask_for_work_is_refused_and_nothing_is_noted(
 )
 def test_aggregator_that_does_not_ask_for_work_is_refused(federation: Any, message: object) -> None:
     with pytest.raises(InvalidMessage):
-        for_aggregator(federation.main, News(federation.main), convert(AggregatorWaits, message))
+        asked = convert(AggregatorWaits, message)
+        for_aggregator(federation.main, ChangeNotifier(federation.main), asked)
 
 
 ANYTHING = st.recursive(
@@ -276,19 +290,21 @@ def test_garbage_over_the_wire_is_taken_or_refused_with_a_sentence(
 def test_sentence_of_a_setback_is_printed_safely(federation: Any) -> None:
     federation.announce("a")
     tasks(federation, setback={"round": 0, "said": "one\ntwo\0three\x1b[31m é"})
-    (part,) = federation.main.store.participations()
+    (part,) = read(federation.main.store, participations)
     assert part.setback == "one two three [31m é"
 
 
 def test_device_takes_part_in_so_many_detectors_at_most_now_and_before(federation: Any) -> None:
     main, caller = federation.main, federation.caller("a")
     many = {f"d{number}": NOTHING for number in range(MAX_DETECTORS)}
-    for_device(main, News(main), caller, convert(DeviceWaits, ASKING | {"detectors": many}))
-    assert len(main.store.participations()) == MAX_DETECTORS
+    for_device(
+        main, ChangeNotifier(main), caller, convert(DeviceWaits, ASKING | {"detectors": many})
+    )
+    assert len(read(main.store, participations)) == MAX_DETECTORS
     with pytest.raises(InvalidMessage, match="64 detectors at most"):
-        for_device(main, News(main), caller, convert(DeviceWaits, asking()))
-    assert len(main.store.participations()) == MAX_DETECTORS
-    for_device(main, News(main), federation.caller("b"), convert(DeviceWaits, asking()))
+        for_device(main, ChangeNotifier(main), caller, convert(DeviceWaits, asking()))
+    assert len(read(main.store, participations)) == MAX_DETECTORS
+    for_device(main, ChangeNotifier(main), federation.caller("b"), convert(DeviceWaits, asking()))
 
 
 # --- who asks
@@ -298,7 +314,7 @@ def test_device_speaks_for_itself_alone_and_hears_its_name(federation: Any) -> N
     federation.device("b")
     answer = federation.device("a").post_json("http://main/work", ASKING).json
     assert answer == {"name": "a", "tasks": [], "again_s": 25.0}
-    assert [device.name for device in federation.main.store.devices()] == ["a"]
+    assert [device.name for device in read(federation.main.store, all_devices)] == ["a"]
     with pytest.raises(InvalidMessage):
         federation.device("a").post_json("http://main/work", ASKING | {"name": "b"})
 
@@ -320,7 +336,7 @@ def test_revoked_device_is_refused(federation: Any) -> None:
     revoke(federation.main, "a", "It was stolen.")
     with pytest.raises(Forbidden, match="a was revoked: It was stolen"):
         a.post_json("http://main/work", ASKING)
-    assert federation.main.store.participations() == ()
+    assert read(federation.main.store, participations) == ()
 
 
 def test_whoever_signs_nothing_is_refused(federation: Any) -> None:
@@ -334,7 +350,7 @@ def test_whoever_signs_nothing_is_refused(federation: Any) -> None:
 def test_released_version_that_is_not_held_is_to_be_installed(federation: Any) -> None:
     version = federation.announce("a").base_version
     assert tasks(federation) == [], "it is not released yet"
-    federation.main.store.release(version, 1.0)
+    write(federation.main.store, release, version, 1.0)
     install = [{"do": "install", "detector": "package", "version": version}]
     assert tasks(federation) == tasks(federation) == install, (
         "nothing is remembered between two calls"
@@ -346,12 +362,12 @@ def test_released_version_that_is_not_held_is_to_be_installed(federation: Any) -
 
 
 def test_device_that_holds_a_newer_version_is_not_told_to_go_back(federation: Any) -> None:
-    federation.main.store.release(federation.announce("a").base_version, 1.0)
+    write(federation.main.store, release, federation.announce("a").base_version, 1.0)
     for device in ("a", "b"):
         federation.upload(device, federation.delta())
     federation.step("aggregator", "aggregate_models")
     federation.step("aggregator", "send_model_secagg")
-    newest = federation.main.store.newest_version("package")
+    newest = read(federation.main.store, newest_version, "package")
     assert newest.released_at is None, "by hand a version is released when it is delivered"
     assert tasks(federation, held=newest.version) == []
     other = federation.announce("a", "raccoon").base_version
@@ -370,16 +386,17 @@ def test_device_is_asked_to_train_until_it_has_sent(federation: Any) -> None:
 
 def test_nobody_is_asked_to_train_for_a_round_that_is_not_a_runs(federation: Any) -> None:
     federation.announce("a")
-    runs.advance(federation.main)
+    advance.advance(federation.main)
     assert tasks(federation) == []
-    assert for_aggregator(federation.main, News(federation.main), AggregatorWaits(0)).tasks == ()
+    notifier = ChangeNotifier(federation.main)
+    assert for_aggregator(federation.main, notifier, AggregatorWaits(0)).tasks == ()
 
 
 def test_nobody_is_asked_to_train_for_a_round_that_has_enough_and_is_due(federation: Any) -> None:
     settings = begin(federation)
     held = settings.base_version
     tasks(federation, "a", held=held, sent_round=1)
-    federation.main.store.make_due(settings, 1.0, "The deadline is over.")
+    write(federation.main.store, make_due, settings, 1.0, "The deadline is over.")
     assert [task["do"] for task in tasks(federation, "c", held=held)] == ["train"], (
         "one update is too few"
     )
@@ -389,11 +406,15 @@ def test_nobody_is_asked_to_train_for_a_round_that_has_enough_and_is_due(federat
 
 def test_aggregator_is_asked_as_long_as_the_round_is_due(federation: Any) -> None:
     settings = begin(federation)
-    ask = lambda: for_aggregator(federation.main, News(federation.main), AggregatorWaits(0)).tasks  # noqa: E731
+
+    def ask() -> Any:
+        notifier = ChangeNotifier(federation.main)
+        return for_aggregator(federation.main, notifier, AggregatorWaits(0)).tasks
+
     assert ask() == ()
-    federation.main.store.make_due(settings, 1.0, "All are there.")
+    write(federation.main.store, make_due, settings, 1.0, "All are there.")
     assert ask() == ask() == (AddUp("package", 1),)
-    federation.main.store.give_up(settings, 2.0, "why")
+    write(federation.main.store, abandon_round, settings, 2.0, "why")
     assert ask() == ()
 
 
@@ -401,13 +422,15 @@ def test_device_hears_of_its_own_detectors_alone(federation: Any) -> None:
     begin(federation)
     main = federation.main
     said = convert(DeviceWaits, ASKING | {"detectors": {"raccoon": NOTHING}})
-    assert for_device(main, News(main), federation.caller("a"), said).tasks == ()
+    assert for_device(main, ChangeNotifier(main), federation.caller("a"), said).tasks == ()
 
 
 # --- waiting
 
 
-def test_whoever_finds_work_does_not_wait(federation: Any, watched: Callable[..., News]) -> None:
+def test_whoever_finds_work_does_not_wait(
+    federation: Any, watched: Callable[..., ChangeNotifier]
+) -> None:
     begin(federation)
     news, begun = watched(), time.monotonic()
     message = convert(DeviceWaits, asking(PATIENCE_S))
@@ -417,7 +440,7 @@ def test_whoever_finds_work_does_not_wait(federation: Any, watched: Callable[...
 
 
 def test_whoever_waits_in_vain_is_answered_in_time(
-    federation: Any, watched: Callable[..., News]
+    federation: Any, watched: Callable[..., ChangeNotifier]
 ) -> None:
     news, begun = watched(), time.monotonic()
     assert news.wait_for(list, 0.6) == ([], 0.0)
@@ -425,8 +448,24 @@ def test_whoever_waits_in_vain_is_answered_in_time(
     assert news.wait_for(list, 0) == ([], 0.0)
 
 
+def test_device_that_is_renamed_while_it_waits_hears_its_new_name(federation: Federation) -> None:
+    class Renaming(ChangeNotifier):
+        """Lets a device be renamed while it waits."""
+
+        def wait_for(
+            self, tasks: Callable[[], list[Any]], wait_s: float
+        ) -> tuple[list[Any], float]:
+            rename(federation.main, "a", "garden")
+            return [], 0.0
+
+    caller = federation.caller("a")
+    message = convert(DeviceWaits, asking(PATIENCE_S))
+    answer = for_device(federation.main, Renaming(federation.main), caller, message)
+    assert answer.name == "garden", "by its old one it would send an update that nobody takes"
+
+
 def test_change_by_another_process_wakes_whoever_waits_within_a_second(
-    federation: Any, watched: Callable[..., News]
+    federation: Any, watched: Callable[..., ChangeNotifier]
 ) -> None:
     caller, news, answers = federation.caller("a"), watched(), []
     version = federation.announce("a").base_version
@@ -442,7 +481,7 @@ def test_change_by_another_process_wakes_whoever_waits_within_a_second(
     time.sleep(0.5)
     assert not answers
     other = MainServer.open(federation.settings, federation.http)
-    other.store.release(version, 1.0)
+    write(other.store, release, version, 1.0)
     changed = time.monotonic()
     waiting.join(PATIENCE_S)
     ((woken, found),) = answers
@@ -451,7 +490,7 @@ def test_change_by_another_process_wakes_whoever_waits_within_a_second(
 
 
 def test_run_advances_by_itself_and_the_aggregator_hears_of_it(
-    federation: Any, watched: Callable[..., News]
+    federation: Any, watched: Callable[..., ChangeNotifier]
 ) -> None:
     settings = begin(federation)
     news, found = watched(), []
@@ -471,7 +510,7 @@ def test_run_advances_by_itself_and_the_aggregator_hears_of_it(
 
 @pytest.mark.parametrize(("threads", "slots"), [(1, 0), (2, 1), (4, 2), (16, 8), (64, 56)])
 def test_some_threads_stay_free_for_other_requests(
-    federation: Any, watched: Callable[..., News], threads: int, slots: int
+    federation: Any, watched: Callable[..., ChangeNotifier], threads: int, slots: int
 ) -> None:
     news, free, release = watched(threads), threading.Semaphore(0), threading.Event()
 
@@ -492,7 +531,7 @@ def test_some_threads_stay_free_for_other_requests(
         time.sleep(0.01)
     assert news.wait_for(list, PATIENCE_S) == ([], 25.0)
     release.set()
-    federation.main.store.pin("package", None, 1.0)  # any news
+    write(federation.main.store, remove_pin, "package", 1.0)  # any news
     for thread in waiting:
         thread.join(PATIENCE_S)
         assert not thread.is_alive()
@@ -501,12 +540,12 @@ def test_some_threads_stay_free_for_other_requests(
 
 def test_without_a_watch_nobody_waits(federation: Any) -> None:
     begun = time.monotonic()
-    assert News(federation.main).wait_for(list, PATIENCE_S) == ([], 25.0)
+    assert ChangeNotifier(federation.main).wait_for(list, PATIENCE_S) == ([], 25.0)
     assert time.monotonic() - begun < PATIENCE_S / 2
 
 
 def test_watch_that_ends_keeps_nobody_waiting(federation: Any) -> None:
-    news, stop = News(federation.main), threading.Event()
+    news, stop = ChangeNotifier(federation.main), threading.Event()
     answers: list[Any] = []
     first = threading.Thread(target=news.watch, args=(stop, 16))
     first.start()
@@ -523,14 +562,14 @@ def test_watch_that_ends_keeps_nobody_waiting(federation: Any) -> None:
 
 
 def test_no_wake_up_is_lost_however_close_it_comes(federation: Any) -> None:
-    news = News(federation.main)
+    news = ChangeNotifier(federation.main)
     news._slots = threading.BoundedSemaphore(8)
     for number in range(1, 300):
         work: list[Any] = []
 
         def change(number: int = number, work: list[Any] = work) -> None:
             work.append("work")
-            news._tell(number)
+            news._notify(number)
 
         writer = threading.Thread(target=change)
 
@@ -551,9 +590,9 @@ def test_no_wake_up_is_lost_however_close_it_comes(federation: Any) -> None:
 
 
 def test_database_that_is_away_for_a_while_does_not_end_the_watch(
-    federation: Any, watched: Callable[..., News], monkeypatch: pytest.MonkeyPatch
+    federation: Any, watched: Callable[..., ChangeNotifier], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from main_server.rounds import work  # noqa: PLC0415
+    from main_server.runs import change_notifier  # noqa: PLC0415
     from shared.errors import StorageUnavailable  # noqa: PLC0415
 
     away = threading.Event()
@@ -563,7 +602,7 @@ def test_database_that_is_away_for_a_while_does_not_end_the_watch(
         if away.is_set():
             raise StorageUnavailable("The database does not answer.")
 
-    monkeypatch.setattr(work, "advance", advance)
+    monkeypatch.setattr(change_notifier, "advance", advance)
     news, answers = watched(), []
     waiting = threading.Thread(
         target=lambda: answers.append(
@@ -571,7 +610,7 @@ def test_database_that_is_away_for_a_while_does_not_end_the_watch(
         )  # type: ignore[list-item]
     )
     waiting.start()
-    federation.main.store.pin("package", None, 1.0)
+    write(federation.main.store, remove_pin, "package", 1.0)
     time.sleep(0.8)
     assert not answers
     away.clear()

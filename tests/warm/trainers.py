@@ -1,9 +1,9 @@
 """A process that has imported TensorFlow, and forks training children from itself; a device is
 given them as its own.
 
-Importing TensorFlow takes longer than everything else in a kill test together, and nothing of
-TensorFlow runs before its first use, so a child that was forked after the import is what `python -m
-device.training.worker` is a moment later.
+Importing TensorFlow takes longer than everything else in most tests of services together, and
+nothing of it runs before its first use, so a child that was forked after the import is what `python
+-m device.training.worker` is a moment later.
 
     trainers.py serve SOCKET    the process that forks
     trainers.py child SOCKET    what the device starts instead of the child: it hands its pipes
@@ -24,11 +24,10 @@ import sys
 import time
 from typing import NoReturn
 
-PATIENCE_S = 100.0
+PATIENCE_S = 300.0
 WARM = (
     "device.training.worker",
     "device.training.training",
-    "device.evaluation.plot",
     "device.evaluation.metrics",
     "device.training.examples",
 )

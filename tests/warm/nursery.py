@@ -1,7 +1,7 @@
 """A process that has imported all that the services import, and forks a gunicorn from itself when
 it is told to.
 
-A kill test starts hundreds of services. Started so, one is there in a fraction of the time that its
+The tests start hundreds of services. Started so, one is there in a fraction of the time that its
 imports take, and is otherwise what `gunicorn ...` is: a master in a process group of its own, with
 its workers. The nursery itself runs no service, so whoever is born here remembers nothing of who
 was killed.
@@ -9,26 +9,41 @@ was killed.
 It reads lines of JSON: `arguments` of gunicorn, the whole `environment`, and where the `log` is. It
 answers each with the process id. When its standard input closes, it kills all that came from it,
 and ends.
+
+Where the environment has WARM_TRAINERS, a device's training child comes from `trainers.py`, which
+listens there.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import json
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from gunicorn.app.wsgiapp import run
 
-SERVED = ("main_server.app", "sec_agg.app", "device.app", "gunicorn.workers.gthread")
+from device.training.worker_client import Trainer
+
+SERVED = (
+    "main_server.app",
+    "sec_agg.app",
+    "device.app",
+    "gunicorn.workers.gthread",
+    "shared.web.background",
+)
+AS_THEY_START = ("alembic.command", "alembic.config", "alembic.context", "alembic.op")
+"""What a service imports when it makes its tables."""
 
 
 def main() -> None:
     """Start services until standard input closes."""
-    for module in SERVED:
+    for module in (*SERVED, *AS_THEY_START):
         importlib.import_module(module)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the dead are buried at once
     born = []
@@ -55,8 +70,25 @@ def _become(arguments: list[str], environment: dict[str, str], log: str) -> NoRe
         os.dup2(source, target)
     os.environ.clear()
     os.environ.update(environment)
+    if trainers := environment.get("WARM_TRAINERS"):
+        _train_by(trainers)
     sys.argv = ["gunicorn", *arguments]
     sys.exit(run())
+
+
+def _train_by(trainers: str) -> None:
+    """Let devices start a stand-in for a child of `trainers.py` instead of a training child of
+    their own.
+    """
+    command = (
+        sys.executable,
+        "-S",
+        str(Path(__file__).with_name("trainers.py")),
+        "child",
+        trainers,
+    )
+    context = importlib.import_module("device.context")
+    setattr(context, "Trainer", functools.partial(Trainer, command=command))  # noqa: B010 - devices look it up there
 
 
 if __name__ == "__main__":

@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 
 from main_server.runs import runs
+from main_server.store.devices import all_detectors
+from main_server.store.pins import find_pins, set_pin
+from main_server.store.publication import note_status
 from main_server.store.records import Device, Status
+from main_server.store.runs import newest_runs
+from main_server.store.versions import newest_version
+from tests.main_store import read, write
 
 STEPS = ("/run", "/stop_run", "/resume_run", "/rollback", "/pin", "/unpin")
 JSON = {"Accept": "application/json"}
@@ -26,11 +32,11 @@ def publish(federation: Any) -> Any:
         federation.upload(device, federation.delta())
     federation.step("aggregator", "aggregate_models")
     federation.step("aggregator", "send_model_secagg")
-    return federation.main.store.newest_version("package")
+    return read(federation.main.store, newest_version, "package")
 
 
 def states(federation: Any) -> dict[str, str]:
-    return {run.detector: run.state for run in federation.main.store.runs()}
+    return {run.detector: run.state for run in read(federation.main.store, newest_runs)}
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -59,25 +65,25 @@ def test_run_is_started_stopped_and_resumed_by_query(
 
 
 def test_steps_take_a_posted_form(federation: Any, client: Any) -> None:
-    first = federation.main.store.newest_version("package")
+    first = read(federation.main.store, newest_version, "package")
     assert client.post("/run", data={"detector": "package", "rounds": "5"}).status_code == 200
-    (run,) = federation.main.store.runs()
+    (run,) = read(federation.main.store, newest_runs)
     assert (run.detector, run.rounds) == ("package", 5)
     assert client.post("/stop_run", data={"detector": "package"}).status_code == 200
     publish(federation)
     assert client.post("/rollback", data={"version": first.version}).status_code == 200
-    assert federation.main.store.newest_version("package").parent == first.version
+    assert read(federation.main.store, newest_version, "package").parent == first.version
     assert client.post("/pin", data={"version": first.version[:10]}).status_code == 200
-    assert list(federation.main.store.pins()) == ["package"]
+    assert list(read(federation.main.store, find_pins)) == ["package"]
     assert client.post("/unpin", data={"detector": "package"}).status_code == 200
-    assert federation.main.store.pins() == {}
+    assert read(federation.main.store, find_pins) == {}
 
 
 def test_run_without_a_number_has_one_round_and_without_a_detector_runs_all(
     federation: Any, client: Any
 ) -> None:
     assert client.post("/run").status_code == 200
-    assert {(run.detector, run.rounds) for run in federation.main.store.runs()} == {
+    assert {(run.detector, run.rounds) for run in read(federation.main.store, newest_runs)} == {
         ("package", 1),
         ("raccoon", 1),
     }
@@ -96,7 +102,7 @@ def test_answers_come_as_json(federation: Any, client: Any) -> None:
         "rounds": 2,
         "first_round": 1,
     }
-    version = federation.main.store.newest_version("package")
+    version = read(federation.main.store, newest_version, "package")
     answer = client.post("/pin", data={"version": version.version}, headers=JSON)
     assert (answer.json["version"], answer.json["round"]) == (version.version, 0)
     assert answer.json["said"].startswith("package is pinned to the model of round 0")
@@ -117,7 +123,7 @@ def test_number_of_rounds_that_is_none_is_answered_with_a_sentence(
         "number of rounds is a whole number" in answer.text
         or "A run has from 1 to 100000 rounds" in answer.text
     )
-    assert federation.main.store.runs() == ()
+    assert read(federation.main.store, newest_runs) == ()
 
 
 @pytest.mark.parametrize("path", ["/rollback", "/pin"])
@@ -149,7 +155,7 @@ def test_detector_that_is_none_is_answered_with_a_sentence(
     unknown = client.get(path, query_string={"detector": "pakcage"})
     assert unknown.status_code == (404 if path == "/run" else 409)
     assert "pakcage" in unknown.text
-    assert federation.main.store.detectors() == ("package", "raccoon")
+    assert read(federation.main.store, all_detectors) == ("package", "raccoon")
 
 
 @pytest.mark.parametrize(
@@ -192,9 +198,9 @@ def test_status_tells_how_things_stand(federation: Any, client: Any) -> None:
     main = federation.main
     version = publish(federation)
     said = Status(None, None, version.version, (version.version, 0.75, 80), None)
-    main.store.note_status(Device("a", "http://a", main.clock(), True), {"package": said})
+    write(main.store, note_status, Device("a", "http://a", main.clock(), True), {"package": said})
     runs.start(main, "package", 2)
-    main.store.pin("raccoon", main.store.newest_version("raccoon").version, 1.0)
+    write(main.store, set_pin, "raccoon", read(main.store, newest_version, "raccoon").version, 1.0)
     answer = client.get("/status")
     assert (answer.status_code, answer.mimetype) == (200, "application/json")
     shown = answer.json

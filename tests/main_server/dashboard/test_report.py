@@ -12,11 +12,15 @@ from typing import Any
 
 import pytest
 
-from main_server.dashboard.evaluations import note, weighted_mean
+from main_server.dashboard.report import weighted_mean
 from main_server.members.members import rename, revoke
+from main_server.models.evaluations import keep_evaluation
+from main_server.store.evaluations import performances
+from main_server.store.events import newest_events
 from shared.errors import DoorbellError, Forbidden, InvalidMessage, NotFound
 from shared.messages import convert
 from shared.protocol.evaluations import METRICS, Performance
+from tests.main_store import read
 
 BETWEEN = {"value": 0.125, "low": -0.25, "high": 0.5}
 
@@ -59,8 +63,8 @@ def rows(federation: Any) -> list[dict[str, str]]:
 def test_what_a_device_tells_is_kept_with_the_round_of_its_version(federation: Any) -> None:
     main = replace(federation.main, clock=lambda: 1234.5)
     version = federation.announce("a").base_version
-    note(main, federation.caller("a"), convert(Performance, measured(version)))
-    (told,) = main.store.performances()
+    keep_evaluation(main, federation.caller("a"), convert(Performance, measured(version)))
+    (told,) = read(main.store, performances)
     assert (told.device, told.global_round, told.told_at) == ("a", 0, 1234.5)
     assert told.performance.to_json() == measured(version)
 
@@ -68,16 +72,20 @@ def test_what_a_device_tells_is_kept_with_the_round_of_its_version(federation: A
 def test_newest_takes_the_place_of_the_one_before_and_is_news_once(federation: Any) -> None:
     for accuracy in (0.5, 0.75, 0.75):
         tell(federation, "a", accuracy)
-    (told,) = federation.main.store.performances()
+    (told,) = read(federation.main.store, performances)
     assert told.performance.figures["local"]["accuracy"].value == 0.75
-    said = [event.said for event in federation.main.store.events(30) if event.kind == "measured"]
+    said = [
+        event.said
+        for event in read(federation.main.store, newest_events, 30)
+        if event.kind == "measured"
+    ]
     assert said == ["a has measured its own and the global model on 40 test pictures."] * 2
 
 
 def test_measurements_survive_a_restart(federation: Any) -> None:
     tell(federation, "a")
     federation.start()
-    assert [told.device for told in federation.main.store.performances()] == ["a"]
+    assert [told.device for told in read(federation.main.store, performances)] == ["a"]
 
 
 def test_page_shows_each_device_and_the_weighted_mean(federation: Any) -> None:
@@ -97,7 +105,7 @@ def test_mean_leaves_out_who_does_not_know(federation: Any) -> None:
     unknown = dict.fromkeys(("value", "low", "high"))
     alike = dict.fromkeys(METRICS, BETWEEN | {"low": 0.0}) | {"roc_auc": unknown}
     tell(federation, "b", 0.5, 10, local=alike)
-    told = federation.main.store.performances()
+    told = read(federation.main.store, performances)
     assert weighted_mean(told, "local", "roc_auc").value == 0.75
     assert weighted_mean(told[1:], "local", "roc_auc").value is None
     assert weighted_mean(told, "local", "accuracy").value == (30 * 0.75 + 10 * 0.125) / 40
@@ -162,7 +170,7 @@ def test_device_tells_of_itself_alone(federation: Any) -> None:
     said = measured(version, 0.75) | {"device": "a"}
     with pytest.raises(InvalidMessage):
         federation.device("b").post_json("http://main/performance", said)
-    assert [told.device for told in federation.main.store.performances()] == ["a"]
+    assert [told.device for told in read(federation.main.store, performances)] == ["a"]
 
 
 def test_device_without_a_part_in_the_detector_is_refused(federation: Any) -> None:
@@ -170,7 +178,7 @@ def test_device_without_a_part_in_the_detector_is_refused(federation: Any) -> No
     federation.announce("b", "raccoon")
     with pytest.raises(NotFound, match="b does not take part in package"):
         federation.device("b").post_json("http://main/performance", measured(version))
-    assert federation.main.store.performances() == ()
+    assert read(federation.main.store, performances) == ()
 
 
 def test_aggregator_may_not_tell(federation: Any) -> None:
@@ -209,7 +217,7 @@ def test_hostile_message_is_refused_and_what_was_told_stays(
         federation.device("a").post_json(
             "http://main/performance", measured(version) | dict(changes)
         )
-    (told,) = federation.main.store.performances()
+    (told,) = read(federation.main.store, performances)
     assert told.performance.figures["local"]["accuracy"].value == 0.5
 
 
@@ -221,4 +229,4 @@ def test_numbers_that_json_has_not_are_refused(federation: Any) -> None:
         with pytest.raises(DoorbellError) as caught:
             federation.device("a").post_json("http://main/performance", said)
         assert caught.value.status == 400
-    assert federation.main.store.performances() == ()
+    assert read(federation.main.store, performances) == ()

@@ -1,22 +1,16 @@
-"""Architectures: what every party must agree on about a model, as plain data and numpy alone.
+"""What an architecture is: its parameters, and how it is built, trained, and asked. Numpy alone.
 
-An architecture is a name that resolves to an ordered list of parameter specs. The main server makes
-version 0 from the specs, every party flattens params in their order, and
-`device/training/models.py` builds the same parameters in Keras; a test pins that the two agree name
-by name and shape by shape. No framework is imported here.
-
-Neither architecture has batch-norm statistics to exchange: `efficientnet-lite0-head` trains a head
-on a frozen body (Tan and Le, EfficientNet, 2019), `porch-cnn` uses group norm (Wu and He, 2018),
-which behaves the same for a device with few pictures as for one with many.
+Every party resolves an architecture's name to the same ordered list of parameter specs: the main
+server makes version 0 from them, and everybody flattens params in their order. What else depends on
+the architecture is declared beside the specs, so that nobody asks which one it is.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Final, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +20,9 @@ from shared.round.plan import LocalWork
 
 Params = dict[str, NDArray[np.float32]]
 Initialiser = Literal["glorot_uniform", "he_normal", "zeros", "ones"]
+Inputs = Literal["pixels", "features"]
 
-DEFAULT: Final = "efficientnet-lite0-head"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -70,25 +65,89 @@ class ParamSpec:
         return field * self.shape[-2], field * self.shape[-1]
 
 
-@dataclass(frozen=True)
+class Picture(Protocol):
+    """A picture as an architecture may look at it, without a framework."""
+
+    def embedding(self) -> NDArray[np.float32]:
+        """Return the frozen body's features, float32[1280]."""
+
+    def probability(self, architecture: Architecture, params: Params) -> float:
+        """Return what the architecture's exported network answers with these params."""
+
+
+def not_buildable(architecture: Architecture) -> Any:
+    """Refuse to build an architecture that is known by its specs alone.
+
+    Raises:
+        NotFound: Always.
+    """
+    raise NotFound(f"This device cannot build the architecture {architecture.name!r}.")
+
+
+def network_score(architecture: Architecture, params: Params, picture: Picture) -> float:
+    """Score a picture by the architecture's exported network, whose params are inputs."""
+    return picture.probability(architecture, params)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """A model's shape, and how a device trains it unless the round says otherwise.
+    """A model's shape, and everything about training and asking it that depends on the shape.
 
     Attributes:
         name: The name that settings and containers carry.
         input_px: Height and width of the RGB picture it looks at, in pixels.
         specs: The trainable parameters, in the order in which they are flattened.
-        body: Name of the frozen network whose features are the input, or None where pixels are.
+        inputs: Whether the trainable part takes pixels, or the features of the frozen body.
         work: Local work that suits it.
         weight_decay: Factor of half the squared norm of the kernels that is added to the loss.
+        is_augmented: Whether training varies the pictures; features cannot be varied.
+        builder: Builds the trainable part in Keras, and imports it.
+        scorer: Scores a picture without a framework: (architecture, params, picture) to the
+            probability, from 0 to 1.
+        network: Names the exported network that scoring needs, in every cache: what it was made
+            from, and the revision of the export.
+        network_title: What that network is called in messages.
     """
 
     name: str
     input_px: int
     specs: tuple[ParamSpec, ...]
-    body: str | None
+    inputs: Inputs
     work: LocalWork
     weight_decay: float = 0.0
+    is_augmented: bool = False
+    builder: Callable[[Architecture], Any] = not_buildable
+    scorer: Callable[[Architecture, Params, Picture], float] = network_score
+    network: str = ""
+    network_title: str = "network"
+
+    def build(self) -> Any:
+        """Build the trainable part in Keras.
+
+        Layers carry the names of the specs, so Keras' path of a variable ("hidden/kernel") is the
+        spec's name.
+
+        Returns:
+            A `keras.Model` whose output is one logit, float32[n, 1]. Its input is float32[n, 1280],
+            the body's features, or float32[n, px, px, 3], RGB from 0 to 255.
+
+        Raises:
+            NotFound: It is known by its specs alone.
+        """
+        return self.builder(self)
+
+    def inputs_of(self, pixels: T, embed: Callable[[T], T]) -> T:
+        """Return what the trainable part takes of pictures.
+
+        Args:
+            pixels: An array or a tensor of shape [n, px, px, 3].
+            embed: From pixels to the frozen body's features, [n, 1280].
+        """
+        return embed(pixels) if self.inputs == "features" else pixels
+
+    def score(self, params: Params, picture: Picture) -> float:
+        """Return the probability, from 0 to 1, that a picture shows the object."""
+        return self.scorer(self, params, picture)
 
     @property
     def size(self) -> int:
@@ -144,58 +203,19 @@ class Architecture:
         }
 
 
-def _dense(name: str, fan_in: int, fan_out: int, initialiser: Initialiser) -> tuple[ParamSpec, ...]:
+def dense(name: str, fan_in: int, fan_out: int, initialiser: Initialiser) -> tuple[ParamSpec, ...]:
+    """Return the specs of a dense layer: a kernel and a bias."""
     kernel = ParamSpec(f"{name}/kernel", (fan_in, fan_out), initialiser)
     return kernel, ParamSpec(f"{name}/bias", (fan_out,), "zeros")
 
 
-def _conv(name: str, channels_in: int, channels_out: int) -> tuple[ParamSpec, ...]:
-    """A 3x3 convolution without bias, then a group norm, whose shift takes the bias' place."""
+def conv(name: str, channels_in: int, channels_out: int) -> tuple[ParamSpec, ...]:
+    """Return the specs of a 3x3 convolution and its group norm.
+
+    The convolution has no bias: the norm's shift takes its place.
+    """
     return (
         ParamSpec(f"{name}_conv/kernel", (3, 3, channels_in, channels_out), "he_normal"),
         ParamSpec(f"{name}_norm/gamma", (channels_out,), "ones"),
         ParamSpec(f"{name}_norm/beta", (channels_out,), "zeros"),
-    )
-
-
-EFFICIENTNET_LITE0_HEAD: Final = Architecture(
-    name="efficientnet-lite0-head",
-    input_px=128,
-    specs=(*_dense("hidden", 1280, 64, "he_normal"), *_dense("logit", 64, 1, "glorot_uniform")),
-    body="efficientnet-lite0",
-    work=LocalWork(epochs=5, batch_size=16, learning_rate=0.01),
-    weight_decay=0.01,
-)
-
-PORCH_CNN: Final = Architecture(
-    name="porch-cnn",
-    input_px=64,
-    specs=(
-        *_conv("stem", 3, 16),
-        *_conv("block1", 16, 32),
-        *_conv("block2", 32, 64),
-        *_conv("block3", 64, 128),
-        *_conv("block4", 128, 96),
-        *_dense("logit", 96, 1, "glorot_uniform"),
-    ),
-    body=None,
-    work=LocalWork(epochs=4, batch_size=16, learning_rate=0.02),
-)
-
-ARCHITECTURES: Final[Mapping[str, Architecture]] = MappingProxyType(
-    {architecture.name: architecture for architecture in (EFFICIENTNET_LITE0_HEAD, PORCH_CNN)}
-)
-
-
-def architecture(name: str) -> Architecture:
-    """Resolve an architecture's name.
-
-    Raises:
-        NotFound: No architecture is called that; the message names those there are.
-    """
-    if name in ARCHITECTURES:
-        return ARCHITECTURES[name]
-    raise NotFound(
-        f"There is no architecture called {name!r}.",
-        todo=f"Choose one of: {', '.join(ARCHITECTURES)}.",
     )
