@@ -76,7 +76,9 @@ def _export(words: Sequence[str], prog: str) -> int:
             )
         device = Device.open(settings)
         to = chosen.to or settings.folder / "exports" / chosen.form
-        wanted = chosen.detector or sorted(held.detector for held in device.store.in_force())
+        wanted = chosen.detector or sorted(
+            held.detector for held in device.store.models.all_active()
+        )
         if not wanted:
             raise NotFound(
                 "No model is in force on this device.", todo="Train and share one first."

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from flask import Flask, request
 
-from device.bell.doorbell import add_doorbell, camera_of
+from device.bell.doorbell import camera_of
+from device.bell.routes import add_doorbell
 from device.context import Device
 from device.metrics import gauges
 from device.page import fingerprint, page

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dataset import folders
 from device.evaluation.drawing import Drawing
-from device.store.store import Store
+from device.store.store import DeviceStore
 from device.training.jobs import Folders, folders_of
 from device.training.worker_client import Trainer
 from shared.errors import NotFound
@@ -48,7 +48,7 @@ class Device:
     """
 
     settings: DeviceSettings
-    store: Store
+    store: DeviceStore
     blobs: BlobStore
     trainer: Trainer
     drawing: Drawing
@@ -65,7 +65,7 @@ class Device:
         enrolment = open_enrolment(settings, http)
         return cls(
             settings=settings,
-            store=Store(settings.folder),
+            store=DeviceStore(settings.folder),
             blobs=BlobStore(settings.folder / "blobs"),
             trainer=Trainer(settings.trainer_max_mb),
             drawing=Drawing(),

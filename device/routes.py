@@ -80,7 +80,7 @@ def add_routes(app: Flask, device: Device) -> None:
 
     @app.get("/plot/<detector>.png")
     def plot(detector: str) -> Response:
-        training = device.store.newest_training(checked_name(detector, "detector"))
+        training = device.store.trainings.newest(checked_name(detector, "detector"))
         if training is None:
             raise NotFound(
                 f"No {detector} training has been done here yet.", todo="Open /modeltrain first."

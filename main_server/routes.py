@@ -116,10 +116,10 @@ def _add_messages(app: Flask, server: MainServer, notifier: ChangeNotifier) -> N
         return answer_with(roster(server))
 
     def show_round(_: Caller, detector: str) -> Response:
-        # An aggregator that knows of no round says so: it may have lost its state.
-        first = request.args.get("first") == "1"
+        # An aggregator that knows of no round may have lost what it knew.
+        is_first = request.args.get("first") == "1"
         name = checked_name(detector, "detector")
-        plan, devices = current_round(server, name, untouched=first)
+        plan, devices = current_round(server, name, untouched=is_first)
         return answer_with(RoundDescription(plan, devices))
 
     def show_model(_: Caller, version: str) -> Response:

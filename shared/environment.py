@@ -142,6 +142,15 @@ def host(text: str) -> str:
     return text
 
 
+def url_list(text: str) -> tuple[str, ...]:
+    """Return URLs, separated by commas or white space; a comma inside of a URL separates nothing.
+
+    They are not checked, and so never quoted: they may hold credentials.
+    """
+    begins = r"(?=[A-Za-z][A-Za-z0-9+.-]*://)"  # RFC 3986, section 3.1: how a URL begins
+    return tuple(part for part in re.split(rf"[\s,]+{begins}", text.strip(", \t\r\n")) if part)
+
+
 def networks(text: str) -> tuple[Network, ...]:
     """Return networks in CIDR notation, separated by commas."""
     return tuple(ip_network(part.strip()) for part in text.split(","))

@@ -27,6 +27,7 @@ from shared.environment import (
     time_of_day,
     topology,
     url,
+    url_list,
     whole,
     yes_or_no,
 )
@@ -53,8 +54,9 @@ class BellSettings:
             be yes.
         keep_days: How long events are kept, in days.
         keep_mb: How many megabytes of their pictures are kept.
-        webhook: Address that is told of every ring, or None; `webhook_secret` signs.
-        mqtt: Broker that is told of every ring, or None.
+        notify: URLs of the channels that deliver a notification of every ring.
+        webhook: Address of one more, or None; `webhook_secret` signs.
+        mqtt: Broker of one more, or None.
         tell_pictures: Whether who is told is given the picture too.
     """
 
@@ -65,6 +67,7 @@ class BellSettings:
     false_alarms: float
     keep_days: float
     keep_mb: float
+    notify: tuple[str, ...] = field(repr=False)
     webhook: str | None = field(repr=False)
     webhook_secret: str | None = field(repr=False)
     mqtt: str | None = field(repr=False)
@@ -82,6 +85,7 @@ class BellSettings:
             false_alarms=read("DOORBELL_FALSE_ALARMS", "0.05", fraction(0.5)),
             keep_days=read("DOORBELL_KEEP_DAYS", "30", fraction(36500.0)),
             keep_mb=read("DOORBELL_KEEP_MB", "500", fraction(1e7)),
+            notify=url_list(read.hidden("DOORBELL_NOTIFY") or ""),
             webhook=read.hidden("DOORBELL_WEBHOOK"),
             webhook_secret=read.hidden("DOORBELL_WEBHOOK_SECRET"),
             mqtt=read.hidden("DOORBELL_MQTT"),

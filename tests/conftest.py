@@ -403,8 +403,8 @@ def migrated(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -
 def empty_databases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for each service, with a SQLite database that has all tables and nothing in them."""
     folder = tmp_path_factory.mktemp("empty")
-    for store in (main_server.store.store.Store, Store, device.store.store.Store):
-        store(folder / store.__module__.partition(".")[0]).database.close()
+    for open_store in (main_server.store.store.Store.open, Store, device.store.store.DeviceStore):
+        open_store(folder / open_store.__module__.partition(".")[0]).database.close()
     return folder
 
 

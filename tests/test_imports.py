@@ -54,12 +54,18 @@ WEB |= {
     "main_server/dashboard/routes.py",
     "device/evaluation/routes.py",
 }
-WEB |= {"device/bell/routes.py", "device/bell/doorbell.py"}
+WEB |= {"device/bell/routes.py"}
 SQL = {
     "sec_agg/store/store.py",
     "sec_agg/store/snapshot.py",
     "sec_agg/store/tables.py",
     "device/store/store.py",
+    "device/store/models.py",
+    "device/store/trainings.py",
+    "device/store/evaluations.py",
+    "device/store/failures.py",
+    "device/store/schedule.py",
+    "device/store/rows.py",
     "device/store/tables.py",
     "device/store/events.py",
     "device/store/notifications.py",

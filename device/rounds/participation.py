@@ -26,7 +26,7 @@ from device.evaluation import evaluations
 from device.metrics import counted_training
 from device.rounds import model_trial
 from device.rounds.cleanup import tidy
-from device.store.records import Held, Measurement, Training
+from device.store.records import Evaluation, GlobalModel, Training
 from device.training.jobs import Compare, Metrics, Train, Trained
 from learning.model import parse_model
 from learning.round import local_result, share
@@ -49,7 +49,7 @@ def announce(device: Device) -> dict[str, RoundPlan]:
         PeerUnreachable: The main server does not answer.
         InvalidMessage: It answers something else than rounds.
     """
-    trained = device.store.trained_rounds()
+    trained = device.store.trainings.newest_rounds()
     detectors = {name: trained.get(name) for name in device.detectors()}
     message = Announcement(device.settings.url, detectors)
     main = device.enrolment.main()
@@ -57,13 +57,13 @@ def announce(device: Device) -> dict[str, RoundPlan]:
     if set(answer.rounds) != set(detectors):
         raise InvalidMessage("The main server did not name the open rounds.")
     device.enrolment.rename(checked_member_name(answer.name, "device"))
-    device.store.remember_rounds(answer.rounds.values())
+    device.store.rounds.remember(answer.rounds.values())
     return answer.rounds
 
 
 def send_status(device: Device, detector: str, rounds: dict[str, RoundPlan]) -> Done:
     """Say how far this device is in the open round of one detector (after `announce`)."""
-    current, training = _round_of(rounds, detector), device.store.newest_training(detector)
+    current, training = _round_of(rounds, detector), device.store.trainings.newest(detector)
     if training is None or training.round != current.round:
         return Done(
             f"registered for round {current.round}; not trained for it yet.",
@@ -112,7 +112,7 @@ def train(device: Device, detector: str) -> Done:
             "finished_at": device.clock(),
             "pictures": pictures,
         }
-    device.store.add_training(training)
+    device.store.trainings.add(training)
     model_trial.settle_all(device)  # what was pushed meanwhile
     tidy(device)
     return _trained(current, result, bytes_down, note)
@@ -131,7 +131,7 @@ def send(device: Device, detector: str, rounds: dict[str, RoundPlan]) -> Done:
         PeerUnreachable: The aggregator does not answer; the update is kept and will be the same
             next time.
     """
-    current, training = _round_of(rounds, detector), device.store.newest_training(detector)
+    current, training = _round_of(rounds, detector), device.store.trainings.newest(detector)
     if training is None:
         raise OutOfOrder(
             f"No trained {detector} model is here to send.",
@@ -147,7 +147,7 @@ def send(device: Device, detector: str, rounds: dict[str, RoundPlan]) -> Done:
     secure = current.receiver == AGGREGATOR
     receiver = device.receiver_of(current)
     reply = device.http.post(f"{receiver.url}/cmodel", update, receiver)
-    device.store.note_sent(training)
+    device.store.trainings.record_sent(training)
     what = "The masked update" if secure else "The plain update"
     whom = "secure aggregator" if secure else "main server"
     said = f"{what} for round {current.round} is sent to the {whom} ({reply.bytes_up:,} bytes)."
@@ -184,7 +184,7 @@ def performance(device: Device, detector: str) -> Done:
         DatasetError: The test split cannot be used.
     """
     device.require_pictures(detector)
-    training, held = device.store.newest_training(detector), device.store.held(detector)
+    training, held = device.store.trainings.newest(detector), device.store.models.active(detector)
     if training is None or held is None:
         raise OutOfOrder(
             "There is nothing to compare yet.", todo="Open /modeltrain on this device first."
@@ -200,7 +200,7 @@ def performance(device: Device, detector: str) -> Done:
         },
     )
     result = device.trainer.run(job)
-    measurement = Measurement(
+    measurement = Evaluation(
         detector,
         local_model=training.local_model,
         trained_round=training.round,
@@ -210,7 +210,7 @@ def performance(device: Device, detector: str) -> Done:
         plot="",  # it is drawn when somebody looks at it
         measured_at=device.clock(),
     )
-    device.store.keep_measurement(measurement)
+    device.store.evaluations.keep(measurement)
     measured = result.models
     said = "; ".join(_in_words(name, measured[name]) for name in ("local", "global"))
     said = f"On {measured['local'].pictures} test pictures: {said}. "
@@ -229,7 +229,7 @@ def _round_of(rounds: dict[str, RoundPlan], detector: str) -> RoundPlan:
     return rounds[detector]
 
 
-def _newest_model(device: Device, detector: str) -> tuple[RoundPlan, Held, int, str]:
+def _newest_model(device: Device, detector: str) -> tuple[RoundPlan, GlobalModel, int, str]:
     """Return the open round, its base model, the bytes that came down, and a note if main could not
     be asked.
     """
@@ -241,7 +241,7 @@ def _newest_model(device: Device, detector: str) -> tuple[RoundPlan, Held, int, 
     try:
         current = _round_of(announce(device), detector)
     except PeerUnreachable as error:
-        known, held = device.store.newest_round(detector), device.store.held(detector)
+        known, held = device.store.rounds.newest(detector), device.store.models.active(detector)
         if known is None or held is None or known.base_version != held.version:
             lacks = (
                 "no model to start from yet"
@@ -258,13 +258,13 @@ def _newest_model(device: Device, detector: str) -> tuple[RoundPlan, Held, int, 
             0,
             " The main server did not answer, so this starts from the newest model held here.",
         )
-    held = device.store.held(detector)
+    held = device.store.models.active(detector)
     if held is not None and held.version == current.base_version:
         return current, held, 0, ""
     if turned_down is not None and turned_down.version == current.base_version:
         raise turned_down
     bytes_down = model_trial.fetch(device, detector, current.base_version)
-    held = device.store.held(detector)
+    held = device.store.models.active(detector)
     if held is None or held.version != current.base_version:
         raise OutOfOrder("A newer model arrived meanwhile.", todo="Train again.")
     return current, held, bytes_down, ""
@@ -279,7 +279,7 @@ def _update_of(device: Device, training: Training, current: RoundPlan) -> str:
     result = local_result(base, trained, training.weight, current)
     rounding = np.random.default_rng(_seed(device, current))
     update = share(result, current, device.name, rounding)
-    return device.store.keep_update(training, device.blobs.put(update.to_bytes()))
+    return device.store.trainings.keep_update(training, device.blobs.put(update.to_bytes()))
 
 
 def _seed(device: Device, current: RoundPlan) -> int:

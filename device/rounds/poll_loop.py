@@ -169,17 +169,17 @@ def call(device: Device, wait_s: float) -> DeviceWork:
 
 def _status(device: Device, detector: str) -> DetectorStatus:
     store = device.store
-    training = store.newest_training(detector)
-    held = store.held(detector)
-    score = store.newest_score(detector)
-    setback = store.setback(detector)
+    training = store.trainings.newest(detector)
+    held = store.models.active(detector)
+    score = store.models.newest_score(detector)
+    setback = store.failures.latest(detector)
     return DetectorStatus(
         trained_round=training.round if training else None,
-        sent_round=store.sent_round(detector),
+        sent_round=store.trainings.sent_round(detector),
         held=held.version if held else None,
         score=_score_of(score) if score else None,
         setback=Failure(setback.round, _one_line(setback.said)) if setback else None,
-        refused=store.refused(detector),
+        refused=store.models.rejected(detector),
     )
 
 

@@ -48,9 +48,9 @@ def checked_address(address: str) -> str:
     return address.rstrip("/")
 
 
-def _is_address(address: str) -> bool:
+def _is_address(value: str) -> bool:
     try:
-        parts = urlsplit(address)
+        parts = urlsplit(value)
         port = parts.port
     except ValueError:
         return False

@@ -133,8 +133,7 @@ def change_key(server: MainServer, caller: Caller, message: NewKey) -> None:
     """
     public = message.public_key
     # The request is signed with the old key, this statement with the new one: both are owned.
-    statement = new_key_statement(caller.member.public_key)
-    if not verify(public, message.signature, statement):
+    if not verify(public, message.signature, new_key_statement(caller.member.public_key)):
         raise InvalidMessage("The new key's signature does not verify.", kept="The old key stays.")
     with server.store.write() as connection:
         changed = store.change_key(connection, caller.verified.key_id, fingerprint(public), public)

@@ -24,8 +24,7 @@ def announce(server: MainServer, caller: Caller, message: Announcement) -> dict[
         InvalidMessage: No device can be at its address, or it takes part in too many detectors.
     """
     device = Device(caller.name, checked_address(message.address), server.clock())
-    trained = message.detectors
-    check_detectors(server, caller.name, set(trained))
+    check_detectors(server, caller.name, set(message.detectors))
     with server.store.write() as connection:
-        note_device(connection, device, trained)
-    return {detector: open_round(server, detector) for detector in trained}
+        note_device(connection, device, message.detectors)
+    return {detector: open_round(server, detector) for detector in message.detectors}

@@ -40,8 +40,7 @@ _log = logging.getLogger(__name__)
 def for_device(
     server: MainServer, notifier: ChangeNotifier, caller: Caller, message: DeviceWaits
 ) -> DeviceWork:
-    """Note what a device says of itself, and return what it is to do: install a version, take part
-    in a round.
+    """Note a device's status, and return its tasks: install a version, take part in a round.
 
     Raises:
         InvalidMessage: No device can be at its address, or it takes part in too many detectors.
@@ -55,9 +54,11 @@ def for_device(
         note_status(connection, device, statuses)
     found, again_s = notifier.wait_for(lambda: _device_tasks(server, statuses), message.wait_s)
     _log_rounds(caller.name, found)
-    with server.store.read() as connection:  # it may have been renamed while it waited
+    # It may have been renamed while it waited: under its old name it would send in vain.
+    with server.store.read() as connection:
         joined = find_member(connection, caller.verified.key_id)
-    return DeviceWork(tuple(found), again_s, joined.name if joined else caller.name)
+    name = joined.name if joined else caller.name
+    return DeviceWork(tuple(found), again_s, name)
 
 
 def for_aggregator(server: MainServer, notifier: ChangeNotifier, message: AggregatorWaits) -> Work:
@@ -70,19 +71,17 @@ def for_aggregator(server: MainServer, notifier: ChangeNotifier, message: Aggreg
 def _status_of(said: DetectorStatus) -> Status:
     """Return what a device says of one detector as the store keeps it."""
     score, failure = said.score, said.setback
+    shown = failure.said if failure else ""
+    # The operator reads it in logs and on pages: control characters could forge lines there.
+    sentence = "".join(char if char.isprintable() else " " for char in shown)
     return Status(
         said.trained_round,
         said.sent_round,
         said.held,
         (score.version, score.accuracy, score.pictures) if score else None,
-        (failure.round, _one_line(failure.said)) if failure else None,
+        (failure.round, sentence) if failure else None,
         said.refused,
     )
-
-
-def _one_line(text: str) -> str:
-    # The operator reads it in logs and on pages: control characters could forge lines there.
-    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def _log_rounds(who: str, tasks: list[Task]) -> None:

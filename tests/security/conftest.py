@@ -29,7 +29,7 @@ import numpy as np
 import psutil
 import pytest
 
-from device.store.store import Store as DeviceStore
+from device.store.store import DeviceStore
 from main_server.store.publication import revoke
 from main_server.store.store import Store
 from shared.protocol.joining import Role
@@ -285,7 +285,7 @@ class Field:
         takes its time.
         """
         store, deadline = DeviceStore(self.home(device)), time.monotonic() + 120
-        while store.newest_score(detector) is None:
+        while store.models.newest_score(detector) is None:
             assert time.monotonic() < deadline, self.log(device)
             time.sleep(0.05)
         store.database.close()

@@ -58,6 +58,7 @@ def test_device_settings_by_default() -> None:
             false_alarms=0.05,
             keep_days=30.0,
             keep_mb=500.0,
+            notify=(),
             webhook=None,
             webhook_secret=None,
             mqtt=None,
@@ -89,6 +90,7 @@ def test_addresses_of_the_owner_are_not_shown() -> None:
     environ = {
         "DOORBELL_CAMERA": "rtsp://me:secret@camera",
         "DOORBELL_MQTT": "mqtts://me:secret@broker",
+        "DOORBELL_NOTIFY": "mqtts://me:secret@broker",
     }
     assert "secret" not in repr(
         device(
@@ -96,6 +98,23 @@ def test_addresses_of_the_owner_are_not_shown() -> None:
             | {"DOORBELL_WEBHOOK": "https://x/secret", "DOORBELL_WEBHOOK_SECRET": "whsec_secret"}
         )
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "urls"),
+    [
+        ("", ()),
+        (" , ", ()),
+        ("mqtt://a", ("mqtt://a",)),
+        ("mqtt://a https://b/c", ("mqtt://a", "https://b/c")),
+        ("mqtt://a,https://b/c\n\thttp://d,", ("mqtt://a", "https://b/c", "http://d")),
+        ("https://b/c?x=1,2 ,  mqtt://me:p,w@a", ("https://b/c?x=1,2", "mqtt://me:p,w@a")),
+        ("mqtt://a b", ("mqtt://a b",)),
+    ],
+    ids=str,
+)
+def test_channels_are_separated_by_commas_or_space(text: str, urls: tuple[str, ...]) -> None:
+    assert device({"DOORBELL_NOTIFY": text}).bell.notify == urls
 
 
 def test_main_server_settings_by_default() -> None:

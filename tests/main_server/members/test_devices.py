@@ -63,8 +63,14 @@ def test_device_is_noted_under_the_name_by_which_it_joined_and_no_other(federati
 
 
 def test_device_without_pictures_is_noted_and_hears_of_no_round(federation: Any) -> None:
-    message = convert(Announcement, STATUS | {"detectors": {}})
-    assert announce(federation.main, federation.caller("a"), message) == {}
+    assert (
+        announce(
+            federation.main,
+            federation.caller("a"),
+            convert(Announcement, STATUS | {"detectors": {}}),
+        )
+        == {}
+    )
     assert [device.name for device in read(federation.main.store, all_devices)] == ["a"]
     assert read(federation.main.store, all_detectors) == ()
 

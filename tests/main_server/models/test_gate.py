@@ -220,8 +220,7 @@ def test_rejection_gives_up_the_open_round_and_offers_the_devices_the_version_in
     ]
     status = DetectorStatus(None, None, version.version, None, None, None)
     said = DeviceWaits("http://a", 0, {"package": status})
-    notifier = ChangeNotifier(porch.main)
-    work = for_device(porch.main, notifier, porch.federation.caller("a"), said)
+    work = for_device(porch.main, ChangeNotifier(porch.main), porch.federation.caller("a"), said)
     assert work.tasks == (Install("package", porch.newest.version),)
     following = porch.federation.announce("a")
     assert following.base_version == porch.newest.version

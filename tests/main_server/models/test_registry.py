@@ -13,7 +13,7 @@ import pytest
 
 import device.app
 from device.context import identity_path
-from device.store.store import Store
+from device.store.store import DeviceStore
 from learning.architectures import ARCHITECTURES
 from main_server.context import MainServer
 from main_server.models.registry import load_model
@@ -34,7 +34,7 @@ def finish_a_round(federation: Any) -> None:
     federation.step("aggregator", "send_model_secagg")
 
 
-def add_device(federation: Any, number: int, *detectors: str) -> Store:
+def add_device(federation: Any, number: int, *detectors: str) -> DeviceStore:
     """Put a real device app on the network, with picture folders; return its memory."""
     settings = DeviceSettings.read(
         number,
@@ -48,7 +48,7 @@ def add_device(federation: Any, number: int, *detectors: str) -> Store:
         (federation.folder / "pictures" / detector / settings.client).mkdir(parents=True)
     http = federation.network.client(Identity.open(identity_path(settings)))
     federation.network.apps[settings.name] = device.app.create_app(number, settings, http)
-    return Store(settings.folder)
+    return DeviceStore(settings.folder)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -144,7 +144,7 @@ def test_delivery_reaches_those_that_answer_and_names_those_that_fetch_it_later(
     assert done["delivered"] == ["device-1"]
     assert list(done["later"]) == ["device-2"]
     assert "device-2 fetches it later: No answer from http://device-2" in done["said"]
-    assert store.held("package").version == newest.version
+    assert store.models.active("package").version == newest.version
     delivered = {p.device: p.delivered for p in read(federation.main.store, participations)}
     assert delivered == {"device-1": newest.version, "device-2": None}
 

@@ -86,8 +86,10 @@ class Street:
         if name not in self.houses:
             self.houses[name] = House(name, {detector: dict(SAID) for detector in self.detectors})
         said = {"address": f"http://{name}", "wait_s": 0, "detectors": self.houses[name].said}
-        message, notifier = convert(DeviceWaits, said), ChangeNotifier(self.main)
-        work = for_device(self.main, notifier, self.federation.caller(name), message)
+        message = convert(DeviceWaits, said)
+        work = for_device(
+            self.main, ChangeNotifier(self.main), self.federation.caller(name), message
+        )
         return list(work.to_json()["tasks"])
 
     def ask_for_sums(self) -> list[dict[str, Any]]:

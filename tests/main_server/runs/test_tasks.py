@@ -211,8 +211,12 @@ def test_message_that_does_not_ask_for_work_is_refused_and_nothing_is_noted(
     caller, before = federation.caller("a"), federation.remembered("main-server")
     for message in GARBAGE:
         with pytest.raises(InvalidMessage):
-            asked = convert(DeviceWaits, message)
-            for_device(federation.main, ChangeNotifier(federation.main), caller, asked)
+            for_device(
+                federation.main,
+                ChangeNotifier(federation.main),
+                caller,
+                convert(DeviceWaits, message),
+            )
     assert federation.remembered("main-server") == before
 
 
@@ -221,8 +225,9 @@ def test_message_that_does_not_ask_for_work_is_refused_and_nothing_is_noted(
 )
 def test_aggregator_that_does_not_ask_for_work_is_refused(federation: Any, message: object) -> None:
     with pytest.raises(InvalidMessage):
-        asked = convert(AggregatorWaits, message)
-        for_aggregator(federation.main, ChangeNotifier(federation.main), asked)
+        for_aggregator(
+            federation.main, ChangeNotifier(federation.main), convert(AggregatorWaits, message)
+        )
 
 
 ANYTHING = st.recursive(
@@ -290,7 +295,7 @@ def test_garbage_over_the_wire_is_taken_or_refused_with_a_sentence(
 def test_sentence_of_a_setback_is_printed_safely(federation: Any) -> None:
     federation.announce("a")
     tasks(federation, setback={"round": 0, "said": "one\ntwo\0three\x1b[31m é"})
-    (part,) = read(federation.main.store, participations)
+    (part,) = federation.main.store.participations()
     assert part.setback == "one two three [31m é"
 
 
@@ -388,8 +393,10 @@ def test_nobody_is_asked_to_train_for_a_round_that_is_not_a_runs(federation: Any
     federation.announce("a")
     advance.advance(federation.main)
     assert tasks(federation) == []
-    notifier = ChangeNotifier(federation.main)
-    assert for_aggregator(federation.main, notifier, AggregatorWaits(0)).tasks == ()
+    assert (
+        for_aggregator(federation.main, ChangeNotifier(federation.main), AggregatorWaits(0)).tasks
+        == ()
+    )
 
 
 def test_nobody_is_asked_to_train_for_a_round_that_has_enough_and_is_due(federation: Any) -> None:
@@ -406,11 +413,9 @@ def test_nobody_is_asked_to_train_for_a_round_that_has_enough_and_is_due(federat
 
 def test_aggregator_is_asked_as_long_as_the_round_is_due(federation: Any) -> None:
     settings = begin(federation)
-
-    def ask() -> Any:
-        notifier = ChangeNotifier(federation.main)
-        return for_aggregator(federation.main, notifier, AggregatorWaits(0)).tasks
-
+    ask = lambda: (
+        for_aggregator(federation.main, ChangeNotifier(federation.main), AggregatorWaits(0)).tasks
+    )  # noqa: E731
     assert ask() == ()
     write(federation.main.store, make_due, settings, 1.0, "All are there.")
     assert ask() == ask() == (AddUp("package", 1),)
@@ -459,9 +464,8 @@ def test_device_that_is_renamed_while_it_waits_hears_its_new_name(federation: Fe
             return [], 0.0
 
     caller = federation.caller("a")
-    message = convert(DeviceWaits, asking(PATIENCE_S))
-    answer = for_device(federation.main, Renaming(federation.main), caller, message)
-    assert answer.name == "garden", "by its old one it would send an update that nobody takes"
+    answer = for_device(federation.main, Renaming(federation.main), caller, asking(PATIENCE_S))
+    assert answer["name"] == "garden", "by its old one it would send an update that nobody takes"
 
 
 def test_change_by_another_process_wakes_whoever_waits_within_a_second(

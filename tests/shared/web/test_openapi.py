@@ -23,6 +23,7 @@ from openapi_spec_validator import validate
 import device.store.store as device_store
 from device.app import create_app as device_app
 from device.rounds import participation
+from device.store.records import GlobalModel
 from device.training.worker_client import Trainer
 from main_server.app import create_app as main_app
 from main_server.members import members
@@ -218,10 +219,10 @@ def remembered(tmp_path: Path, round_settings: Callable[..., RoundPlan]) -> None
     settings = DeviceSettings.read(1, {"DOORBELL_HOME": str(tmp_path)})
     (settings.data / DETECTOR / settings.client).mkdir(parents=True)
     (settings.data / "cat" / settings.client).mkdir(parents=True)
-    current, store = round_settings(detector=DETECTOR), device_store.Store(settings.folder)
+    current, store = round_settings(detector=DETECTOR), device_store.DeviceStore(settings.folder)
     Membership(bytes(32), settings.name).save(settings.folder)
-    store.remember_rounds([current])
-    store.hold(device_store.Held(DETECTOR, current.base_version, 2))
+    store.rounds.remember([current])
+    store.models.activate(GlobalModel(DETECTOR, current.base_version, 2))
     training = {
         "detector": DETECTOR,
         "round": 3,
@@ -229,7 +230,7 @@ def remembered(tmp_path: Path, round_settings: Callable[..., RoundPlan]) -> None
         "local_model": VERSION,
         "plot": VERSION,
     }
-    store.add_training(training | {"weight": 5, "history": [], "finished_at": 0.0})
+    store.trainings.add(training | {"weight": 5, "history": [], "finished_at": 0.0})
     aggregator = AggregatorSettings.read({"DOORBELL_HOME": str(tmp_path)})
     sums = AggregatorStore(aggregator.folder)
     Membership(bytes(32), "secure-aggregator").save(aggregator.folder)
