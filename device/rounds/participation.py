@@ -1,11 +1,13 @@
 """The device's half of a round, top to bottom, in the order of docs/reference/protocol.md.
 
-    announce      tell the main server what this device takes part in; hear which rounds are open
-    (step 2) train         fetch the newest global model, train on local pictures, keep the result
-    (step 1) send          delta, clip, encode, mask, seal; to the aggregator, once
-    (step 3) install       take a new global model that was pushed (candidates.py puts it on trial)
-    (step 6) performance   local model and global model side by side on the local test split
-    (step 7)
+    announce     tell the main server what this device takes part in;
+                 hear which rounds are open                                        (step 2)
+    train        fetch the newest global model, train on local pictures,
+                 keep the result                                                   (step 1)
+    send         delta, clip, encode, mask, seal; to the aggregator, once          (step 3)
+    install      take a new global model that was pushed
+                 (model_trial.py puts it on trial)                                 (step 6)
+    performance  local model and global model side by side on the local test split (step 7)
 
 No picture, and in the secure topology no readable parameter, leaves the device by any of them.
 """

@@ -295,7 +295,7 @@ def test_garbage_over_the_wire_is_taken_or_refused_with_a_sentence(
 def test_sentence_of_a_setback_is_printed_safely(federation: Any) -> None:
     federation.announce("a")
     tasks(federation, setback={"round": 0, "said": "one\ntwo\0three\x1b[31m é"})
-    (part,) = federation.main.store.participations()
+    (part,) = read(federation.main.store, participations)
     assert part.setback == "one two three [31m é"
 
 
