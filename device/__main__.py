@@ -11,10 +11,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from device.context import Device, identity_path, open_standing
+from device.context import Device, identity_path, open_enrolment
 from shared.errors import DoorbellError, NotFound
-from shared.security.authenticator import change_key_from_command_line
 from shared.settings import DeviceSettings, ListenSettings, port_of, port_variable
+from shared.transport.enrolment import change_key_from_command_line
 from shared.web.serve import parser, serve
 
 
@@ -47,7 +47,7 @@ def main(words: Sequence[str] | None = None, prog: str = "python -m device") -> 
         listen = ListenSettings.read(port_variable(number), port_of(number))
         serve(f"device.app:create_app({number})", chosen.bind, listen, workers=1)
     settings = DeviceSettings.read(chosen.id)
-    change_key_from_command_line(open_standing(settings), identity_path(settings))
+    change_key_from_command_line(open_enrolment(settings), identity_path(settings))
     return 0
 
 

@@ -15,7 +15,7 @@ from device.rounds import participation
 from shared.errors import NotFound
 from shared.names import checked_name
 from shared.protocol.answers import Said
-from shared.security.authenticator import Caller, Gate
+from shared.security.authenticator import Authenticator, Caller
 from shared.security.manifest import HEADER
 from shared.security.nonces import Nonces
 from shared.web.app import add_step
@@ -67,16 +67,16 @@ def add_routes(app: Flask, device: Device) -> None:
         done = participation.install(device, caller.verified.body, request.headers.get(HEADER))
         return answer_with(Said(done.said))
 
-    gate = Gate(
-        device.standing.identity,
+    authenticator = Authenticator(
+        device.enrolment.identity,
         lambda: device.name,
-        device.standing.main_member,
+        device.enrolment.main_member,
         Nonces(device.settings.folder),
     )
     install = Operation(
         "Install a global model.", CONTAINER, fails=(404, 409), parameters=(MANIFEST,)
     )
-    add_signed_message(app, gate, "/aggmodel", aggmodel, ("main-server",), install)
+    add_signed_message(app, authenticator, "/aggmodel", aggmodel, ("main-server",), install)
 
     @app.get("/plot/<detector>.png")
     def plot(detector: str) -> Response:

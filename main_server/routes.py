@@ -35,7 +35,7 @@ from shared.protocol.rounds import (
     SealedSeeds,
 )
 from shared.protocol.work import AggregatorWaits, DeviceWaits, DeviceWork, Work
-from shared.security.authenticator import AnyRole, Caller, Gate
+from shared.security.authenticator import AnyRole, Authenticator, Caller
 from shared.security.manifest import HEADER
 from shared.security.nonces import open_nonces
 from shared.transport.http_client import CONTAINER_TYPE
@@ -71,7 +71,7 @@ def add_routes(app: Flask, server: MainServer, notifier: ChangeNotifier) -> None
 
 
 def _add_messages(app: Flask, server: MainServer, notifier: ChangeNotifier) -> None:
-    gate = Gate(
+    authenticator = Authenticator(
         server.identity,
         lambda: MAIN_SERVER,
         partial(member_of, server),
@@ -141,7 +141,7 @@ def _add_messages(app: Flask, server: MainServer, notifier: ChangeNotifier) -> N
     model = Operation(
         "Fetch a version of a model.", answer=CONTAINER, fails=(404,), headers=(HEADER,)
     )
-    message = partial(add_signed_message, app, gate)
+    message = partial(add_signed_message, app, authenticator)
     add_message(
         app,
         "/join",

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 
 from shared.errors import DoorbellError
-from shared.security.authenticator import change_key_from_command_line
 from shared.settings import AggregatorSettings, ListenSettings
+from shared.transport.enrolment import change_key_from_command_line
 from shared.web.serve import parser, serve
 
 
@@ -29,10 +29,10 @@ def main(words: Sequence[str] | None = None, prog: str = "python -m sec_agg") ->
     if not chosen.new_key:
         listen = ListenSettings.read("DOORBELL_AGGREGATOR_PORT", 8003)
         serve("sec_agg.app:create_app()", chosen.bind, listen, threads=8)
-    from sec_agg.app import IDENTITY, open_standing  # noqa: PLC0415 - serving needs none of it here
+    from sec_agg.app import IDENTITY, open_enrolment  # noqa: PLC0415 - serving needs none of it here
 
     settings = AggregatorSettings.read()
-    change_key_from_command_line(open_standing(settings), settings.folder / IDENTITY)
+    change_key_from_command_line(open_enrolment(settings), settings.folder / IDENTITY)
     return 0
 
 

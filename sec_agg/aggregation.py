@@ -33,9 +33,10 @@ from shared.protocol.answers import Said
 from shared.protocol.rounds import RefusedSeeds, RoundDescription, SealedSeeds
 from shared.round.payloads import Aggregate, MaskedUpdate, parse_masked_update
 from shared.round.plan import RoundPlan
-from shared.security.authenticator import Caller, Standing
+from shared.security.authenticator import Caller
 from shared.storage.blobs import BlobStore
 from shared.telemetry.metrics import count_upload
+from shared.transport.enrolment import Enrolment
 from shared.transport.http_client import HttpClient
 from shared.web.steps import Done
 
@@ -53,7 +54,7 @@ class Aggregator:
     store: Store
     blobs: BlobStore
     http: HttpClient
-    standing: Standing
+    enrolment: Enrolment
     roster: Roster
     clock: Callable[[], float] = time.time
 
@@ -138,7 +139,7 @@ def hand_over(aggregator: Aggregator, detector: str) -> Done:
             else f"Round {current.round} is not added up yet.",
             todo="Open /aggregate_models on this aggregator first.",
         )
-    main = aggregator.standing.main()
+    main = aggregator.enrolment.main()
     reply = aggregator.http.post(
         f"{main.url}/secagg_model", aggregator.blobs.get(current.aggregate), main
     )
@@ -207,7 +208,7 @@ def _ask_for_round(aggregator: Aggregator, detector: str) -> tuple[RoundPlan, tu
     earlier life. It asks for a round in which no seed was ever vouched for, so that no second sum
     comes of it.
     """
-    main = aggregator.standing.main()
+    main = aggregator.enrolment.main()
     first = "" if aggregator.store.newest_round(detector) else "?first=1"
     reply = aggregator.http.get(f"{main.url}/round/{detector}{first}", main)
     described = read_answer(reply, RoundDescription)
@@ -235,7 +236,7 @@ def _freeze(aggregator: Aggregator, current: Round) -> None:
         raise _too_few(aggregator, current, {stored.device for stored in usable}, strangers)
     seeds = {stored.device: base64.b64encode(stored.sealed_seed).decode() for stored in usable}
     message = SealedSeeds(current.detector, current.round, seeds)
-    main = aggregator.standing.main()
+    main = aggregator.enrolment.main()
     reply = aggregator.http.post_json(f"{main.url}/check_seeds", message, main)
     refused = read_answer(reply, RefusedSeeds).refused
     cohort = {stored.device: stored.digest for stored in usable if stored.device not in refused}

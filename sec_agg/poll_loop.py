@@ -44,7 +44,7 @@ def attend(aggregator: Aggregator, pruner: Pruner, stop: threading.Event) -> Non
         pruner: Lets go of what a finished round leaves behind.
         stop: Ends it, at the latest when the main server has answered.
     """
-    with _turn(aggregator.standing.folder / "attending.lock", stop):
+    with _turn(aggregator.enrolment.folder / "attending.lock", stop):
         attendant, back_off = Attendant(aggregator, pruner), BackOff(_rng)
         while not stop.is_set():
             try:
@@ -109,7 +109,7 @@ class Attendant:
         Raises:
             PeerUnreachable: The main server does not answer, or not with a list of tasks.
         """
-        main = self._aggregator.standing.main()
+        main = self._aggregator.enrolment.main()
         message = AggregatorWaits(WAIT_S)
         reply = self._aggregator.http.post_json(f"{main.url}/work", message, main)
         try:

@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 from sec_agg.answers import read_answer
 from shared.protocol.joining import Members
-from shared.security.authenticator import Member, Standing
+from shared.security.authenticator import Member
 from shared.security.identity import fingerprint
+from shared.transport.enrolment import Enrolment
 from shared.transport.http_client import HttpClient
 
 FRESH_S = 10.0
@@ -23,15 +24,15 @@ class Roster:
     key not.
 
     Args:
-        standing: The aggregator's place in the federation.
+        enrolment: The aggregator's place in the federation.
         http: How to reach the main server.
         clock: Seconds, from any start.
     """
 
     def __init__(
-        self, standing: Standing, http: HttpClient, clock: Callable[[], float] = time.monotonic
+        self, enrolment: Enrolment, http: HttpClient, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._standing, self._http, self._clock = standing, http, clock
+        self._enrolment, self._http, self._clock = enrolment, http, clock
         self._lock = threading.Lock()
         self._members: dict[str, Member] = {}
         self._asked_at = float("-inf")
@@ -72,7 +73,7 @@ class Roster:
         return member is not None and member.name == name and member.revoked is None
 
     def _ask(self) -> None:
-        main = self._standing.main()
+        main = self._enrolment.main()
         reply = self._http.get(f"{main.url}/roster", main)
         members = [
             Member(entry.name, entry.role, entry.public_key, entry.revoked)

@@ -42,11 +42,12 @@ from sec_agg.store.store import Store
 from shared.names import MAIN_SERVER
 from shared.protocol.joining import Role
 from shared.round.plan import RoundPlan, parse_round_plan
-from shared.security.authenticator import Caller, Standing
+from shared.security.authenticator import Caller
 from shared.security.identity import Identity
 from shared.security.signing import Verified
 from shared.settings import AggregatorSettings, MainSettings
 from shared.storage.blobs import BlobStore
+from shared.transport.enrolment import Enrolment
 from shared.transport.http_client import HttpClient, Peer, Reply
 from tests.main_store import read
 from tests.updates import masked_update
@@ -184,33 +185,33 @@ class Federation:
         self.network.apps["main"] = main_server.app.create_app(self.settings, main_http)
         self.main = MainServer.open(self.settings, main_http)
         self.as_main = Sender(identity, main_http)
-        standing = self.standing("secure-aggregator", "secure-aggregator", mine.folder)
-        self.network.apps["aggregator"] = sec_agg.app.create_app(mine, standing.http)
-        roster = Roster(standing, standing.http)
+        enrolment = self.enrolment("secure-aggregator", "secure-aggregator", mine.folder)
+        self.network.apps["aggregator"] = sec_agg.app.create_app(mine, enrolment.http)
+        roster = Roster(enrolment, enrolment.http)
         blobs = BlobStore(mine.folder / "blobs")
         self.aggregator = Aggregator(
-            Store(mine.folder, mine.database_url), blobs, standing.http, standing, roster
+            Store(mine.folder, mine.database_url), blobs, enrolment.http, enrolment, roster
         )
-        self.as_aggregator = Sender(standing.identity, standing.http, standing.main().public_key)
+        self.as_aggregator = Sender(enrolment.identity, enrolment.http, enrolment.main().public_key)
 
-    def standing(
+    def enrolment(
         self, role: Role, name: str, folder: Path, join_code: str | None = None
-    ) -> Standing:
+    ) -> Enrolment:
         """Return the place of a service with a key of its own; it joins by the code left on the
         main server's disk.
         """
         identity = Identity.open(folder / "identity.key")
         http = self.network.client(identity)
-        return Standing(identity, role, name, folder, MAIN, http, join_code, self.settings.folder)
+        return Enrolment(identity, role, name, folder, MAIN, http, join_code, self.settings.folder)
 
     def device(self, name: str) -> Sender:
         """Return a device that has joined; it shares key and place with the app of the same name,
         if there is one.
         """
         if name not in self.senders:
-            standing = self.standing("device", name, self.folder / "devices" / name)
+            enrolment = self.enrolment("device", name, self.folder / "devices" / name)
             self.senders[name] = Sender(
-                standing.identity, standing.http, standing.main().public_key
+                enrolment.identity, enrolment.http, enrolment.main().public_key
             )
         return self.senders[name]
 

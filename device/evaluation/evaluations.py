@@ -40,7 +40,7 @@ def tell(device: Device, detector: str) -> str:
     said = ""
     for measurement in device.store.evaluations.unreported():
         try:
-            main = device.standing.main()
+            main = device.enrolment.main()
             report = _message(device, measurement)
             device.http.post_json(f"{main.url}/performance", report, main)
             device.store.evaluations.record_reported(measurement)

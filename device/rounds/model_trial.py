@@ -92,7 +92,7 @@ def propose(device: Device, body: bytes, manifest: str | None) -> GlobalModel:
         OutOfOrder: It is older than what the device has.
     """
     model = parse_model(body)
-    check_manifest(manifest, device.standing.main().public_key or b"", model, body)
+    check_manifest(manifest, device.enrolment.main().public_key or b"", model, body)
     device.require_pictures(model.detector)
     proposed, held = (
         GlobalModel(model.detector, version_of(body), model.round),
@@ -161,7 +161,7 @@ def fetch(device: Device, detector: str, version: str) -> int:
         InvalidMessage: It sends another model.
         Busy, NoAnswer, Forbidden, NotFound, OutOfOrder: As `propose` and `settle` do.
     """
-    main = device.standing.main()
+    main = device.enrolment.main()
     reply = device.http.get(f"{main.url}/model/{version}", main)
     if version_of(reply.body) != version:
         raise InvalidMessage(

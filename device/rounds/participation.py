@@ -55,11 +55,11 @@ def announce(device: Device) -> dict[str, RoundPlan]:
     trained = device.store.trainings.newest_rounds()
     detectors = {name: trained.get(name) for name in device.detectors()}
     message = Announcement(device.settings.url, detectors)
-    main = device.standing.main()
+    main = device.enrolment.main()
     answer = device.http.post_json(f"{main.url}/clientstatus", message, main).read(OpenRounds)
     if set(answer.rounds) != set(detectors):
         raise InvalidMessage("The main server did not name the open rounds.")
-    device.standing.rename(checked_member_name(answer.name, "device"))
+    device.enrolment.rename(checked_member_name(answer.name, "device"))
     device.store.rounds.remember(answer.rounds.values())
     return answer.rounds
 

@@ -155,7 +155,7 @@ def call(device: Device, wait_s: float) -> DeviceWork:
         Forbidden: This device has not joined and cannot, or was revoked.
         InvalidMessage: The answer is none.
     """
-    main = device.standing.main()
+    main = device.enrolment.main()
     message = DeviceWaits(
         address=device.settings.url,
         wait_s=round(wait_s, 1),
@@ -163,7 +163,7 @@ def call(device: Device, wait_s: float) -> DeviceWork:
     )
     reply = device.poll.post_json(f"{main.url}/work", message, main)
     work = known_work(DeviceWork, reply.json)
-    device.standing.rename(checked_member_name(work.name, "device"))
+    device.enrolment.rename(checked_member_name(work.name, "device"))
     return work
 
 

@@ -319,7 +319,7 @@ def test_failed_pruning_fails_no_hand_over(
 
 
 def test_processes_that_prune_while_a_round_is_played_take_nothing_away(federation: Any) -> None:
-    folder = federation.aggregator.standing.folder
+    folder = federation.aggregator.enrolment.folder
     context = multiprocessing.get_context("spawn")
     over = context.Event()
     processes = [

@@ -38,7 +38,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def roster(federation: Any, clock: Clock) -> Roster:
-    return Roster(federation.aggregator.standing, federation.aggregator.http, clock)
+    return Roster(federation.aggregator.enrolment, federation.aggregator.http, clock)
 
 
 def asked(federation: Any) -> int:

@@ -346,7 +346,7 @@ def test_model_that_the_main_server_does_not_vouch_for_is_refused(
 ) -> None:
     model, other = pushed(federation), pushed(federation, round=9)
     forged = signed_manifest(
-        manifest_of("doorbell", model, model.to_bytes(), 1e9), doorbell.standing.identity
+        manifest_of("doorbell", model, model.to_bytes(), 1e9), doorbell.enrolment.identity
     )
     for manifest in ("", "x", forged, vouched(federation, other)):
         with pytest.raises(Forbidden, match="manifest is not the main server's word for it"):

@@ -144,8 +144,8 @@ def test_device_that_cannot_join_says_so_once_and_goes_on_trying(
     lonely = make_device(federation, 2)
     for path in (federation.folder / "main-server").glob("*join*"):
         path.unlink()
-    standing = replace(lonely.standing, local_codes=federation.folder / "nowhere", join_code=None)
-    world = World(replace(lonely, standing=standing))
+    enrolment = replace(lonely.enrolment, local_codes=federation.folder / "nowhere", join_code=None)
+    world = World(replace(lonely, enrolment=enrolment))
     world.go(30)
     assert world.calls == []
     (said,) = caplog.messages

@@ -137,9 +137,9 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     with ExitStack() as stack:
         for port, app in apps.items():
             stack.enter_context(serving(app, port))
-        sec_agg.app.open_standing(AggregatorSettings.read(environ)).main()
+        sec_agg.app.open_enrolment(AggregatorSettings.read(environ)).main()
         second = DeviceSettings.read(2, environ | {"DOORBELL_DEVICE_NAME": "device-2"})
-        device.context.open_standing(second).main()
+        device.context.open_enrolment(second).main()
         assert (
             apps[first].test_client().post("/sendstatus", headers={"Host": "localhost"}).status_code
             == 200

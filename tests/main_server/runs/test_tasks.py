@@ -464,8 +464,9 @@ def test_device_that_is_renamed_while_it_waits_hears_its_new_name(federation: Fe
             return [], 0.0
 
     caller = federation.caller("a")
-    answer = for_device(federation.main, Renaming(federation.main), caller, asking(PATIENCE_S))
-    assert answer["name"] == "garden", "by its old one it would send an update that nobody takes"
+    message = convert(DeviceWaits, asking(PATIENCE_S))
+    answer = for_device(federation.main, Renaming(federation.main), caller, message)
+    assert answer.name == "garden", "by its old one it would send an update that nobody takes"
 
 
 def test_change_by_another_process_wakes_whoever_waits_within_a_second(

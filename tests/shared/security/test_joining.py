@@ -17,7 +17,6 @@ from msgspec import structs
 from shared.errors import InvalidMessage, SettingsError
 from shared.messages import convert
 from shared.protocol.joining import Admission, JoinRequest, Role
-from shared.security.authenticator import Standing
 from shared.security.identity import Identity, verify
 from shared.security.joining import (
     JoinCode,
@@ -32,6 +31,7 @@ from shared.security.joining import (
     transcript,
 )
 from shared.settings import AggregatorSettings, DeviceSettings
+from shared.transport.enrolment import Enrolment
 from shared.transport.http_client import HttpClient
 
 MAIN, DEVICE, OTHER = (Identity.from_private(bytes([number]) * 32) for number in (1, 2, 3))
@@ -326,11 +326,11 @@ def test_secret_is_in_nothing_that_travels() -> None:
 def test_secret_is_in_no_repr(tmp_path: Path) -> None:
     environ = {"DOORBELL_JOIN_CODE": CODE.text}
     device, aggregator = DeviceSettings.read(1, environ), AggregatorSettings.read(environ)
-    standing = Standing(
+    enrolment = Enrolment(
         DEVICE, "device", "porch", tmp_path, "http://main", HttpClient(), CODE.text, tmp_path
     )
-    assert device.join_code == aggregator.join_code == standing.join_code == CODE.text
-    shown = repr([CODE, REQUEST, Membership(MAIN.public, "porch"), device, aggregator, standing])
+    assert device.join_code == aggregator.join_code == enrolment.join_code == CODE.text
+    shown = repr([CODE, REQUEST, Membership(MAIN.public, "porch"), device, aggregator, enrolment])
     assert not [form for form in forms(CODE.secret) if form in shown]
     assert MAIN.key_id in repr(CODE)
 
