@@ -70,6 +70,10 @@ SQL = {
     "device/store/events.py",
     "device/store/notifications.py",
     "shared/storage/database.py",
+    "shared/storage/database_failures.py",
+    "shared/storage/migration.py",
+    "shared/storage/postgresql.py",
+    "shared/storage/sqlite.py",
     "shared/security/nonces.py",
 }
 SQL |= {
