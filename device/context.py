@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset import folders
+from device.settings import DeviceSettings
 from device.store.store import Store
 from device.training.worker_client import Trainer
 from shared.errors import NotFound
@@ -20,7 +21,6 @@ from shared.names import AGGREGATOR
 from shared.round.plan import RoundPlan
 from shared.security.authenticator import Standing
 from shared.security.identity import Identity
-from shared.settings import DeviceSettings
 from shared.storage.blobs import BlobStore
 from shared.transport.http_client import HttpClient, Peer
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from federation.commands import add, clock
 from main_server.context import MainServer
 from main_server.members import members
-from shared.settings import MainSettings
+from main_server.settings import MainSettings
 
 if TYPE_CHECKING:
     from federation.commands import Commands

@@ -34,8 +34,10 @@ from learning.architectures import architecture
 from main_server.context import MainServer
 from main_server.members.members import member_of
 from main_server.models.registry import load_model
+from main_server.settings import MainSettings
 from sec_agg.aggregation import Aggregator
 from sec_agg.roster import Roster
+from sec_agg.settings import AggregatorSettings
 from sec_agg.store.store import Store
 from shared.names import MAIN_SERVER
 from shared.round.plan import RoundPlan, parse_round_plan
@@ -43,7 +45,6 @@ from shared.security.authenticator import Caller, Standing
 from shared.security.identity import Identity
 from shared.security.joining import Role
 from shared.security.signing import Verified
-from shared.settings import AggregatorSettings, MainSettings
 from shared.storage.blobs import BlobStore
 from shared.transport.http_client import HttpClient, Peer, Reply
 from tests.updates import masked_update

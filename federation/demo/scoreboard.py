@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from device.settings import DeviceSettings
 from device.store.store import Store
 from device.training.worker_client import Trainer
-from shared.settings import DeviceSettings
 from shared.storage.blobs import BlobStore
 
 

@@ -13,10 +13,10 @@ import pytest
 import device.app
 from device.context import Device, identity_path
 from device.rounds import participation
+from device.settings import DeviceSettings
 from learning.model import Model, parse_model
 from shared.security.identity import Identity
 from shared.security.manifest import HEADER, Manifest
-from shared.settings import DeviceSettings
 
 STEP = np.float32(0.25)
 MEASURED = {

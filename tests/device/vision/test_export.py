@@ -23,6 +23,7 @@ from dataset.porch import drawing as porch
 from device.bell.doorbell import _prepare
 from device.context import Device
 from device.rounds.model_trial import settle
+from device.settings import DeviceSettings
 from device.store.records import Held
 from device.training.models import build, set_params
 from device.training.worker_client import Busy
@@ -37,7 +38,6 @@ from learning.architectures import (
 )
 from learning.model import Model
 from shared.errors import CannotTrain, InvalidMessage, NotFound
-from shared.settings import DeviceSettings
 from shared.web.background import _keep_going
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -13,13 +13,13 @@ import pytest
 
 import device.app
 from device.context import identity_path
+from device.settings import DeviceSettings
 from device.store.store import Store
 from learning.architectures import ARCHITECTURES
 from main_server.context import MainServer
 from main_server.models.registry import load_model
 from shared.errors import InvalidMessage, NotFound, OutOfOrder
 from shared.security.identity import Identity
-from shared.settings import DeviceSettings
 
 
 def finish_a_round(federation: Any) -> None:

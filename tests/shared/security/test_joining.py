@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from device.settings import DeviceSettings
+from sec_agg.settings import AggregatorSettings
 from shared.errors import InvalidMessage, SettingsError
 from shared.security.authenticator import Standing
 from shared.security.identity import Identity, verify
@@ -27,7 +29,6 @@ from shared.security.joining import (
     new_key_statement,
     read_local_code,
 )
-from shared.settings import AggregatorSettings, DeviceSettings
 from shared.transport.http_client import HttpClient
 
 MAIN, DEVICE, OTHER = (Identity.from_private(bytes([number]) * 32) for number in (1, 2, 3))

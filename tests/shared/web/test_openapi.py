@@ -22,14 +22,17 @@ from openapi_spec_validator import validate
 import device.store.store as device_store
 from device.app import create_app as device_app
 from device.rounds import participation
+from device.settings import DeviceSettings
 from device.training.worker_client import Trainer
 from main_server.app import create_app as main_app
 from main_server.dashboard import evaluations
 from main_server.members import devices, members
 from main_server.models import registry
 from main_server.rounds import rounds, work
+from main_server.settings import MainSettings
 from sec_agg import aggregation
 from sec_agg.app import create_app as aggregator_app
+from sec_agg.settings import AggregatorSettings
 from sec_agg.store.store import Store as AggregatorStore
 from shared import errors
 from shared.errors import (
@@ -45,7 +48,6 @@ from shared.errors import (
 from shared.round.plan import RoundPlan
 from shared.security.identity import Identity
 from shared.security.joining import JoinCode, JoinRequest, Membership
-from shared.settings import AggregatorSettings, DeviceSettings, MainSettings
 from shared.transport.http_client import HttpClient
 from shared.web import openapi
 
