@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from benchmarks.figure import Figure
 from benchmarks.services import services
 from device.context import open_enrolment
-from shared.settings import DeviceSettings
+from device.settings import DeviceSettings
 
 DEVICES = 20
 

@@ -31,10 +31,11 @@ from dataset.porch import drawing as porch
 from main_server.context import MainServer
 from main_server.models.pruning import KEPT_ROUNDS
 from main_server.rounds.opening import open_round
+from main_server.settings import MainSettings
 from sec_agg.pruning import LISTED_ROUNDS
+from sec_agg.settings import AggregatorSettings
 from sec_agg.store.store import Store
 from shared.round.plan import RoundPlan
-from shared.settings import AggregatorSettings, MainSettings
 from shared.storage.blobs import BlobStore
 from shared.storage.database import Database
 from tests.updates import masked_update

@@ -36,7 +36,7 @@ from device.bell.routes import add_doorbell
 from device.camera.camera import Frame, NoPicture
 from device.camera.motion import Watch
 from device.context import Device
-from shared.settings import DeviceSettings
+from device.settings import DeviceSettings
 from shared.web.app import make_app
 
 DAYS, A_DAY, KEEP_DAYS, KEEP_MB = 7, 1440, 2.0, 100.0

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dataset import folders
 from device.evaluation.drawing import Drawing
+from device.settings import DeviceSettings
 from device.store.store import DeviceStore
 from device.training.jobs import Folders, folders_of
 from device.training.worker_client import Trainer
@@ -20,7 +21,6 @@ from shared.errors import NotFound
 from shared.names import AGGREGATOR
 from shared.round.plan import RoundPlan
 from shared.security.identity import Identity
-from shared.settings import DeviceSettings
 from shared.storage.blobs import BlobStore
 from shared.transport.enrolment import Enrolment
 from shared.transport.http_client import HttpClient, Peer

@@ -15,11 +15,11 @@ from sec_agg.poll_loop import attend
 from sec_agg.pruning import Pruner
 from sec_agg.roster import Roster
 from sec_agg.routes import add_routes
+from sec_agg.settings import AggregatorSettings
 from sec_agg.store.store import Store
 from shared.security.authenticator import Authenticator
 from shared.security.identity import Identity
 from shared.security.nonces import open_nonces
-from shared.settings import AggregatorSettings
 from shared.storage.blobs import open_blobs
 from shared.transport.enrolment import Enrolment
 from shared.transport.http_client import HttpClient

@@ -35,9 +35,11 @@ from learning.architectures import architecture
 from main_server.context import MainServer
 from main_server.members.members import member_of
 from main_server.models.registry import load_model
+from main_server.settings import MainSettings
 from main_server.store.versions import newest_version
 from sec_agg.aggregation import Aggregator
 from sec_agg.roster import Roster
+from sec_agg.settings import AggregatorSettings
 from sec_agg.store.store import Store
 from shared.names import MAIN_SERVER
 from shared.protocol.joining import Role
@@ -45,7 +47,6 @@ from shared.round.plan import RoundPlan, parse_round_plan
 from shared.security.authenticator import Caller
 from shared.security.identity import Identity
 from shared.security.signing import Verified
-from shared.settings import AggregatorSettings, MainSettings
 from shared.storage.blobs import BlobStore
 from shared.transport.enrolment import Enrolment
 from shared.transport.http_client import HttpClient, Peer, Reply

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 from device.notifications.channel import Channel, ChannelType, Sender
 from device.notifications.mqtt import Mqtt
 from device.notifications.webhook import Webhook
+from device.settings import BellSettings
 from shared.errors import SettingsError
-from shared.settings import BellSettings
 
 _Declared = tuple[str, ChannelType | None, str | None, str]
 """Variable, type where the variable decides it, name where it has one already, and URL."""

@@ -17,9 +17,9 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
 
+from device.settings import DeviceSettings
 from device.training.results import Comparison, Exported, Progress, Ready, Scores, Trained
 from shared.round.plan import LocalWork
-from shared.settings import DeviceSettings
 
 R = TypeVar("R")
 

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from device.settings import DeviceSettings
 from device.store.store import DeviceStore
 from device.training.jobs import Folders, Measure
 from device.training.worker_client import Trainer
-from shared.settings import DeviceSettings
 from shared.storage.blobs import BlobStore
 
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 from device.notifications.channel import Sender
 from device.notifications.registry import open_channels
+from device.settings import DeviceSettings
 from federation.doctor.checks import Finding, Setup
 from shared.errors import SettingsError
-from shared.settings import DeviceSettings
 
 
 def notifications(setup: Setup) -> Iterator[Finding]:

@@ -12,12 +12,12 @@ import pytest
 import device.app
 from device.context import Device, identity_path
 from device.rounds import participation
+from device.settings import DeviceSettings
 from device.training.jobs import Activity, Compare, Job, Measure, Train
 from device.training.results import Comparison, Epoch, Metrics, Score, Scores, Trained
 from learning.model import Model, parse_model
 from shared.security.identity import Identity
 from shared.security.manifest import HEADER, manifest_of, signed_manifest
-from shared.settings import DeviceSettings
 
 R = TypeVar("R")
 STEP = np.float32(0.25)

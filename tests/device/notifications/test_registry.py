@@ -16,11 +16,11 @@ from device.notifications.channel import Channel, Sender
 from device.notifications.notification import Notification
 from device.notifications.notifier import Notifier
 from device.notifications.registry import CHANNELS, open_channels
+from device.settings import BellSettings
 from device.store.notifications import DeliveryStore
 from device.store.store import DeviceStore
 from device.vision.prediction import Prediction
 from shared.errors import SettingsError
-from shared.settings import BellSettings
 from tests.owners import SECRET, Server, Watcher, a_broker
 from tests.ports import free_port
 

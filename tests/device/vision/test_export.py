@@ -24,6 +24,7 @@ from dataset.porch import drawing as porch
 from device.bell.preparation import prepare_networks
 from device.context import Device
 from device.rounds.model_trial import settle
+from device.settings import DeviceSettings
 from device.store.records import GlobalModel
 from device.training.jobs import Export, Job, PrepareRings
 from device.training.models import set_params
@@ -39,7 +40,6 @@ from learning.architectures import (
 )
 from learning.model import Model
 from shared.errors import CannotTrain, InvalidMessage, NotFound
-from shared.settings import DeviceSettings
 from shared.web.background import _keep_going
 from tests.warm.services import Trainers
 

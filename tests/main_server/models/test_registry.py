@@ -13,6 +13,7 @@ import pytest
 
 import device.app
 from device.context import identity_path
+from device.settings import DeviceSettings
 from device.store.store import DeviceStore
 from learning.architectures import ARCHITECTURES
 from main_server.context import MainServer
@@ -23,7 +24,6 @@ from shared.errors import InvalidMessage, NotFound, OutOfOrder
 from shared.messages import convert
 from shared.protocol.announcement import Announcement
 from shared.security.identity import Identity
-from shared.settings import DeviceSettings
 from tests.main_store import read
 
 

@@ -14,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
+from device.settings import DeviceSettings
+from sec_agg.settings import AggregatorSettings
 from shared.errors import InvalidMessage, SettingsError
 from shared.messages import convert
 from shared.protocol.joining import Admission, JoinRequest, Role
@@ -30,7 +32,6 @@ from shared.security.joining import (
     read_local_code,
     transcript,
 )
-from shared.settings import AggregatorSettings, DeviceSettings
 from shared.transport.enrolment import Enrolment
 from shared.transport.http_client import HttpClient
 

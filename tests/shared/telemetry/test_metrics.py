@@ -19,13 +19,14 @@ from device.app import create_app as device_app
 from device.context import Device
 from device.metrics import counted_training
 from device.metrics import gauges as device_gauges
+from device.settings import DeviceSettings
 from device.store.records import GlobalModel
 from device.training.worker_client import Busy
 from main_server.app import create_app as main_app
+from main_server.settings import MainSettings
 from main_server.store.publication import judge
 from main_server.store.versions import newest_version
 from shared.errors import StorageUnavailable, TrainingFailed
-from shared.settings import DeviceSettings, MainSettings
 from shared.storage.database import Database
 from shared.telemetry.metrics import expose, refusals
 from tests.main_store import read, write

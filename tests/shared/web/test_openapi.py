@@ -23,6 +23,7 @@ from openapi_spec_validator import validate
 import device.store.store as device_store
 from device.app import create_app as device_app
 from device.rounds import participation
+from device.settings import DeviceSettings
 from device.store.records import GlobalModel
 from device.training.worker_client import Trainer
 from main_server.app import create_app as main_app
@@ -31,8 +32,10 @@ from main_server.models import evaluations, registry
 from main_server.rounds import aggregation as sums
 from main_server.rounds import announcement, direct, opening, seeds
 from main_server.runs import tasks
+from main_server.settings import MainSettings
 from sec_agg import aggregation
 from sec_agg.app import create_app as aggregator_app
+from sec_agg.settings import AggregatorSettings
 from sec_agg.store.store import Store as AggregatorStore
 from shared import errors
 from shared.errors import (
@@ -50,7 +53,6 @@ from shared.protocol.joining import JoinRequest
 from shared.round.plan import RoundPlan
 from shared.security.identity import Identity
 from shared.security.joining import JoinCode, Membership, join_request
-from shared.settings import AggregatorSettings, DeviceSettings, MainSettings
 from shared.transport.http_client import HttpClient
 from shared.web import openapi
 
