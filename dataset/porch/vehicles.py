@@ -1,4 +1,4 @@
-"""The ordinary vehicles of the default pictures, which no detector reports. A device's set-up runs it."""
+"""The ordinary vehicles of the default pictures, which no detector reports. The set-up runs it."""
 
 from __future__ import annotations
 

@@ -220,7 +220,7 @@ def test_postgresql_may_go_and_come_back_while_services_run(
             step = federation.step("main", "/aggregate_models")
             assert step.status_code == StorageUnavailable.status and "does not answer" in step.text
             said = start_in_vain(federation.home / "other", ["main_server"], DATABASE_URL=url)
-            assert "on PostgreSQL does not answer" in said and "mend DATABASE_URL" in said
+            assert "on PostgreSQL does not answer" in said and "fix DATABASE_URL" in said
         finally:
             postgresql.start()
         assert "is kept" in two.send()
