@@ -17,7 +17,7 @@ from shared.names import checked_name
 from shared.protocol.answers import Said
 from shared.security.authenticator import Authenticator, Caller
 from shared.security.manifest import HEADER
-from shared.security.nonces import Nonces
+from shared.storage.nonces import Nonces
 from shared.web.app import add_step
 from shared.web.json_messages import answer_with
 from shared.web.openapi import CONTAINER, JPEG, MANIFEST, PNG, SENTENCE, Operation, declare

@@ -37,7 +37,7 @@ from shared.protocol.rounds import (
 from shared.protocol.work import AggregatorWaits, DeviceWaits, DeviceWork, Work
 from shared.security.authenticator import AnyRole, Authenticator, Caller
 from shared.security.manifest import HEADER
-from shared.security.nonces import open_nonces
+from shared.storage.nonces import open_nonces
 from shared.transport.http_client import CONTAINER_TYPE
 from shared.web.app import add_message, add_step
 from shared.web.json_messages import answer_with, read_body

@@ -14,9 +14,9 @@ from typing import Literal
 
 from shared.errors import DoorbellError, Forbidden
 from shared.security.identity import Identity
-from shared.security.nonces import Spending
 from shared.security.signature_form import Headers
 from shared.security.signing import Receiver, Verified, sign_response, verify_request
+from shared.storage.nonces import Spending
 
 AnyRole = Literal["main-server", "secure-aggregator", "device"]
 _log = logging.getLogger(__name__)

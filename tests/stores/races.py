@@ -20,7 +20,7 @@ from main_server.store.records import PASSED, Version
 from main_server.store.runs import Run
 from sec_agg.store.store import Stored
 from shared.round.plan import RoundPlan
-from shared.security.nonces import open_nonces
+from shared.storage.nonces import open_nonces
 from tests.main_store import write
 
 NOW = 1_800_000_000.0

@@ -20,8 +20,8 @@ from shared.errors import (
 )
 from shared.security.authenticator import AnyRole, Authenticator, Caller, Member
 from shared.security.identity import Identity
-from shared.security.nonces import Nonces
 from shared.security.signing import sign_request, verify_response
+from shared.storage.nonces import Nonces
 
 NOW = 1_800_000_000.0
 GATE, PORCH, SUMMER, GONE, STRANGER, MAIN = (
