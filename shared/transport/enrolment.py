@@ -28,8 +28,7 @@ from shared.transport.http_client import HttpClient, Peer
 
 @dataclass
 class Enrolment:
-    """A device's or the aggregator's place in the federation: joined, or joining when it is first
-    needed.
+    """A device's or the aggregator's place in the federation.
 
     Attributes:
         identity: Its key pair.
@@ -63,14 +62,17 @@ class Enrolment:
 
         Raises:
             Forbidden: There is no join code, or the main server does not take it.
-            InvalidMessage: Whoever answered is not the main server that made the code.
-            PeerUnreachable: Nobody answered.
+            InvalidMessage: The answer is not from the main server that made the code.
+            PeerUnreachable: There is no answer.
         """
         membership = Membership.load(self.folder) or self._join()
         return Peer(MAIN_SERVER, self.main_url, membership.main_public_key)
 
     def main_member(self, key_id: str) -> Member | None:
-        """Return the main server as a member, if the key is its own; a device's authenticator asks this."""
+        """Return the main server as a member if the key is its own, or None.
+
+        A device's authenticator asks this: nobody else may call a device.
+        """
         membership = Membership.load(self.folder)
         if membership is None or membership.main_key_id != key_id:
             return None
