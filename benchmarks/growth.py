@@ -21,7 +21,7 @@ import numpy as np
 import requests
 
 from benchmarks.figure import Figure
-from benchmarks.load_devices import DETECTOR, Federation, MemberRecord
+from benchmarks.load_devices import DETECTOR, Federation, Joined
 from benchmarks.services import services
 from main_server.context import MainServer
 from main_server.members.members import DEVICE, invite
@@ -87,7 +87,7 @@ def _rounds(federation: Federation) -> Iterator[int]:
     """Play round after round; yield the number of each when it is over."""
     session, rng = requests.Session(), np.random.default_rng(0)
     devices = [
-        MemberRecord(federation, f"device-{number}", session) for number in range(1, DEVICES + 1)
+        Joined(federation, f"device-{number}", session) for number in range(1, DEVICES + 1)
     ]
     clients = [HttpClient(device.identity, session=session) for device in devices]
     aggregator = Peer("secure-aggregator", federation.aggregator_url)

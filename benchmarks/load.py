@@ -27,7 +27,7 @@ import requests
 
 from benchmarks import services
 from benchmarks.figure import Figure
-from benchmarks.load_devices import DETECTOR, Federation, MemberRecord, Prepared, Sent, run
+from benchmarks.load_devices import DETECTOR, Federation, Joined, Prepared, Sent, run
 from benchmarks.wide_model import ARCHITECTURES, WIDE
 from learning import architectures
 from learning.architectures import DEFAULT, architecture
@@ -88,7 +88,7 @@ def figures() -> list[Figure]:
 def _round(case: Case) -> list[Figure]:
     with TemporaryDirectory() as folder, _servers(case, Path(folder)) as (federation, aggregator):
         session = requests.Session()
-        onlooker = MemberRecord(federation, "onlooker", session)
+        onlooker = Joined(federation, "onlooker", session)
         settings = onlooker.announce()
         base = onlooker.model(settings.base_version)
         with _watched(aggregator) as memory:

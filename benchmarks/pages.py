@@ -22,6 +22,7 @@ from urllib.parse import urljoin
 
 import numpy as np
 import requests
+from msgspec import structs
 from playwright.sync_api import sync_playwright
 
 from benchmarks.figure import Figure
@@ -170,7 +171,7 @@ def _main_rows(opened: list[RoundPlan], now: float) -> dict[str, Rows]:
     def round_row(each: RoundPlan, number: int) -> dict[str, Any]:
         over = number < ROUNDS
         settings, who = (
-            RoundPlan(**(vars(each) | {"round": number})).to_json(),
+            structs.replace(each, round=number).to_json(),
             cohort if over else "[]",
         )
         return {

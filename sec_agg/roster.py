@@ -4,13 +4,12 @@ kept for a moment.
 
 from __future__ import annotations
 
-import base64
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
-from shared.errors import PeerUnreachable
+from sec_agg.answers import read_answer
+from shared.protocol.joining import Members
 from shared.security.authenticator import Member, Standing
 from shared.security.identity import fingerprint
 from shared.transport.http_client import HttpClient
@@ -74,22 +73,10 @@ class Roster:
 
     def _ask(self) -> None:
         main = self._standing.main()
-        reply = self._http.get(f"{main.url}/roster", main).json
-        try:
-            members = [_member(entry) for entry in reply["members"]]
-        except (TypeError, KeyError, ValueError) as error:
-            raise PeerUnreachable(
-                "The main server did not send a roster.",
-                todo="Run the same version of every service.",
-            ) from error
+        reply = self._http.get(f"{main.url}/roster", main)
+        members = [
+            Member(entry.name, entry.role, entry.public_key, entry.revoked)
+            for entry in read_answer(reply, Members).members
+        ]
         self._members = {fingerprint(member.public_key): member for member in members}
         self._asked_at = self._clock()
-
-
-def _member(entry: dict[str, Any]) -> Member:
-    return Member(
-        entry["name"],
-        entry["role"],
-        base64.b64decode(entry["public_key"], validate=True),
-        entry["revoked"],
-    )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 
-from flask import Flask, Response, jsonify
+from flask import Flask, Response
 
 from sec_agg.aggregation import Aggregator, accept, aggregate, hand_over
 from sec_agg.pruning import Pruner
+from shared.protocol.answers import Said
 from shared.security.authenticator import Caller, Gate
 from shared.web.app import add_step
+from shared.web.json_messages import answer_with
 from shared.web.openapi import CONTAINER, Operation
 from shared.web.signed_routes import add_signed_message
 from shared.web.steps import Answer, each
@@ -21,7 +23,7 @@ def add_routes(app: Flask, aggregator: Aggregator, gate: Gate, pruner: Pruner) -
     """Add the aggregator's addresses to its app."""
 
     def cmodel(caller: Caller) -> Response:
-        return jsonify({"said": accept(aggregator, caller).said})
+        return answer_with(Said(accept(aggregator, caller).said))
 
     keep = Operation("Keep a masked update.", CONTAINER, fails=(404, 409, 503))
     add_signed_message(app, gate, "/cmodel", cmodel, ("device",), keep)

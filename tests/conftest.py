@@ -40,10 +40,10 @@ from sec_agg.aggregation import Aggregator
 from sec_agg.roster import Roster
 from sec_agg.store.store import Store
 from shared.names import MAIN_SERVER
+from shared.protocol.joining import Role
 from shared.round.plan import RoundPlan, parse_round_plan
 from shared.security.authenticator import Caller, Standing
 from shared.security.identity import Identity
-from shared.security.joining import Role
 from shared.security.signing import Verified
 from shared.settings import AggregatorSettings, MainSettings
 from shared.storage.blobs import BlobStore

@@ -23,6 +23,7 @@ from shared.protocol.evaluations import (
     Figures,
     Performance,
     parse_figures,
+    performance_of,
     shown,
 )
 from shared.web.spreadsheet import Cell
@@ -40,9 +41,8 @@ def tell(device: Device, detector: str) -> str:
     for measurement in device.store.evaluations.unreported():
         try:
             main = device.standing.main()
-            device.http.post_json(
-                f"{main.url}/performance", _message(device, measurement).to_json(), main
-            )
+            report = _message(device, measurement)
+            device.http.post_json(f"{main.url}/performance", report, main)
             device.store.evaluations.record_reported(measurement)
         except DoorbellError as error:
             away = isinstance(error, PeerUnreachable)
@@ -79,7 +79,11 @@ def rows(device: Device, measurement: Evaluation) -> Iterator[list[Cell]]:
     rounds = {"local": measurement.trained_round, "global": measurement.global_round}
 
     def row(
-        model: str, what: str, of: Cell, estimate: Estimate, pictures: int = report["pictures"]
+        model: str,
+        what: str,
+        of: Cell,
+        estimate: Estimate[float],
+        pictures: int = report["pictures"],
     ) -> list[Cell]:
         where: list[Cell] = [measurement.detector, model, rounds.get(model), pictures, what, of]
         return [*where, estimate.value, estimate.low, estimate.high]
@@ -196,7 +200,7 @@ def _shown(device: Device, detector: str) -> dict[str, Any]:
 def _message(device: Device, measurement: Evaluation) -> Performance:
     report = _report(device, measurement)
     figures = parse_figures(report["figures"])
-    return Performance(
+    return performance_of(
         measurement.detector,
         measurement.trained_round,
         measurement.version,
@@ -215,5 +219,5 @@ def _classes(detector: str) -> tuple[str, str]:
     return f"no {detector}", detector
 
 
-def _alone(value: float) -> Estimate:
+def _alone(value: float) -> Estimate[float]:
     return Estimate(value, None, None)

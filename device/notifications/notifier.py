@@ -21,7 +21,7 @@ from device.notifications.channel import Channel, ChannelClosed, NotDelivered
 from device.notifications.notification import Notification
 from device.store.notifications import DeliveryStore
 from shared.errors import DoorbellError, InvalidMessage
-from shared.web.background import BackOff
+from shared.transport.backoff import BackOff
 
 MAX_AGE_S: Final = 600.0
 """Older events are not delivered."""

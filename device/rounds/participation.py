@@ -32,7 +32,9 @@ from learning.model import parse_model
 from learning.round import local_result, share
 from shared.errors import InvalidMessage, NotFound, OutOfOrder, PeerUnreachable
 from shared.names import AGGREGATOR
-from shared.round.plan import RoundPlan, parse_round_plan
+from shared.protocol.announcement import Announcement
+from shared.protocol.rounds import OpenRounds
+from shared.round.plan import RoundPlan
 from shared.security.joining import checked_member_name
 from shared.web.steps import Done
 
@@ -49,19 +51,14 @@ def announce(device: Device) -> dict[str, RoundPlan]:
     """
     trained = device.store.trainings.newest_rounds()
     detectors = {name: trained.get(name) for name in device.detectors()}
-    message = {"address": device.settings.url, "detectors": detectors}
+    message = Announcement(device.settings.url, detectors)
     main = device.standing.main()
-    reply = device.http.post_json(f"{main.url}/clientstatus", message, main).json
-    if (
-        not isinstance(reply, dict)
-        or not isinstance(rounds := reply.get("rounds"), dict)
-        or set(rounds) != set(detectors)
-    ):
+    answer = device.http.post_json(f"{main.url}/clientstatus", message, main).read(OpenRounds)
+    if set(answer.rounds) != set(detectors):
         raise InvalidMessage("The main server did not name the open rounds.")
-    device.standing.rename(checked_member_name(reply.get("name"), "device"))
-    plans = {name: parse_round_plan(described) for name, described in rounds.items()}
-    device.store.rounds.remember(plans.values())
-    return plans
+    device.standing.rename(checked_member_name(answer.name, "device"))
+    device.store.rounds.remember(answer.rounds.values())
+    return answer.rounds
 
 
 def send_status(device: Device, detector: str, rounds: dict[str, RoundPlan]) -> Done:

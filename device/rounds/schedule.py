@@ -18,7 +18,7 @@ from typing import Final
 from device.context import Device
 from device.rounds.tasks import Outcome, take_part
 from shared.errors import DoorbellError
-from shared.web.background import BackOff
+from shared.transport.backoff import BackOff
 
 LOOK_EVERY_S: Final = 20.0
 _BUSY_S = 3.0

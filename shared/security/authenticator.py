@@ -7,7 +7,6 @@ aggregator takes the roster from it, and a device answers to the main server alo
 
 from __future__ import annotations
 
-import base64
 import logging
 import sys
 import threading
@@ -19,12 +18,12 @@ from typing import Literal
 
 from shared.errors import DoorbellError, Forbidden
 from shared.names import MAIN_SERVER
+from shared.protocol.joining import Admission, NewKey, Role
 from shared.security.identity import Identity
 from shared.security.joining import (
     JoinCode,
-    JoinRequest,
     Membership,
-    Role,
+    join_request,
     new_key_statement,
     read_local_code,
 )
@@ -206,12 +205,8 @@ class Standing:
         fresh = Identity.open(
             beside
         )  # that of an earlier try, if there was one: it may be in force already
-        parts = {
-            "public_key": fresh.public,
-            "signature": fresh.sign(new_key_statement(self.identity.public)),
-        }
+        message = NewKey(fresh.public, fresh.sign(new_key_statement(self.identity.public)))
         main = self.main()
-        message = {key: base64.b64encode(value).decode() for key, value in parts.items()}
         self.http.post_json(f"{main.url}/new_key", message, main)
         beside.replace(path)
         return fresh
@@ -227,9 +222,9 @@ class Standing:
                     "to what it prints, and start this service again.",
                 )
             code = JoinCode.parse(text)
-            request = JoinRequest.make(code, self.wanted_name, self.role, self.identity)
-            answer = self.http.post_json(f"{self.main_url}/join", request.to_json()).json
-            membership = Membership.accept(code, request, answer)
+            request = join_request(code, self.wanted_name, self.role, self.identity)
+            answer = self.http.post_json(f"{self.main_url}/join", request)
+            membership = Membership.accept(code, request, answer.read(Admission))
             membership.save(self.folder)
             return membership
 

@@ -27,7 +27,7 @@ from device.training.jobs import (
 )
 from learning.model import Model, parse_model
 from shared.security.identity import Identity
-from shared.security.manifest import HEADER, Manifest
+from shared.security.manifest import HEADER, manifest_of, signed_manifest
 from shared.settings import DeviceSettings
 
 R = TypeVar("R")
@@ -171,8 +171,8 @@ def vouched() -> Callable[..., str]:
     """Return what gives the main server's signed word for a model."""
 
     def vouch(federation: Any, model: Model) -> str:
-        return Manifest.of("doorbell", model, model.to_bytes(), 1e9).signed(
-            federation.as_main.identity
+        return signed_manifest(
+            manifest_of("doorbell", model, model.to_bytes(), 1e9), federation.as_main.identity
         )
 
     return vouch

@@ -69,7 +69,7 @@ class Asked:
         if not url.endswith("/work"):
             return self.http.post_json(url, message, to)
         assert to.public_key is not None, "the answer must be signed"
-        self.asked.append(message)
+        self.asked.append(message.to_json())
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
@@ -228,7 +228,7 @@ def test_one_detector_does_not_hold_up_the_others(
 )
 def test_answer_that_is_no_list_of_tasks_is_not_acted_upon(federation: Any, answer: Any) -> None:
     send(federation, "a", "b")
-    with pytest.raises(PeerUnreachable, match="did not say what is to be done"):
+    with pytest.raises(PeerUnreachable, match="did not send a list of tasks"):
         attendant(federation, answer).attend_once()
     assert federation.aggregator.store.newest_round("package").state == "open"
 

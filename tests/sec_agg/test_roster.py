@@ -232,7 +232,7 @@ def test_answer_that_is_no_roster_changes_nothing(
     first = roster.member(a)
     with monkeypatch.context() as patched:
         patched.setattr(
-            "main_server.routes.jsonify",
+            "main_server.routes.answer_with",
             lambda _: federation.network.apps["main"].json.response(make(a)),
         )
         clock.now += FRESH_S + 0.01

@@ -28,7 +28,7 @@ from shared.errors import (
     TrainingFailed,
 )
 from shared.round.payloads import parse_masked_update, parse_plain_update
-from shared.security.manifest import HEADER, Manifest
+from shared.security.manifest import HEADER, manifest_of, signed_manifest
 from tests.main_store import read
 
 STEP = np.float32(0.25)
@@ -345,8 +345,8 @@ def test_model_that_the_main_server_does_not_vouch_for_is_refused(
     federation: Any, doorbell: Device, pushed: Any, vouched: Any, push: Any
 ) -> None:
     model, other = pushed(federation), pushed(federation, round=9)
-    forged = Manifest.of("doorbell", model, model.to_bytes(), 1e9).signed(
-        doorbell.standing.identity
+    forged = signed_manifest(
+        manifest_of("doorbell", model, model.to_bytes(), 1e9), doorbell.standing.identity
     )
     for manifest in ("", "x", forged, vouched(federation, other)):
         with pytest.raises(Forbidden, match="manifest is not the main server's word for it"):

@@ -5,6 +5,7 @@ anybody answering.
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import random
 import threading
@@ -23,8 +24,10 @@ from device.training.jobs import Activity, Measure, PrepareRings, Train
 from device.training.worker_client import Busy, ChildDied
 from main_server.store.devices import participations
 from shared.errors import Forbidden, InvalidMessage, NotFound, PeerUnreachable, TrainingFailed
+from shared.protocol.work import DeviceWaits
+from shared.transport.backoff import LONGEST_PAUSE_S
 from shared.transport.http_client import Reply
-from shared.web.background import LONGEST_PAUSE_S, BackOff, start_background
+from shared.web.background import start_background
 from tests.main_store import read
 
 Answer = dict[str, Any] | Exception | Callable[[], dict[str, Any]]
@@ -46,16 +49,17 @@ class World:
             self.device, self.pause, lambda: self.is_ending, lambda: self.now, random.Random(3)
         )
 
-    def post_json(self, url: str, message: dict[str, Any], to: Any) -> Reply:
+    def post_json(self, url: str, message: DeviceWaits, to: Any) -> Reply:
         assert (url, to.name) == ("http://main/work", "main-server")
-        self.calls.append((self.now, message))
+        self.calls.append((self.now, message.to_json()))
         answer = self.answers.pop(0) if self.answers else {"tasks": [], "again_s": 0}
         if isinstance(answer, Exception):
             raise answer
         answer = answer() if callable(answer) else answer
         if not answer["tasks"]:
-            self.now += message["wait_s"] if self.waits_s is None else self.waits_s
-        return Reply(b"", {"name": "device-1", "again_s": 0} | answer, {}, 0, 0)
+            self.now += message.wait_s if self.waits_s is None else self.waits_s
+        body = json.dumps({"name": "device-1", "again_s": 0} | answer).encode()
+        return Reply(body, {"Content-Type": "application/json"}, 0, 0)
 
     def pause(self, seconds: float) -> bool:
         self.pauses.append(seconds)
@@ -119,19 +123,6 @@ def test_hours_without_connection_are_survived_with_pauses_of_a_minute_at_most(
     world.answers = [gone()]
     world.go()
     assert world.pauses[-1] <= 1.0, "the first success resets"
-
-
-def test_pauses_have_full_jitter_below_a_limit_that_doubles() -> None:
-    drawn = []
-    for seed in range(400):
-        back_off = BackOff(random.Random(seed))
-        drawn.append([back_off.next() for _ in range(9)])
-    for limit, pauses in zip(
-        [1, 2, 4, 8, 16, 32, 60, 60, 60], zip(*drawn, strict=True), strict=True
-    ):
-        assert 0 <= min(pauses) < 0.05 * limit
-        assert 0.95 * limit < max(pauses) <= limit
-        assert sum(pauses) / 400 == pytest.approx(limit / 2, rel=0.1)
 
 
 def test_reason_is_logged_once_until_it_changes(
@@ -463,7 +454,7 @@ def test_settings_say_what_a_device_does_by_itself(
     assert (
         sorted(
             set(app.extensions["doorbell-background"])
-            - {"open pages", "old events", "what rings need"}
+            - {"open pages", "old events", "networks of rings"}
         )
         == works
     )

@@ -20,6 +20,8 @@ from main_server.models.registry import load_model
 from main_server.store.devices import participations
 from main_server.store.versions import newest_version
 from shared.errors import InvalidMessage, NotFound, OutOfOrder
+from shared.messages import convert
+from shared.protocol.announcement import Announcement
 from shared.security.identity import Identity
 from shared.settings import DeviceSettings
 from tests.main_store import read
@@ -80,7 +82,7 @@ def test_workers_that_start_at_the_same_time_make_one_version_0_and_one_round(
         main = MainServer.open(federation.settings, federation.http)
         start.wait()
         message = {"address": "http://d", "detectors": {"package": None}}
-        heard.append(announce(main, callers[number], message)["package"])
+        heard.append(announce(main, callers[number], convert(Announcement, message))["package"])
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(5)]
     for thread in threads:
@@ -149,7 +151,7 @@ def test_delivery_reaches_those_that_answer_and_names_those_that_fetch_it_later(
     late = add_device(federation, 2, "package")
     again = federation.step("main", "send_model_clients")
     assert again["delivered"] == ["device-1", "device-2"]
-    assert late.held("package").version == newest.version
+    assert late.models.active("package").version == newest.version
 
 
 def test_device_that_refuses_holds_nothing_up(federation: Any) -> None:

@@ -26,9 +26,11 @@ from shared.errors import (
     NotSigned,
     PeerUnreachable,
 )
+from shared.messages import convert
+from shared.protocol.joining import JoinRequest
 from shared.security.authenticator import AnyRole, Caller, Gate, Member, Standing
 from shared.security.identity import Identity
-from shared.security.joining import JoinCode, JoinRequest, Membership, admission
+from shared.security.joining import JoinCode, Membership, admission
 from shared.security.nonces import Nonces
 from shared.security.signing import sign_request, verify_response
 from shared.transport.http_client import Peer
@@ -371,13 +373,13 @@ def test_impostor_at_the_main_servers_address_is_not_joined(
 
     @impostor.post("/join")
     def join() -> Any:
-        asked = JoinRequest.parse(request.get_json())
+        asked = convert(JoinRequest, request.get_json())
         code = (
             JoinCode.parse(text)
             if knows_the_secret
             else JoinCode.make(federation.main.identity.key_id)
         )
-        return jsonify(admission(code, asked, STRANGER))
+        return jsonify(admission(code, asked, STRANGER).to_json())
 
     genuine, federation.network.apps["main"] = federation.network.apps["main"], impostor
     standing = a_standing(federation, join_code=text)
@@ -394,7 +396,7 @@ def test_answer_that_is_no_admission_joins_nothing(federation: Any, answer: str)
     impostor.add_url_rule("/join", "join", lambda: answer, methods=["POST"])
     federation.network.apps["main"] = impostor
     standing = a_standing(federation)
-    with pytest.raises(InvalidMessage, match="not an admission"):
+    with pytest.raises(InvalidMessage, match="Invalid admission"):
         standing.main()
     assert Membership.load(standing.folder) is None
 

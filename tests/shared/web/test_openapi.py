@@ -12,8 +12,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import pytest
 from flask import Flask
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
@@ -44,9 +45,11 @@ from shared.errors import (
     PeerUnreachable,
     TrainingFailed,
 )
+from shared.messages import convert, sized
+from shared.protocol.joining import JoinRequest
 from shared.round.plan import RoundPlan
 from shared.security.identity import Identity
-from shared.security.joining import JoinCode, JoinRequest, Membership
+from shared.security.joining import JoinCode, Membership, join_request
 from shared.settings import AggregatorSettings, DeviceSettings, MainSettings
 from shared.transport.http_client import HttpClient
 from shared.web import openapi
@@ -129,11 +132,10 @@ def problems(said: Any) -> set[int]:
 
 
 def schema_of(app: Flask, path: str, method: str = "post") -> Draft202012Validator:
-    return Draft202012Validator(
-        description(app)["paths"][path][method]["requestBody"]["content"]["application/json"][
-            "schema"
-        ]
-    )
+    said = description(app)
+    body = said["paths"][path][method]["requestBody"]["content"]["application/json"]
+    # References to declared messages are within the whole description.
+    return Draft202012Validator(body["schema"] | {"components": said["components"]})
 
 
 @pytest.mark.parametrize("token", ["", TOKEN], ids=["no token", "token"])
@@ -304,7 +306,7 @@ class TestBodies:
 
     def test_request_to_join(self, make: Make) -> None:
         schema, code = schema_of(make("main"), "/join"), JoinCode.make("0" * 32)
-        asking = JoinRequest.make(
+        asking = join_request(
             code, "device-1", "device", Identity.from_private(bytes(32))
         ).to_json()
         schema.validate(asking)
@@ -317,7 +319,7 @@ class TestBodies:
         ):
             assert not schema.is_valid(asking | changes), changes
             with pytest.raises(InvalidMessage):
-                JoinRequest.parse(asking | changes)
+                convert(JoinRequest, asking | changes)
 
     @pytest.mark.parametrize(
         "changes",
@@ -342,7 +344,9 @@ class TestBodies:
 
     def test_round_settings(self, make: Make, round_settings: Callable[..., RoundPlan]) -> None:
         answer = description(make("main"))["paths"]["/round/{detector}"]["get"]["responses"]["200"]
-        schema = Draft202012Validator(answer["content"]["application/json"]["schema"])
+        described = answer["content"]["application/json"]["schema"]
+        components = description(make("main"))["components"]
+        schema = Draft202012Validator(described | {"components": components})
         for settings in (round_settings(), round_settings(topology="direct", clipping_norm=2.5)):
             schema.validate({"round": settings.to_json(), "devices": ["device-1"]})
         assert not schema.is_valid(
@@ -354,6 +358,6 @@ class TestBodies:
 
     @pytest.mark.parametrize("size", range(1, 8))
     def test_bytes_in_base64(self, size: int) -> None:
-        schema = Draft202012Validator(openapi.base64_of(size))
+        schema = Draft202012Validator(msgspec.json.schema(Annotated[bytes, sized(size)]))
         for other in range(10):
             assert schema.is_valid(base64.b64encode(bytes(other)).decode()) is (other == size)
