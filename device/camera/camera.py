@@ -15,7 +15,6 @@ import json
 import logging
 import math
 import random
-import re
 import signal
 import subprocess  # nosec B404
 import sys
@@ -27,6 +26,7 @@ from http import HTTPStatus
 from typing import IO, cast
 
 from device.camera.camera_pipe import REASON, Lost, Receiver
+from device.camera.source import redacted
 from shared.errors import DoorbellError, SettingsError
 from shared.transport.backoff import BackOff
 
@@ -122,12 +122,9 @@ class Camera:
             self._since = time.time()
             self._reason = None
             self._newest = None
-            self._thread = threading.Thread(
-                target=self._keep_reading,
-                args=(self._stop,),
-                name="camera",
-                daemon=True,
-            )
+            args = (self._stop,)
+            self._thread = threading.Thread(target=self._keep_reading, args=args, daemon=True)
+            self._thread.name = "camera"
             self._thread.start()
 
     def stop(self) -> None:
@@ -290,20 +287,6 @@ class Camera:
             if self._reason != reason:
                 _log.warning("the %s gives no picture: %s", self._shown, reason)
             self._reason = reason
-
-
-def redacted(source: str) -> str:
-    """Return a camera's source without user, password, and anything after a plain path."""
-    scheme, found, rest = source.partition("://")
-    if not found:
-        return source
-    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    path = rest[len(authority) :]
-    if "@" in path:  # of a password with a slash, or of a query: where the host is, is unknown
-        return f"{scheme}://…"
-    host = authority.rpartition("@")[2]
-    plain = re.match(r"[\w./~-]*", path, re.ASCII)
-    return f"{scheme}://{host}{plain.group() if plain else ''}"
 
 
 def _end_of(child: subprocess.Popen[bytes]) -> str:

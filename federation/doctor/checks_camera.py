@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 import requests
 from urllib3.exceptions import HTTPError
 
-from device.camera.camera import Camera, redacted
+from device.camera.camera import Camera
+from device.camera.source import redacted
 from federation.doctor.checks import Finding, Setup
 from shared.errors import SettingsError
 from shared.transport.addresses import is_loopback

@@ -28,7 +28,8 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 
-from device.camera.camera import Camera, NoPicture, redacted
+from device.camera.camera import Camera, NoPicture
+from device.camera.source import redacted
 from shared.errors import SettingsError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -282,7 +283,12 @@ def test_what_a_process_does_wrong_is_said_and_it_is_started_again(
     saying: Callable[..., Camera], tmp_path: Path, script: str, reason: str
 ) -> None:
     again = tmp_path / "again"
-    first_time = f"if not os.path.exists({str(again)!r}):\n    open({str(again)!r}, 'w').close()\n    {script}\n    sys.exit()"
+    first_time = (
+        f"if not os.path.exists({str(again)!r}):\n"
+        f"    open({str(again)!r}, 'w').close()\n"
+        f"    {script}\n"
+        "    sys.exit()"
+    )
     camera = saying(f"{first_time}\nwhile True:\n    say(1, JPEG)\n    time.sleep(0.05)")
     noted: list[str] = []
     note = camera._note_failure
