@@ -84,6 +84,10 @@ format: setup-dev  ## Put the code into shape
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
+.PHONY: docs
+docs: setup-dev  ## Renew the generated pages of docs/reference: settings and commands
+	$(PY) -m federation.reference
+
 .PHONY: images
 images: setup-dev browser  ## Run the demo, and renew the README's pictures in docs/images
 	$(PY) -m tests.readme_pictures

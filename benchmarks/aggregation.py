@@ -9,11 +9,11 @@ import resource
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from msgspec import structs
 
 from benchmarks.figure import Figure
 from learning.architectures import ARCHITECTURES
@@ -89,7 +89,7 @@ def figures() -> list[Figure]:
 
 
 def _upload(name: str) -> Figure:
-    settings = replace(SETTINGS, size=ARCHITECTURES[name].size)
+    settings = structs.replace(SETTINGS, size=ARCHITECTURES[name].size)
     delta = np.zeros(settings.size, np.float32)
     masked = mask(encode(delta, 200, settings, np.random.default_rng(0)), new_seed(), b"bench")
     size = len(

@@ -26,9 +26,10 @@ from benchmarks.services import services
 from main_server.context import MainServer
 from main_server.members.members import DEVICE, invite
 from main_server.models.pruning import prune as prune_main
+from main_server.settings import MainSettings
 from sec_agg.pruning import prune as prune_aggregator
+from sec_agg.settings import AggregatorSettings
 from sec_agg.store.store import Store
-from shared.settings import AggregatorSettings, MainSettings
 from shared.storage.blobs import BlobStore
 from shared.transport.http_client import HttpClient, Peer
 from tests.updates import masked_update

@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.figure import Figure
 from benchmarks.services import services
-from device.context import open_standing
-from shared.settings import DeviceSettings
+from device.context import open_enrolment
+from device.settings import DeviceSettings
 
 DEVICES = 20
 
@@ -24,7 +24,7 @@ def figures() -> list[Figure]:
         environ = {"DOORBELL_HOME": folder, "DOORBELL_MAIN_URL": at["main server"]}
         for number in range(1, DEVICES + 1):
             begun = time.perf_counter()
-            open_standing(DeviceSettings.read(number, environ)).main()
+            open_enrolment(DeviceSettings.read(number, environ)).main()
             seconds.append(time.perf_counter() - begun)
     median, slowest = statistics.median(seconds), max(seconds)
     return [

@@ -35,9 +35,9 @@ from learning.model import parse_model
 from learning.strategies.fedavg import step
 from main_server.context import MainServer
 from main_server.members.members import DEVICE, invite
+from main_server.settings import MainSettings
 from shared.round.fixed_point import decode, scale_of
 from shared.round.plan import RoundPlan
-from shared.settings import MainSettings
 
 WORKERS = 2
 """Of the aggregator: one for each core of a machine of two, since a process runs Python on one of

@@ -22,10 +22,11 @@ import requests
 from numpy.typing import NDArray
 
 from shared.names import MAIN_SERVER
+from shared.protocol.joining import Admission
 from shared.round.fixed_point import encode
 from shared.round.plan import RoundPlan, parse_round_plan
 from shared.security.identity import Identity
-from shared.security.joining import JoinCode, JoinRequest, Membership
+from shared.security.joining import JoinCode, Membership, join_request
 from shared.security.signing import sign_request
 from shared.transport.http_client import CONTAINER_TYPE, HttpClient, Peer
 from tests.updates import masked_update
@@ -86,8 +87,8 @@ class Joined:
     def __init__(self, federation: Federation, name: str, session: requests.Session) -> None:
         self.name, self.identity = name, Identity.from_private(secrets.token_bytes(32))
         self._http = HttpClient(self.identity, session=session)
-        request = JoinRequest.make(federation.code, name, "device", self.identity)
-        answer = self._http.post_json(f"{federation.main_url}/join", request.to_json()).json
+        request = join_request(federation.code, name, "device", self.identity)
+        answer = self._http.post_json(f"{federation.main_url}/join", request).read(Admission)
         key = Membership.accept(federation.code, request, answer).main_public_key
         self._main = Peer(MAIN_SERVER, federation.main_url, key)
 

@@ -22,6 +22,7 @@ from urllib.parse import urljoin
 
 import numpy as np
 import requests
+from msgspec import structs
 from playwright.sync_api import sync_playwright
 
 from benchmarks.figure import Figure
@@ -30,10 +31,11 @@ from dataset.porch import drawing as porch
 from main_server.context import MainServer
 from main_server.models.pruning import KEPT_ROUNDS
 from main_server.rounds.opening import open_round
+from main_server.settings import MainSettings
 from sec_agg.pruning import LISTED_ROUNDS
+from sec_agg.settings import AggregatorSettings
 from sec_agg.store.store import Store
 from shared.round.plan import RoundPlan
-from shared.settings import AggregatorSettings, MainSettings
 from shared.storage.blobs import BlobStore
 from shared.storage.database import Database
 from tests.updates import masked_update
@@ -170,7 +172,7 @@ def _main_rows(opened: list[RoundPlan], now: float) -> dict[str, Rows]:
     def round_row(each: RoundPlan, number: int) -> dict[str, Any]:
         over = number < ROUNDS
         settings, who = (
-            RoundPlan(**(vars(each) | {"round": number})).to_json(),
+            structs.replace(each, round=number).to_json(),
             cohort if over else "[]",
         )
         return {

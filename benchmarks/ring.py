@@ -26,7 +26,7 @@ from benchmarks.services import services
 from dataset import folders
 from dataset.decoding import decode
 from dataset.porch import drawing as porch
-from device.store.store import Store
+from device.store.store import DeviceStore
 from device.training.backbone import build_body
 from device.training.checkpoint import load_efficientnet_lite0
 from learning.architectures import EFFICIENTNET_LITE0_HEAD
@@ -169,7 +169,7 @@ def _main(home: Path) -> None:
 
     psutil.Process().cpu_affinity([psutil.Process().cpu_affinity()[-1]])
     folder, body, heads = home / "devices" / "device-1", build_body(load_efficientnet_lite0()), []
-    for held in Store(folder).in_force():
+    for held in DeviceStore(folder).models.all_active():
         heads.append(EFFICIENTNET_LITE0_HEAD.build())
         params = parse_model(BlobStore(folder / "blobs").get(held.version)).params
         set_params(heads[-1], EFFICIENTNET_LITE0_HEAD, params)

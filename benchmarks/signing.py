@@ -11,7 +11,6 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.figure import Figure
 from shared.security.identity import Identity
-from shared.security.nonces import Nonces
 from shared.security.signing import (
     Receiver,
     sign_request,
@@ -19,6 +18,7 @@ from shared.security.signing import (
     verify_request,
     verify_response,
 )
+from shared.storage.nonces import Nonces
 from shared.transport.http_client import CONTAINER_TYPE
 
 REPEATS = 50

@@ -31,12 +31,12 @@ from benchmarks.figure import Figure
 from benchmarks.services import PROJECT
 from benchmarks.swap import two_rounds
 from dataset.porch import drawing as porch
-from device.bell.doorbell import add_doorbell
 from device.bell.ring import forget_old, ring
+from device.bell.routes import add_doorbell
 from device.camera.camera import Frame, NoPicture
 from device.camera.motion import Watch
 from device.context import Device
-from shared.settings import DeviceSettings
+from device.settings import DeviceSettings
 from shared.web.app import make_app
 
 DAYS, A_DAY, KEEP_DAYS, KEEP_MB = 7, 1440, 2.0, 100.0
@@ -177,7 +177,7 @@ def _main() -> None:
             times.clear()
 
     def day(now: float) -> dict[str, Any]:
-        oldest = bell.events.following(0)
+        oldest = bell.events.next_after(0)
         events, database = (
             sum(path.stat().st_size for path in settings.folder.glob(which)) / 1e6
             for which in ("events/*", "state.sqlite3*")

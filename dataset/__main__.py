@@ -103,7 +103,8 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _parser(prog: str) -> argparse.ArgumentParser:
+def command_line(prog: str) -> argparse.ArgumentParser:
+    """Return the command line; `prog` is how it is called."""
     parser = argparse.ArgumentParser(
         prog=prog, description="The pictures that doorbells learn from."
     )
@@ -147,7 +148,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m dataset") -> 
     Returns:
         The exit status: 0 if it went well, 1 if not.
     """
-    args = _parser(prog).parse_args(argv)
+    args = command_line(prog).parse_args(argv)
     try:
         args.run(args)
     except (DoorbellError, OSError) as error:

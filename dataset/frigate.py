@@ -24,9 +24,9 @@ from typing import Any
 
 from dataset.decoding import UnusablePicture, check_file_size, decode
 from dataset.layout import census, class_names, entries, split_folder, split_of
+from dataset.settings import PictureSettings
 from shared.errors import DatasetError
 from shared.names import NAME
-from shared.settings import DeviceSettings
 from shared.storage.blobs import storage_errors, write_durably
 
 _NONE = "none"
@@ -186,7 +186,7 @@ def run_import(args: argparse.Namespace) -> None:
     Args:
         args: With `path`, `client`, `model` and `positive`.
     """
-    settings = DeviceSettings.read(1)
+    settings = PictureSettings.read(1)
     client = args.client or settings.client
     found = read_sorted(args.path, args.model)
     done = take_over(found, settings.data, client, args.positive)

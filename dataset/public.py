@@ -1,25 +1,25 @@
-"""Lay out public photos as the folders of two unlike clients, for anybody who has no doorbell
-pictures yet.
+"""Lay out public photos as the folders of two unlike clients, for people without doorbell pictures.
 
 Run by hand, on one machine, before anything federated starts.
 
 CIFAR-10 (Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009), 32×32, two
 detectors:
 
-    animal   client_1: cats, dogs against cars, lorries   client_2: birds, deer, frogs, horses
-    against aeroplanes, ships vehicle  client_1: lorries against cars, dogs         client_2:
-    lorries against ships, horses
+    animal   client_1: cats, dogs against cars, lorries
+             client_2: birds, deer, frogs, horses against aeroplanes, ships
+    vehicle  client_1: lorries against cars, dogs
+             client_2: lorries against ships, horses
 
 LFW (Huang et al., "Labeled Faces in the Wild", 2007), one detector:
 
-    face     client_1: people with many photos (a household)      client_2: people with a single
-    photo (strangers)
+    face     client_1: people with many photos (a household)
+             client_2: people with a single photo (strangers)
 
 LFW has no pictures without a face, and pictures from elsewhere would be told apart by their
 sharpness instead of by the face. So `not_face` shows the upper left corner of the same photos: same
 camera, same light, same scene. It is background, sometimes with a hat, hair, or part of a
 bystander: a detector that does well here has learned "a face fills the picture", not "a person is
-    somewhere in it". No person appears in two splits, nor with both clients.
+somewhere in it". No person appears in two splits, nor with both clients.
 """
 
 from __future__ import annotations

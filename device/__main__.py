@@ -11,10 +11,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from device.context import Device, identity_path, open_standing
+from device.context import Device, identity_path, open_enrolment
+from device.settings import DeviceSettings, device_port
 from shared.errors import DoorbellError, NotFound
-from shared.security.authenticator import change_key_from_command_line
-from shared.settings import DeviceSettings, ListenSettings, port_of, port_variable
+from shared.settings import ListenSettings
+from shared.transport.enrolment import change_key_from_command_line
 from shared.web.serve import parser, serve
 
 
@@ -31,41 +32,20 @@ def main(words: Sequence[str] | None = None, prog: str = "python -m device") -> 
     words = sys.argv[1:] if words is None else words
     if words[:1] == ["export"]:
         return _export(words[1:], f"{prog} export")
-    command_line = parser(
-        prog, "Start a device.", "DOORBELL_DEVICE<N>_PORT, or 8001, 8002, 8004, 8005, ..."
-    )
-    command_line.epilog = f"{prog} export --help: models in force, as files for others"
-    command_line.add_argument(
-        "--id", type=int, default=1, metavar="N", help="number of the device, from 1"
-    )
-    command_line.add_argument(
-        "--new-key", action="store_true", help="replace the device's key, then end"
-    )
-    chosen = command_line.parse_args(words)
+    chosen = command_line(prog).parse_args(words)
     number = max(chosen.id, 1)
     if not chosen.new_key:
-        listen = ListenSettings.read(port_variable(number), port_of(number))
+        listen = ListenSettings.read(device_port(number))
         serve(f"device.app:create_app({number})", chosen.bind, listen, workers=1)
     settings = DeviceSettings.read(chosen.id)
-    change_key_from_command_line(open_standing(settings), identity_path(settings))
+    change_key_from_command_line(open_enrolment(settings), identity_path(settings))
     return 0
 
 
 def _export(words: Sequence[str], prog: str) -> int:
     from device.vision.export import TOLERANCES, export  # noqa: PLC0415 - serving needs none of it
 
-    command_line = argparse.ArgumentParser(prog=prog, description="Models in force, as files.")
-    command_line.add_argument("form", choices=tuple(TOLERANCES), help="what is to load them")
-    command_line.add_argument(
-        "--id", type=int, default=1, metavar="N", help="number of the device, from 1"
-    )
-    command_line.add_argument(
-        "--detector", action="append", help="which one; may be repeated; all if left out"
-    )
-    command_line.add_argument(
-        "--to", type=Path, help="a folder; exports/FORM in the device's own if left out"
-    )
-    chosen = command_line.parse_args(words)
+    chosen = export_command_line(prog).parse_args(words)
     device = None
     try:
         settings = DeviceSettings.read(max(chosen.id, 1))
@@ -76,7 +56,9 @@ def _export(words: Sequence[str], prog: str) -> int:
             )
         device = Device.open(settings)
         to = chosen.to or settings.folder / "exports" / chosen.form
-        wanted = chosen.detector or sorted(held.detector for held in device.store.in_force())
+        wanted = chosen.detector or sorted(
+            held.detector for held in device.store.models.all_active()
+        )
         if not wanted:
             raise NotFound(
                 "No model is in force on this device.", todo="Train and share one first."
@@ -102,6 +84,33 @@ def _export(words: Sequence[str], prog: str) -> int:
         if device is not None:
             device.trainer.close()
     return 0
+
+
+def command_line(prog: str) -> argparse.ArgumentParser:
+    """Return the command line that starts a device; `prog` is how it is called."""
+    made = parser(
+        prog, "Start a device.", "DOORBELL_DEVICE<N>_PORT, or 8001, 8002, 8004, 8005, ..."
+    )
+    made.epilog = f"{prog} export --help: models in force, as files for others"
+    made.add_argument("--id", type=int, default=1, metavar="N", help="number of the device, from 1")
+    made.add_argument("--new-key", action="store_true", help="replace the device's key, then end")
+    return made
+
+
+def export_command_line(prog: str) -> argparse.ArgumentParser:
+    """Return the command line of `export`; `prog` is how it is called."""
+    from device.vision.export import TOLERANCES  # noqa: PLC0415 - serving needs none of it
+
+    made = argparse.ArgumentParser(prog=prog, description="Models in force, as files.")
+    made.add_argument("form", choices=tuple(TOLERANCES), help="what is to load them")
+    made.add_argument("--id", type=int, default=1, metavar="N", help="number of the device, from 1")
+    made.add_argument(
+        "--detector", action="append", help="which one; may be repeated; all if left out"
+    )
+    made.add_argument(
+        "--to", type=Path, help="a folder; exports/FORM in the device's own if left out"
+    )
+    return made
 
 
 if __name__ == "__main__":

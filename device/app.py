@@ -11,18 +11,19 @@ from pathlib import Path
 
 from flask import Flask, request
 
-from device.bell.doorbell import add_doorbell, camera_of
+from device.bell.doorbell import camera_of
+from device.bell.routes import add_doorbell
 from device.context import Device
 from device.metrics import gauges
 from device.page import fingerprint, page
 from device.rounds.poll_loop import attend
 from device.rounds.schedule import keep_to_schedule
 from device.routes import add_routes
+from device.settings import DeviceSettings
 from device.single_instance import claim_folder
 from device.training.worker_client import describe, progress_of
 from learning.architectures import ARCHITECTURES
 from shared.round.container import MAX_HEADER_BYTES
-from shared.settings import DeviceSettings
 from shared.transport.http_client import HttpClient
 from shared.web.app import make_app
 from shared.web.background import add_background

@@ -13,16 +13,16 @@ from pathlib import Path
 
 from dataset import folders
 from device.evaluation.drawing import Drawing
-from device.store.store import Store
+from device.settings import DeviceSettings
+from device.store.store import DeviceStore
 from device.training.jobs import Folders, folders_of
 from device.training.worker_client import Trainer
 from shared.errors import NotFound
 from shared.names import AGGREGATOR
 from shared.round.plan import RoundPlan
-from shared.security.authenticator import Standing
 from shared.security.identity import Identity
-from shared.settings import DeviceSettings
 from shared.storage.blobs import BlobStore
+from shared.transport.enrolment import Enrolment
 from shared.transport.http_client import HttpClient, Peer
 
 _POLL_TIMEOUT_S = 45.0
@@ -41,20 +41,20 @@ class Device:
         http: How to reach the other services.
         poll: The same for waiting for work, which notices a main server that vanished before the
             next try is due.
-        standing: Its place in the federation.
+        enrolment: Its place in the federation.
         clock: Seconds since the epoch.
         settling: Held by whoever asks a candidate, so that no version is asked twice.
         put_off: What was tried by itself and in vain, and why: each reason is logged once.
     """
 
     settings: DeviceSettings
-    store: Store
+    store: DeviceStore
     blobs: BlobStore
     trainer: Trainer
     drawing: Drawing
     http: HttpClient
     poll: HttpClient
-    standing: Standing
+    enrolment: Enrolment
     clock: Callable[[], float] = time.time
     settling: threading.Lock = field(default_factory=threading.Lock, repr=False)
     put_off: dict[str, str] = field(default_factory=dict, repr=False)
@@ -62,28 +62,28 @@ class Device:
     @classmethod
     def open(cls, settings: DeviceSettings, http: HttpClient | None = None) -> Device:
         """Open a device's state, and make what is missing; tests may replace `http`."""
-        standing = open_standing(settings, http)
+        enrolment = open_enrolment(settings, http)
         return cls(
             settings=settings,
-            store=Store(settings.folder),
+            store=DeviceStore(settings.folder),
             blobs=BlobStore(settings.folder / "blobs"),
             trainer=Trainer(settings.trainer_max_mb),
             drawing=Drawing(),
-            http=standing.http,
-            poll=http or HttpClient(standing.identity, timeout_s=_POLL_TIMEOUT_S, attempts=2),
-            standing=standing,
+            http=enrolment.http,
+            poll=http or HttpClient(enrolment.identity, timeout_s=_POLL_TIMEOUT_S, attempts=2),
+            enrolment=enrolment,
         )
 
     @property
     def name(self) -> str:
         """What the federation calls this device."""
-        return self.standing.name
+        return self.enrolment.name
 
     def receiver_of(self, plan: RoundPlan) -> Peer:
         """Return who takes this device's updates in a round."""
         if plan.receiver == AGGREGATOR:
             return Peer(AGGREGATOR, self.settings.aggregator_url)
-        return self.standing.main()
+        return self.enrolment.main()
 
     def detectors(self) -> tuple[str, ...]:
         """Return what this device can learn: the detectors it has a picture folder for."""
@@ -124,10 +124,10 @@ def identity_path(settings: DeviceSettings) -> Path:
     return settings.folder / "identity.key"
 
 
-def open_standing(settings: DeviceSettings, http: HttpClient | None = None) -> Standing:
+def open_enrolment(settings: DeviceSettings, http: HttpClient | None = None) -> Enrolment:
     """Open a device's key pair and its place in the federation."""
     identity = Identity.open(identity_path(settings))
-    return Standing(
+    return Enrolment(
         identity=identity,
         role="device",
         wanted_name=settings.name,

@@ -70,10 +70,10 @@ def gauges(device: Device, camera: Camera | None = None) -> Iterator[Metric]:
         "doorbell_unsent_updates", "Trainings whose update is not sent yet.", labels=["detector"]
     )
     for detector in device.detectors():
-        if model := device.store.held(detector):
+        if model := device.store.models.active(detector):
             held.add_metric([detector], model.round)
             if (came := device.arrived(model.version)) is not None:
                 age.add_metric([detector], max(0.0, device.clock() - came))
-        newest = device.store.newest_training(detector)
+        newest = device.store.trainings.newest(detector)
         unsent.add_metric([detector], int(newest is not None and not newest.sent))
     yield from (held, age, unsent)

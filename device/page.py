@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from dataset import folders
 from device.context import Device
-from device.store.records import Held, Training
-from device.training.jobs import Activity, Epoch
+from device.store.records import GlobalModel, Training
+from device.training.jobs import Activity
+from device.training.results import Epoch
 from device.training.worker_client import progress_of
 from shared.errors import NotFound
 from shared.names import checked_name
@@ -80,8 +81,8 @@ def _epochs(activity: Activity | None) -> tuple[Epoch, ...]:
 
 
 def _overview(device: Device, name: str) -> dict[str, Any]:
-    held, training = device.store.held(name), device.store.newest_training(name)
-    candidate, known = device.store.candidate(name), device.store.newest_round(name)
+    held, training = device.store.models.active(name), device.store.trainings.newest(name)
+    candidate, known = device.store.models.candidate(name), device.store.rounds.newest(name)
     state, what_next = _next_of(training, candidate, known.round if known else None)
     return {
         "name": name,
@@ -90,9 +91,9 @@ def _overview(device: Device, name: str) -> dict[str, Any]:
         "census": folders.census(device.settings.data, name, device.settings.client),
         "held": held,
         "since": device.arrived(held.version) if held else None,
-        "score": device.store.score(held.version) if held else None,
+        "score": device.store.models.score(held.version) if held else None,
         "candidate": candidate,
-        "setback": device.store.setback(name),
+        "setback": device.store.failures.latest(name),
         "training": training,
     }
 
@@ -101,8 +102,8 @@ def _detail(device: Device, overview: dict[str, Any]) -> dict[str, Any]:
     name, census = overview["name"], overview["census"]["train"]
     return overview | {
         "pictures": {kind: _spread(census[kind == "object"]) for kind in ("object", "not_object")},
-        "trainings": device.store.trainings(name, _HISTORY),
-        "scores": {score.round: score for score in device.store.scores(name, _HISTORY)},
+        "trainings": device.store.trainings.recent(name, _HISTORY),
+        "scores": {score.round: score for score in device.store.models.scores(name, _HISTORY)},
     }
 
 
@@ -113,7 +114,7 @@ def _spread(count: int) -> list[int]:
 
 
 def _next_of(
-    training: Training | None, candidate: Held | None, known: int | None
+    training: Training | None, candidate: GlobalModel | None, known: int | None
 ) -> tuple[str, str]:
     """Return where a device is in a round, in a few words, and what happens next, in a sentence."""
     if candidate is not None:

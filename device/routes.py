@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from flask import Flask, Response, jsonify, request
+from flask import Flask, Response, request
 
 from device.context import Device
 from device.evaluation.plots import training_plot
@@ -14,10 +14,12 @@ from device.page import thumbnail
 from device.rounds import participation
 from shared.errors import NotFound
 from shared.names import checked_name
-from shared.security.authenticator import Caller, Gate
+from shared.protocol.answers import Said
+from shared.security.authenticator import Authenticator, Caller
 from shared.security.manifest import HEADER
-from shared.security.nonces import Nonces
+from shared.storage.nonces import Nonces
 from shared.web.app import add_step
+from shared.web.json_messages import answer_with
 from shared.web.openapi import CONTAINER, JPEG, MANIFEST, PNG, SENTENCE, Operation, declare
 from shared.web.signed_routes import add_signed_message
 from shared.web.steps import Answer, Done, each
@@ -63,22 +65,22 @@ def add_routes(app: Flask, device: Device) -> None:
 
     def aggmodel(caller: Caller) -> Response:
         done = participation.install(device, caller.verified.body, request.headers.get(HEADER))
-        return jsonify({"said": done.said})
+        return answer_with(Said(done.said))
 
-    gate = Gate(
-        device.standing.identity,
+    authenticator = Authenticator(
+        device.enrolment.identity,
         lambda: device.name,
-        device.standing.main_member,
+        device.enrolment.main_member,
         Nonces(device.settings.folder),
     )
     install = Operation(
         "Install a global model.", CONTAINER, fails=(404, 409), parameters=(MANIFEST,)
     )
-    add_signed_message(app, gate, "/aggmodel", aggmodel, ("main-server",), install)
+    add_signed_message(app, authenticator, "/aggmodel", aggmodel, ("main-server",), install)
 
     @app.get("/plot/<detector>.png")
     def plot(detector: str) -> Response:
-        training = device.store.newest_training(checked_name(detector, "detector"))
+        training = device.store.trainings.newest(checked_name(detector, "detector"))
         if training is None:
             raise NotFound(
                 f"No {detector} training has been done here yet.", todo="Open /modeltrain first."

@@ -91,5 +91,26 @@ def _run(name: str, rest: Sequence[str]) -> int:
     return int(chosen.run(chosen))
 
 
+def command_lines(name: str) -> list[argparse.ArgumentParser]:
+    """Return the command line of a command; a program of its own may have several.
+
+    Args:
+        name: One of the commands that `GROUPS` lists.
+    """
+    if name not in PROGRAMS:
+        module = next(module for module, names in MODULES.items() if name in names)
+        action = next(
+            each
+            for each in tree("doorbell", [module])._actions
+            if isinstance(each, argparse._SubParsersAction)
+        )
+        return [action.choices[name]]
+    program = import_module(PROGRAMS[name])
+    made = [program.command_line(f"doorbell {name}")]
+    if name == "device":
+        made.append(program.export_command_line("doorbell device export"))
+    return made
+
+
 if __name__ == "__main__":
     sys.exit(main())

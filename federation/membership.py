@@ -14,9 +14,9 @@ from rich.table import Table
 from federation.commands import add, clock
 from main_server.context import MainServer
 from main_server.members import members
+from main_server.settings import MainSettings
 from main_server.store.devices import all_devices, participations
 from main_server.store.members import all_members
-from shared.settings import MainSettings
 
 if TYPE_CHECKING:
     from federation.commands import Commands

@@ -120,8 +120,10 @@ def clip(delta: NDArray[np.float32], clipping_norm: float | None) -> NDArray[np.
     """
     if not all_finite(delta):
         raise InvalidMessage("This delta cannot be sent: a value is not finite.")
+    if clipping_norm is None:
+        return delta
     norm = float(np.linalg.norm(delta.astype(np.float64)))
-    if clipping_norm is None or norm <= clipping_norm:
+    if norm <= clipping_norm:
         return delta
     return delta * np.float32(clipping_norm / norm)
 

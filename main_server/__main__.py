@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentParser
 from collections.abc import Sequence
 
+from main_server.settings import MAIN_PORT
 from shared.errors import DoorbellError
 from shared.settings import ListenSettings
 from shared.web.serve import parser, serve
@@ -17,8 +19,13 @@ def main(words: Sequence[str] | None = None, prog: str = "python -m main_server"
         words: The command line; the process's own if left out.
         prog: How it is called, for its help.
     """
-    chosen = parser(prog, "Start the main server.", "PORT, or 8000").parse_args(words)
-    serve("main_server.app:create_app()", chosen.bind, ListenSettings.read("PORT", 8000))
+    chosen = command_line(prog).parse_args(words)
+    serve("main_server.app:create_app()", chosen.bind, ListenSettings.read(MAIN_PORT))
+
+
+def command_line(prog: str) -> ArgumentParser:
+    """Return the command line; `prog` is how it is called."""
+    return parser(prog, "Start the main server.", "PORT, or 8000")
 
 
 if __name__ == "__main__":

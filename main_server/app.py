@@ -14,7 +14,7 @@ from main_server.members.members import leave_local_codes
 from main_server.metrics import metrics
 from main_server.routes import add_routes
 from main_server.runs.change_notifier import ChangeNotifier
-from shared.settings import MainSettings
+from main_server.settings import MainSettings
 from shared.transport.http_client import HttpClient
 from shared.web.app import make_app
 from shared.web.background import add_background, threads_of

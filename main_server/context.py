@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from main_server.settings import MainSettings
 from main_server.store.store import Store
 from shared.round.masking import PRIVATE_KEY_BYTES, SealingKey
 from shared.security.identity import Identity, private_bytes
-from shared.settings import MainSettings
 from shared.storage.blobs import BlobStore, open_blobs
 from shared.transport.addresses import guarded_session
 from shared.transport.http_client import HttpClient

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentParser
 from collections.abc import Sequence
 
+from sec_agg.settings import AGGREGATOR_PORT, AggregatorSettings
 from shared.errors import DoorbellError
-from shared.security.authenticator import change_key_from_command_line
-from shared.settings import AggregatorSettings, ListenSettings
+from shared.settings import ListenSettings
+from shared.transport.enrolment import change_key_from_command_line
 from shared.web.serve import parser, serve
 
 
@@ -21,19 +23,24 @@ def main(words: Sequence[str] | None = None, prog: str = "python -m sec_agg") ->
     Raises:
         DoorbellError: A setting cannot be used, or the key cannot be replaced.
     """
-    command_line = parser(prog, "Start the secure aggregator.", "DOORBELL_AGGREGATOR_PORT, or 8003")
-    command_line.add_argument(
-        "--new-key", action="store_true", help="replace the aggregator's key, then end"
-    )
-    chosen = command_line.parse_args(words)
+    chosen = command_line(prog).parse_args(words)
     if not chosen.new_key:
-        listen = ListenSettings.read("DOORBELL_AGGREGATOR_PORT", 8003)
+        listen = ListenSettings.read(AGGREGATOR_PORT)
         serve("sec_agg.app:create_app()", chosen.bind, listen, threads=8)
-    from sec_agg.app import IDENTITY, open_standing  # noqa: PLC0415 - serving needs none of it here
+    from sec_agg.app import IDENTITY, open_enrolment  # noqa: PLC0415 - serving needs none of it here
 
     settings = AggregatorSettings.read()
-    change_key_from_command_line(open_standing(settings), settings.folder / IDENTITY)
+    change_key_from_command_line(open_enrolment(settings), settings.folder / IDENTITY)
     return 0
+
+
+def command_line(prog: str) -> ArgumentParser:
+    """Return the command line; `prog` is how it is called."""
+    made = parser(prog, "Start the secure aggregator.", "DOORBELL_AGGREGATOR_PORT, or 8003")
+    made.add_argument(
+        "--new-key", action="store_true", help="replace the aggregator's key, then end"
+    )
+    return made
 
 
 if __name__ == "__main__":

@@ -23,16 +23,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sec_agg.answers import read_answer
 from sec_agg.roster import Roster
 from sec_agg.store.store import Round, Store, Stored
 from sec_agg.summing import sum_buckets
-from shared.errors import InvalidMessage, OutOfOrder, PeerUnreachable, StorageFailed
+from shared.errors import InvalidMessage, OutOfOrder, StorageFailed
 from shared.names import AGGREGATOR
+from shared.protocol.answers import Said
+from shared.protocol.rounds import RefusedSeeds, RoundDescription, SealedSeeds
 from shared.round.payloads import Aggregate, MaskedUpdate, parse_masked_update
-from shared.round.plan import RoundPlan, parse_round_plan
-from shared.security.authenticator import Caller, Standing
+from shared.round.plan import RoundPlan
+from shared.security.authenticator import Caller
 from shared.storage.blobs import BlobStore
 from shared.telemetry.metrics import count_upload
+from shared.transport.enrolment import Enrolment
 from shared.transport.http_client import HttpClient
 from shared.web.steps import Done
 
@@ -50,7 +54,7 @@ class Aggregator:
     store: Store
     blobs: BlobStore
     http: HttpClient
-    standing: Standing
+    enrolment: Enrolment
     roster: Roster
     clock: Callable[[], float] = time.time
 
@@ -135,16 +139,12 @@ def hand_over(aggregator: Aggregator, detector: str) -> Done:
             else f"Round {current.round} is not added up yet.",
             todo="Open /aggregate_models on this aggregator first.",
         )
-    main = aggregator.standing.main()
+    main = aggregator.enrolment.main()
     reply = aggregator.http.post(
         f"{main.url}/secagg_model", aggregator.blobs.get(current.aggregate), main
     )
     aggregator.store.note_delivery(detector, current.round)
-    said = (
-        reply.json["said"]
-        if isinstance(reply.json, dict) and "said" in reply.json
-        else "The main server has it."
-    )
+    said = read_answer(reply, Said).said
     return Done(f"The sum of round {current.round} is sent. {said}", {"bytes_up": reply.bytes_up})
 
 
@@ -208,21 +208,16 @@ def _ask_for_round(aggregator: Aggregator, detector: str) -> tuple[RoundPlan, tu
     earlier life. It asks for a round in which no seed was ever vouched for, so that no second sum
     comes of it.
     """
-    main = aggregator.standing.main()
+    main = aggregator.enrolment.main()
     first = "" if aggregator.store.newest_round(detector) else "?first=1"
-    reply = aggregator.http.get(f"{main.url}/round/{detector}{first}", main).json
-    if not isinstance(reply, dict) or not isinstance(devices := reply.get("devices"), list):
-        raise PeerUnreachable(
-            "The main server did not describe the round.",
-            todo="Run the same version of every service.",
-        )
-    settings = parse_round_plan(reply.get("round"))
-    if settings.receiver != AGGREGATOR:
+    reply = aggregator.http.get(f"{main.url}/round/{detector}{first}", main)
+    described = read_answer(reply, RoundDescription)
+    if described.round.receiver != AGGREGATOR:
         raise OutOfOrder(
             "This federation runs in the direct topology, without an aggregator.",
             todo="Open /aggregate_models on the main server.",
         )
-    return settings, tuple(str(device) for device in devices)
+    return described.round, described.devices
 
 
 def _freeze(aggregator: Aggregator, current: Round) -> None:
@@ -240,14 +235,10 @@ def _freeze(aggregator: Aggregator, current: Round) -> None:
     if len(usable) < current.min_cohort:
         raise _too_few(aggregator, current, {stored.device for stored in usable}, strangers)
     seeds = {stored.device: base64.b64encode(stored.sealed_seed).decode() for stored in usable}
-    message = {"detector": current.detector, "round": current.round, "sealed_seeds": seeds}
-    main = aggregator.standing.main()
-    reply = aggregator.http.post_json(f"{main.url}/check_seeds", message, main).json
-    if not isinstance(reply, dict) or not isinstance(refused := reply.get("refused"), dict):
-        raise PeerUnreachable(
-            "The main server did not say which seeds open.",
-            todo="Run the same version of every service.",
-        )
+    message = SealedSeeds(current.detector, current.round, seeds)
+    main = aggregator.enrolment.main()
+    reply = aggregator.http.post_json(f"{main.url}/check_seeds", message, main)
+    refused = read_answer(reply, RefusedSeeds).refused
     cohort = {stored.device: stored.digest for stored in usable if stored.device not in refused}
     if len(cohort) < current.min_cohort:
         raise _too_few(aggregator, current, set(cohort), refused | strangers)

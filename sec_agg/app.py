@@ -15,12 +15,13 @@ from sec_agg.poll_loop import attend
 from sec_agg.pruning import Pruner
 from sec_agg.roster import Roster
 from sec_agg.routes import add_routes
+from sec_agg.settings import AggregatorSettings
 from sec_agg.store.store import Store
-from shared.security.authenticator import Gate, Standing
+from shared.security.authenticator import Authenticator
 from shared.security.identity import Identity
-from shared.security.nonces import open_nonces
-from shared.settings import AggregatorSettings
 from shared.storage.blobs import open_blobs
+from shared.storage.nonces import open_nonces
+from shared.transport.enrolment import Enrolment
 from shared.transport.http_client import HttpClient
 from shared.web.app import make_app
 from shared.web.background import add_background
@@ -35,13 +36,15 @@ def create_app(settings: AggregatorSettings | None = None, http: HttpClient | No
     `http`.
     """
     settings = settings or AggregatorSettings.read()
-    store, standing = Store(settings.folder, settings.database_url), open_standing(settings, http)
-    roster = Roster(standing, standing.http)
+    store, enrolment = Store(settings.folder, settings.database_url), open_enrolment(settings, http)
+    roster = Roster(enrolment, enrolment.http)
     blobs = open_blobs(
         settings.folder / "blobs", settings.blobs, settings.folder.name, settings.s3_endpoint
     )
-    gate = Gate(standing.identity, lambda: ROLE, roster.member, open_nonces(store.database))
-    aggregator = Aggregator(store, blobs, standing.http, standing, roster)
+    authenticator = Authenticator(
+        enrolment.identity, lambda: ROLE, roster.member, open_nonces(store.database)
+    )
+    aggregator = Aggregator(store, blobs, enrolment.http, enrolment, roster)
     app = make_app(
         "Secure aggregator",
         Path(__file__).parent / "templates",
@@ -52,15 +55,15 @@ def create_app(settings: AggregatorSettings | None = None, http: HttpClient | No
     )
     add_live(app, Live(store.fingerprint))
     pruner = Pruner(store, blobs)
-    add_routes(app, aggregator, gate, pruner)
+    add_routes(app, aggregator, authenticator, pruner)
     add_background(app, "attending", lambda stop: attend(aggregator, pruner, stop))
     return app
 
 
-def open_standing(settings: AggregatorSettings, http: HttpClient | None = None) -> Standing:
+def open_enrolment(settings: AggregatorSettings, http: HttpClient | None = None) -> Enrolment:
     """Open the aggregator's key pair and its place in the federation."""
     identity = Identity.open(settings.folder / IDENTITY, settings.secret)
-    return Standing(
+    return Enrolment(
         identity=identity,
         role=ROLE,
         wanted_name=ROLE,

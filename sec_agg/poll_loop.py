@@ -17,32 +17,23 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from sec_agg.aggregation import Aggregator, aggregate, hand_over
+from sec_agg.answers import unexpected
 from sec_agg.pruning import Pruner
 from shared.errors import DoorbellError, InvalidMessage, PeerUnreachable
-from shared.names import checked_name
+from shared.protocol.work import AddUp, AggregatorWaits, Work, known_work
 from shared.storage.blobs import storage_errors
 from shared.telemetry.logs import round_id, under
-from shared.web.background import BackOff
+from shared.transport.backoff import BackOff
 
 WAIT_S = 27
 AGAIN_S = 5.0
 LEAST_S = 1.0
 TURN_S = 3.0
-LONGEST_AGAIN_S = 600.0
 _rng = random.SystemRandom()
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Task:
-    """A round that the main server wants to be added up and handed over."""
-
-    detector: str
-    round: int
 
 
 def attend(aggregator: Aggregator, pruner: Pruner, stop: threading.Event) -> None:
@@ -53,7 +44,7 @@ def attend(aggregator: Aggregator, pruner: Pruner, stop: threading.Event) -> Non
         pruner: Lets go of what a finished round leaves behind.
         stop: Ends it, at the latest when the main server has answered.
     """
-    with _turn(aggregator.standing.folder / "attending.lock", stop):
+    with _turn(aggregator.enrolment.folder / "attending.lock", stop):
         attendant, back_off = Attendant(aggregator, pruner), BackOff(_rng)
         while not stop.is_set():
             try:
@@ -112,13 +103,22 @@ class Attendant:
             self._said[detector] = what
             _log.warning("%s%s", f"{detector}: " if detector else "attending: ", error)
 
-    def _ask(self) -> tuple[list[Task], float]:
-        main = self._aggregator.standing.main()
-        return _parse(
-            self._aggregator.http.post_json(f"{main.url}/work", {"wait_s": WAIT_S}, main).json
-        )
+    def _ask(self) -> tuple[list[AddUp], float]:
+        """Return the rounds to add up, and after how many seconds to come back.
 
-    def _do(self, task: Task) -> bool:
+        Raises:
+            PeerUnreachable: The main server does not answer, or not with a list of tasks.
+        """
+        main = self._aggregator.enrolment.main()
+        message = AggregatorWaits(WAIT_S)
+        reply = self._aggregator.http.post_json(f"{main.url}/work", message, main)
+        try:
+            work = known_work(Work, reply.json)
+        except InvalidMessage as error:
+            raise unexpected(Work, error) from error
+        return [task for task in work.tasks if isinstance(task, AddUp)], work.again_s
+
+    def _do(self, task: AddUp) -> bool:
         """Add up and hand over; False if that did not work, or not for the first time: it is not to
         be hurried then.
         """
@@ -135,31 +135,6 @@ class Attendant:
         self._done[task.detector] = task.round
         _log.info("%s: %s", task.detector, done.said)
         return is_fresh
-
-
-def _parse(reply: object) -> tuple[list[Task], float]:
-    """Return the tasks in an answer, and after how long to come back; tasks of another kind are
-    left out.
-
-    Raises:
-        PeerUnreachable: It is not what the protocol says.
-    """
-    try:
-        if (
-            not isinstance(reply, dict)
-            or not 0 <= (again_s := float(reply["again_s"])) <= LONGEST_AGAIN_S
-        ):
-            raise InvalidMessage("This is no list of tasks.")
-        wanted = [task for task in reply["tasks"] if task["do"] == "aggregate"]
-        tasks = [
-            Task(checked_name(task["detector"], "detector"), int(task["round"])) for task in wanted
-        ]
-    except (InvalidMessage, KeyError, TypeError, ValueError) as error:
-        raise PeerUnreachable(
-            "The main server did not say what is to be done.",
-            todo="Run the same version of every service.",
-        ) from error
-    return tasks, again_s
 
 
 @contextmanager

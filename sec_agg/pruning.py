@@ -1,16 +1,16 @@
-"""Letting go of what nobody can need any more, so that the aggregator's folder stays as large as a
-few rounds.
+"""What the aggregator deletes, and when, so that its folder stays as large as a few rounds.
 
-    a masked update          goes when its sum is handed over and a newer round is known, or after
-    three newer rounds who sent one             is listed for twenty rounds
-    a sum                    is kept for three rounds, so that it can be handed over again
-    the row of a round       stays for ever, so that no second sum can be made of it
-    a blob that no row names goes after an hour: an update that another replaced, or what a killed
-    process left
+    masked updates       when their sum is handed over and a newer round is known,
+                         or after three newer rounds
+    receipts of them     after twenty rounds
+    sums                 after three rounds: until then a sum can be handed over again
+    rows of rounds       never, so that no second sum can be made of a round
+    blobs without a row  after an hour: an update that another one replaced,
+                         or what a killed process left
 
-Any number of workers and machines may do this at once. Rows are let go of in one transaction, and
-their blobs after it; a blob that is left because somebody was killed in between is one that no row
-names. Who is adding up an old round when its updates go finds the sum there (`aggregation.py`).
+Any number of workers and machines may prune at once. Rows are deleted in one transaction and their
+blobs after it; a process killed in between leaves a blob without a row. A worker that is adding up
+an old round while its updates are deleted finds the sum in the store (`aggregation.py`).
 """
 
 from __future__ import annotations

@@ -4,15 +4,15 @@ kept for a moment.
 
 from __future__ import annotations
 
-import base64
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
-from shared.errors import PeerUnreachable
-from shared.security.authenticator import Member, Standing
+from sec_agg.answers import read_answer
+from shared.protocol.joining import Members
+from shared.security.authenticator import Member
 from shared.security.identity import fingerprint
+from shared.transport.enrolment import Enrolment
 from shared.transport.http_client import HttpClient
 
 FRESH_S = 10.0
@@ -24,15 +24,15 @@ class Roster:
     key not.
 
     Args:
-        standing: The aggregator's place in the federation.
+        enrolment: The aggregator's place in the federation.
         http: How to reach the main server.
         clock: Seconds, from any start.
     """
 
     def __init__(
-        self, standing: Standing, http: HttpClient, clock: Callable[[], float] = time.monotonic
+        self, enrolment: Enrolment, http: HttpClient, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._standing, self._http, self._clock = standing, http, clock
+        self._enrolment, self._http, self._clock = enrolment, http, clock
         self._lock = threading.Lock()
         self._members: dict[str, Member] = {}
         self._asked_at = float("-inf")
@@ -73,23 +73,11 @@ class Roster:
         return member is not None and member.name == name and member.revoked is None
 
     def _ask(self) -> None:
-        main = self._standing.main()
-        reply = self._http.get(f"{main.url}/roster", main).json
-        try:
-            members = [_member(entry) for entry in reply["members"]]
-        except (TypeError, KeyError, ValueError) as error:
-            raise PeerUnreachable(
-                "The main server did not send a roster.",
-                todo="Run the same version of every service.",
-            ) from error
+        main = self._enrolment.main()
+        reply = self._http.get(f"{main.url}/roster", main)
+        members = [
+            Member(entry.name, entry.role, entry.public_key, entry.revoked)
+            for entry in read_answer(reply, Members).members
+        ]
         self._members = {fingerprint(member.public_key): member for member in members}
         self._asked_at = self._clock()
-
-
-def _member(entry: dict[str, Any]) -> Member:
-    return Member(
-        entry["name"],
-        entry["role"],
-        base64.b64decode(entry["public_key"], validate=True),
-        entry["revoked"],
-    )

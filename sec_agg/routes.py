@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 
-from flask import Flask, Response, jsonify
+from flask import Flask, Response
 
 from sec_agg.aggregation import Aggregator, accept, aggregate, hand_over
 from sec_agg.pruning import Pruner
-from shared.security.authenticator import Caller, Gate
+from shared.protocol.answers import Said
+from shared.security.authenticator import Authenticator, Caller
 from shared.web.app import add_step
+from shared.web.json_messages import answer_with
 from shared.web.openapi import CONTAINER, Operation
 from shared.web.signed_routes import add_signed_message
 from shared.web.steps import Answer, each
@@ -17,14 +19,16 @@ from shared.web.steps import Answer, each
 _NOTHING = "No masked update has arrived yet. Open /modeltrain and /sendmodel on the devices, then try again."
 
 
-def add_routes(app: Flask, aggregator: Aggregator, gate: Gate, pruner: Pruner) -> None:
+def add_routes(
+    app: Flask, aggregator: Aggregator, authenticator: Authenticator, pruner: Pruner
+) -> None:
     """Add the aggregator's addresses to its app."""
 
     def cmodel(caller: Caller) -> Response:
-        return jsonify({"said": accept(aggregator, caller).said})
+        return answer_with(Said(accept(aggregator, caller).said))
 
     keep = Operation("Keep a masked update.", CONTAINER, fails=(404, 409, 503))
-    add_signed_message(app, gate, "/cmodel", cmodel, ("device",), keep)
+    add_signed_message(app, authenticator, "/cmodel", cmodel, ("device",), keep)
 
     aggregate_models = each(aggregator.store.detectors, partial(aggregate, aggregator), _NOTHING)
     hand_over_sums = each(aggregator.store.detectors, partial(hand_over, aggregator), _NOTHING)

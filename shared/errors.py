@@ -14,8 +14,8 @@
     ├── NotFound            404  no such detector, version or page
     ├── OutOfOrder          409  a step before its time
     ├── TrainingFailed      500  the training child gave up, was killed, or ran out of memory
-    ├── StorageFailed       507  a disk, a bucket or a database that does not take or give what it
-    should │   └── StorageUnavailable 503  one that does not answer at the moment
+    ├── StorageFailed       507  a disk, a bucket or a database that fails to read or to write
+    │   └── StorageUnavailable 503  one that does not answer at the moment
     └── PeerUnreachable     503  another service did not answer, or not as a service of ours would
 
 Each says three things: what happened, what was kept, and what to do next.

@@ -35,18 +35,20 @@ from learning.architectures import architecture
 from main_server.context import MainServer
 from main_server.members.members import member_of
 from main_server.models.registry import load_model
+from main_server.settings import MainSettings
 from main_server.store.versions import newest_version
 from sec_agg.aggregation import Aggregator
 from sec_agg.roster import Roster
+from sec_agg.settings import AggregatorSettings
 from sec_agg.store.store import Store
 from shared.names import MAIN_SERVER
+from shared.protocol.joining import Role
 from shared.round.plan import RoundPlan, parse_round_plan
-from shared.security.authenticator import Caller, Standing
+from shared.security.authenticator import Caller
 from shared.security.identity import Identity
-from shared.security.joining import Role
 from shared.security.signing import Verified
-from shared.settings import AggregatorSettings, MainSettings
 from shared.storage.blobs import BlobStore
+from shared.transport.enrolment import Enrolment
 from shared.transport.http_client import HttpClient, Peer, Reply
 from tests.main_store import read
 from tests.updates import masked_update
@@ -184,33 +186,33 @@ class Federation:
         self.network.apps["main"] = main_server.app.create_app(self.settings, main_http)
         self.main = MainServer.open(self.settings, main_http)
         self.as_main = Sender(identity, main_http)
-        standing = self.standing("secure-aggregator", "secure-aggregator", mine.folder)
-        self.network.apps["aggregator"] = sec_agg.app.create_app(mine, standing.http)
-        roster = Roster(standing, standing.http)
+        enrolment = self.enrolment("secure-aggregator", "secure-aggregator", mine.folder)
+        self.network.apps["aggregator"] = sec_agg.app.create_app(mine, enrolment.http)
+        roster = Roster(enrolment, enrolment.http)
         blobs = BlobStore(mine.folder / "blobs")
         self.aggregator = Aggregator(
-            Store(mine.folder, mine.database_url), blobs, standing.http, standing, roster
+            Store(mine.folder, mine.database_url), blobs, enrolment.http, enrolment, roster
         )
-        self.as_aggregator = Sender(standing.identity, standing.http, standing.main().public_key)
+        self.as_aggregator = Sender(enrolment.identity, enrolment.http, enrolment.main().public_key)
 
-    def standing(
+    def enrolment(
         self, role: Role, name: str, folder: Path, join_code: str | None = None
-    ) -> Standing:
+    ) -> Enrolment:
         """Return the place of a service with a key of its own; it joins by the code left on the
         main server's disk.
         """
         identity = Identity.open(folder / "identity.key")
         http = self.network.client(identity)
-        return Standing(identity, role, name, folder, MAIN, http, join_code, self.settings.folder)
+        return Enrolment(identity, role, name, folder, MAIN, http, join_code, self.settings.folder)
 
     def device(self, name: str) -> Sender:
         """Return a device that has joined; it shares key and place with the app of the same name,
         if there is one.
         """
         if name not in self.senders:
-            standing = self.standing("device", name, self.folder / "devices" / name)
+            enrolment = self.enrolment("device", name, self.folder / "devices" / name)
             self.senders[name] = Sender(
-                standing.identity, standing.http, standing.main().public_key
+                enrolment.identity, enrolment.http, enrolment.main().public_key
             )
         return self.senders[name]
 
@@ -402,8 +404,8 @@ def migrated(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -
 def empty_databases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for each service, with a SQLite database that has all tables and nothing in them."""
     folder = tmp_path_factory.mktemp("empty")
-    for store in (main_server.store.store.Store, Store, device.store.store.Store):
-        store(folder / store.__module__.partition(".")[0]).database.close()
+    for open_store in (main_server.store.store.Store.open, Store, device.store.store.DeviceStore):
+        open_store(folder / open_store.__module__.partition(".")[0]).database.close()
     return folder
 
 

@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -117,6 +118,11 @@ class Watcher:
             if topic.endswith("/config") and payload
         ]
 
+    def rings(self) -> list[int]:
+        """Return the numbers of the rings that were published."""
+        rings = [payload for topic, payload, _ in self.heard if topic.endswith("/ring")]
+        return [json.loads(payload)["id"] for payload in rings]
+
     def say(self, topic: str, payload: str | bytes, retain: bool = False) -> None:
         self.client.publish(topic, payload, 1, retain).wait_for_publish(10)
 
@@ -170,5 +176,13 @@ class Server:
             server.server_close()
             thread.join()
 
-    def __post_init__(self) -> None:
-        self.bodies: Callable[[], list[Any]] = lambda: [json.loads(body) for _, _, body in self.got]
+    def bodies(self) -> list[Any]:
+        """Return what was posted, as data."""
+        return [json.loads(body) for _, _, body in self.got]
+
+    def until(self, count: int, timeout_s: float = 30.0) -> None:
+        """Wait until so many requests have come."""
+        deadline = time.monotonic() + timeout_s
+        while len(self.got) < count:
+            assert time.monotonic() < deadline, self.bodies()
+            time.sleep(0.01)

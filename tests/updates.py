@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from learning.round import LocalResult, share
@@ -25,7 +24,7 @@ def plain_update(
     delta: NDArray[np.float32], weight: int, plan: RoundPlan, device: str
 ) -> PlainUpdate:
     """Return a device's plain update, whatever the plan's topology."""
-    direct = replace(plan, topology="direct", sealing_key="")
+    direct = structs.replace(plan, topology="direct", sealing_key="")
     update = share(LocalResult(delta, weight, {}), direct, device, np.random.default_rng(0))
     assert isinstance(update, PlainUpdate)
     return update

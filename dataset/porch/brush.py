@@ -12,25 +12,25 @@ edges come out smooth:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-T = TypeVar("T")
 Colour = tuple[int, int, int]
 """Red, green, blue, 0 to 255."""
 Points = Sequence[tuple[float, float]]
-
 OVERSAMPLING = 2
 SOFTNESS = 4
 """How many solid pixels lie along one pixel of a soft layer."""
 _FRACTION_BITS = 4
 _CIRCLE = np.stack(
-    [np.cos(np.linspace(0, 2 * np.pi, 28, False)), np.sin(np.linspace(0, 2 * np.pi, 28, False))], 1
+    [
+        np.cos(np.linspace(0, 2 * np.pi, 28, False)),
+        np.sin(np.linspace(0, 2 * np.pi, 28, False)),
+    ],
+    1,
 )
 _T = np.linspace(0, 1, 6, False)
 _CATMULL_ROM = 0.5 * np.stack(
@@ -53,69 +53,6 @@ def toned(colour: Colour, gain: float) -> Colour:
 def mirrored(points: Points) -> list[tuple[float, float]]:
     """Return the right half of an outline, listed from top to bottom, followed by its mirror image."""
     return [*points, *((-x, y) for x, y in reversed(points))]
-
-
-@dataclass(frozen=True)
-class Traits:
-    """The chances that decide what one subject looks like.
-
-    Attributes:
-        rng: Where every chance comes from.
-        unseen: True for the test split: shapes, poses and colours that training never had.
-    """
-
-    rng: np.random.Generator
-    unseen: bool
-
-    def pick(self, seen: Sequence[T], unseen: Sequence[T]) -> T:
-        """Return one of the options of this split."""
-        options = unseen if self.unseen else seen
-        return options[int(self.rng.integers(len(options)))]
-
-    def span(self, low: float, high: float, beyond: float) -> float:
-        """Return a number from [low, high) for training, from outside of it as far as beyond for
-        the test split.
-        """
-        if not self.unseen:
-            return float(self.rng.uniform(low, high))
-        return float(self.rng.uniform(*((high, beyond) if beyond > high else (beyond, low))))
-
-    def vary(self, low: float, high: float) -> float:
-        """Return a number from [low, high), in every split."""
-        return float(self.rng.uniform(low, high))
-
-    def chance(self, probability: float) -> bool:
-        """Return True this often."""
-        return bool(self.rng.random() < probability)
-
-    def tint(self, colour: Colour) -> Colour:
-        """Return the colour a little lighter or darker, and a little off its hue."""
-        gains = self.rng.uniform(0.88, 1.1) * self.rng.uniform(0.96, 1.04, 3)
-        red, green, blue = (
-            min(255, round(part * gain)) for part, gain in zip(colour, gains, strict=True)
-        )
-        return red, green, blue
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One kind of subject and where it stands in the picture.
-
-    Attributes:
-        name: What a person would call it.
-        paint: Paints it in its own frame.
-        unit: Least and greatest share of the picture that one unit takes.
-        ground: Highest and lowest place of its ground, as a share of the picture from the top.
-        aside: How far it may stand from the middle, as a share of the picture.
-        at_night: False where it cannot be met at night.
-    """
-
-    name: str
-    paint: Callable[[Brush, Traits], None]
-    unit: tuple[float, float]
-    ground: tuple[float, float] = (0.88, 0.95)
-    aside: float = 0.12
-    at_night: bool = True
 
 
 class Brush:
@@ -149,9 +86,23 @@ class Brush:
             stretch: How much wider than high; negative to look the other way.
             tilt: Lean to the right in radians.
         """
-        turn = np.array([[np.cos(tilt), -np.sin(tilt)], [np.sin(tilt), np.cos(tilt)]])
+        turn = np.array(
+            [
+                [np.cos(tilt), -np.sin(tilt)],
+                [np.sin(tilt), np.cos(tilt)],
+            ]
+        )
         steps = self._edge * 2**_FRACTION_BITS
-        self._matrix = (np.array([[stretch, 0.0], [0.0, -1.0]]) @ turn * (unit * steps)).T
+        self._matrix = (
+            np.array(
+                [
+                    [stretch, 0.0],
+                    [0.0, -1.0],
+                ]
+            )
+            @ turn
+            * (unit * steps)
+        ).T
         self._origin = np.array([x * steps, ground * steps])
         self._unit_px = unit * self._edge
 
@@ -179,7 +130,12 @@ class Brush:
         """Fill the ellipse with its middle at (x, y), turned against the clock by so many radians."""
         ring = _CIRCLE * (rx, rx if ry is None else ry)
         if turn:
-            ring = ring @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+            ring = ring @ np.array(
+                [
+                    [np.cos(turn), np.sin(turn)],
+                    [-np.sin(turn), np.cos(turn)],
+                ]
+            )
         self._fill(ring + np.array((x, y)), colour, glow)
 
     def box(
@@ -193,7 +149,11 @@ class Brush:
         glow: bool = False,
     ) -> None:
         """Fill the rectangle."""
-        self.area(((left, bottom), (right, bottom), (right, top), (left, top)), colour, glow=glow)
+        self.area(
+            ((left, bottom), (right, bottom), (right, top), (left, top)),
+            colour,
+            glow=glow,
+        )
 
     def line(self, points: Points, width: float, colour: Colour, *, glow: bool = False) -> None:
         """Draw a line of this width with round ends."""
@@ -219,17 +179,34 @@ class Brush:
         path = (
             (1 - t) ** 2 * np.array(start) + 2 * t * (1 - t) * np.array(bend) + t**2 * np.array(end)
         )
-        self.line([(float(x), float(y)) for x, y in path], width, colour, glow=glow)
+        self.line(
+            [(float(x), float(y)) for x, y in path],
+            width,
+            colour,
+            glow=glow,
+        )
 
     def limb(self, points: Points, widths: Sequence[float], colour: Colour) -> None:
         """Draw a limb: a chain of round joints with these widths and flesh between them."""
         for (x, y), width in zip(points, widths, strict=True):
             self.disc(x, y, width / 2, colour)
-        for (x0, y0), (x1, y1), w0, w1 in zip(points, points[1:], widths, widths[1:], strict=False):
+        for (x0, y0), (x1, y1), w0, w1 in zip(
+            points,
+            points[1:],
+            widths,
+            widths[1:],
+            strict=False,
+        ):
             length = max(1e-6, float(np.hypot(x1 - x0, y1 - y0)))
             nx, ny = (y0 - y1) / length / 2, (x1 - x0) / length / 2
-            corners = ((x0 + nx * w0, y0 + ny * w0), (x1 + nx * w1, y1 + ny * w1))
-            others = ((x1 - nx * w1, y1 - ny * w1), (x0 - nx * w0, y0 - ny * w0))
+            corners = (
+                (x0 + nx * w0, y0 + ny * w0),
+                (x1 + nx * w1, y1 + ny * w1),
+            )
+            others = (
+                (x1 - nx * w1, y1 - ny * w1),
+                (x0 - nx * w0, y0 - ny * w0),
+            )
             self.area((*corners, *others), colour)
 
     def puff(
@@ -268,7 +245,17 @@ class Brush:
         self, x: float, half_width: float, *, depth: float = 0.25, density: float = 0.6
     ) -> None:
         """Darken the ground under the subject."""
-        places = self._pixels(_CIRCLE * (half_width, half_width * depth) + (x, 0.0)) // SOFTNESS
+        places = (
+            self._pixels(
+                _CIRCLE
+                * (
+                    half_width,
+                    half_width * depth,
+                )
+                + (x, 0.0)
+            )
+            // SOFTNESS
+        )
         cv2.fillPoly(self.shade, [places], (round(255 * density),), cv2.LINE_AA, _FRACTION_BITS)
 
     def eyeshine(self, x: float, y: float, radius: float) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset.porch.brush import Brush
-from dataset.porch.scene import LIGHT, Hour, Site
+from dataset.porch.site import LIGHT, Hour, Site
 
 NIGHT_NOISE = 2.5
 NIGHT_VIGNETTE = 0.35
@@ -90,7 +90,14 @@ def _relief(cover: NDArray[np.float32], sun: int) -> NDArray[np.float32]:
     small = cv2.resize(cover, (48, 48), interpolation=cv2.INTER_AREA)
     soft = cv2.GaussianBlur(small, (0, 0), 2.5)
     slope = (
-        -sun * cv2.Sobel(soft, cv2.CV_32F, 1, 0) * 0.16 + cv2.Sobel(soft, cv2.CV_32F, 0, 1) * 0.2
+        -sun * cv2.Sobel(soft, cv2.CV_32F, 1, 0) * 0.16
+        + cv2.Sobel(
+            soft,
+            cv2.CV_32F,
+            0,
+            1,
+        )
+        * 0.2
     )
     gain = (1.0 + RELIEF * slope).clip(0.55, 1.35)
     return np.asarray(cv2.resize(gain, cover.shape[::-1]), np.float32)
@@ -125,7 +132,8 @@ def exposed(
     """Return what the device's camera makes of the light: RGB, uint8 [size_px, size_px, 3]; grey at
     night.
     """
-    size_px, night = len(light), hour == "night"
+    size_px = len(light)
+    night = hour == "night"
     if night:
         light = _spread(_infra_red(light))
     picture = cv2.remap(

@@ -18,10 +18,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset.porch import animals, hazards, ornaments, people, vehicles
+from dataset.porch import animals, faces, hazards, noteworthy_vehicles, ornaments, toys, vehicles
 from dataset.porch import camera as porch_camera
 from dataset.porch import scene as porch_scene
-from dataset.porch.brush import Brush, Kind, Traits
+from dataset.porch.brush import Brush
+from dataset.porch.site import Hour, View, site
+from dataset.porch.traits import Kind, Traits
 from shared.errors import DatasetError
 
 DETECTORS: tuple[str, ...] = ("face", "animal", "unsafe", "vehicle")
@@ -29,14 +31,18 @@ SPLIT_SIZES: Mapping[str, int] = {"train": 200, "valid": 40, "test": 60}
 """Pictures of one device and detector, half of them positive."""
 
 SUBJECTS: Mapping[str, tuple[tuple[Kind, ...], tuple[Kind, ...]]] = {
-    "face": (ornaments.NOT_FACES, people.FACES),
-    "animal": (ornaments.NOT_ANIMALS, animals.KINDS),
+    "face": (ornaments.NOT_FACES, faces.FACES),
+    "animal": (toys.NOT_ANIMALS, animals.KINDS),
     "unsafe": (hazards.SAFE, hazards.UNSAFE),
-    "vehicle": (vehicles.ORDINARY, vehicles.NOTEWORTHY),
+    "vehicle": (vehicles.ORDINARY, noteworthy_vehicles.NOTEWORTHY),
 }
 """What each detector must leave alone, and what it must find."""
 SPLITS: tuple[str, ...] = tuple(SPLIT_SIZES)
-HOURS: tuple[tuple[porch_scene.Hour, float], ...] = (("day", 0.58), ("dusk", 0.2), ("night", 0.22))
+HOURS: tuple[tuple[Hour, float], ...] = (
+    ("day", 0.58),
+    ("dusk", 0.2),
+    ("night", 0.22),
+)
 FAVOURITE_SHARE = 0.8
 JPEG_QUALITY = 92
 PAPER = 245
@@ -54,7 +60,7 @@ class Shot:
     """
 
     kind: Kind
-    hour: porch_scene.Hour
+    hour: Hour
     traits: Traits
 
 
@@ -79,7 +85,14 @@ def plan(
     if rng.random() < FAVOURITE_SHARE:
         kinds = favourites(camera, kinds)
     kind = kinds[int(rng.integers(len(kinds)))]
-    hour = HOURS[int(np.searchsorted(np.cumsum([share for _, share in HOURS]), rng.random()))][0]
+    hour = HOURS[
+        int(
+            np.searchsorted(
+                np.cumsum([share for _, share in HOURS]),
+                rng.random(),
+            )
+        )
+    ][0]
     if hour == "night" and not kind.at_night:
         hour = "dusk"
     return Shot(kind, hour, Traits(rng, unseen=split == "test"))
@@ -113,8 +126,8 @@ def draw(
         DatasetError: If there is no such detector, split, camera, index or seed.
     """
     shot = plan(detector, positive, camera, split, index, seed=seed)
-    view: porch_scene.View = "street" if detector == "vehicle" else "porch"
-    place = porch_scene.site(seed, camera)
+    view: View = "street" if detector == "vehicle" else "porch"
+    place = site(seed, camera)
     scene = porch_scene.backdrop(seed, camera, view, shot.hour, size_px)
     brush = Brush(size_px, night=shot.hour == "night")
     if view == "porch":
@@ -219,10 +232,17 @@ def montage(
         order of colours.
     """
     height, width = pictures[0].shape[:2]
-    gap, strip = 4, 16 if captions else 0
+    gap = 4
+    strip = 16 if captions else 0
     rows = -(-len(pictures) // columns)
     sheet = np.full(
-        (rows * (height + gap + strip) + gap, columns * (width + gap) + gap, 3), PAPER, np.uint8
+        (
+            rows * (height + gap + strip) + gap,
+            columns * (width + gap) + gap,
+            3,
+        ),
+        PAPER,
+        np.uint8,
     )
     for number, picture in enumerate(pictures):
         y, x = (

@@ -7,11 +7,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from dataset.porch.brush import Brush, Colour, Kind, Traits, toned
+from dataset.porch.brush import Brush, Colour, toned
 from dataset.porch.people import INTRUDER, VISITOR
+from dataset.porch.traits import Kind, Traits
 
-FLAME: tuple[Colour, ...] = ((206, 52, 12), (246, 122, 20), (255, 196, 54), (255, 246, 190))
-FLAME_UNSEEN: tuple[Colour, ...] = ((226, 92, 10), (252, 152, 34), (255, 218, 92), (255, 252, 222))
+FLAME: tuple[Colour, ...] = (
+    (206, 52, 12),
+    (246, 122, 20),
+    (255, 196, 54),
+    (255, 246, 190),
+)
+FLAME_UNSEEN: tuple[Colour, ...] = (
+    (226, 92, 10),
+    (252, 152, 34),
+    (255, 218, 92),
+    (255, 252, 222),
+)
 METAL: Colour = (52, 56, 60)
 
 
@@ -19,10 +30,30 @@ def _tongue(
     brush: Brush, x: float, base: float, wide: float, high: float, lean: float, colour: Colour
 ) -> None:
     """Paint one tongue of flame: round below, a bent tip above."""
-    outline = ((-0.5, 0.12), (-0.42, 0.36), (-0.2, 0.55), (-0.12 + lean * 0.5, 0.78), (lean, 1.0))
-    other = ((0.2 + lean * 0.5, 0.74), (0.28, 0.5), (0.48, 0.32), (0.46, 0.1), (0.0, -0.04))
+    outline = (
+        (-0.5, 0.12),
+        (-0.42, 0.36),
+        (-0.2, 0.55),
+        (-0.12 + lean * 0.5, 0.78),
+        (lean, 1.0),
+    )
+    other = (
+        (0.2 + lean * 0.5, 0.74),
+        (0.28, 0.5),
+        (0.48, 0.32),
+        (0.46, 0.1),
+        (0.0, -0.04),
+    )
     brush.blob(
-        [(x + wide * px, base + high * py) for px, py in (*outline, *other)], colour, glow=True
+        [
+            (
+                x + wide * px,
+                base + high * py,
+            )
+            for px, py in (*outline, *other)
+        ],
+        colour,
+        glow=True,
     )
 
 
@@ -30,10 +61,18 @@ def _blaze(brush: Brush, traits: Traits, base: float, half: float, high: float) 
     """Paint a fire as layers of tongues, the hot ones inside."""
     tongues = traits.pick((3, 4), (5, 6))
     spots = [
-        (-half + 2 * half * (step + 0.5) / tongues, traits.vary(0.55, 1.0), traits.vary(-0.3, 0.3))
+        (
+            -half + 2 * half * (step + 0.5) / tongues,
+            traits.vary(0.55, 1.0),
+            traits.vary(-0.3, 0.3),
+        )
         for step in range(tongues)
     ]
-    spots[tongues // 2] = (spots[tongues // 2][0], 1.1, spots[tongues // 2][2])
+    spots[tongues // 2] = (
+        spots[tongues // 2][0],
+        1.1,
+        spots[tongues // 2][2],
+    )
     for depth, colour in enumerate(traits.pick((FLAME,), (FLAME_UNSEEN,))):
         shrink = 1.0 - 0.24 * depth
         for x, share, lean in spots:
@@ -79,7 +118,10 @@ def flames(brush: Brush, traits: Traits) -> None:
     _plume(brush, traits, 0.5, (66, 62, 62), 0.5, traits.span(-0.25, 0.2, 0.45))
     for lean in (-0.3, 0.05, 0.34):
         brush.line(
-            ((-0.32 + lean * 0.3, 0.0), (0.32 + lean * 0.3, 0.03 + abs(lean) * 0.35)),
+            (
+                (-0.32 + lean * 0.3, 0.0),
+                (0.32 + lean * 0.3, 0.03 + abs(lean) * 0.35),
+            ),
             0.075,
             (44, 32, 26),
         )
@@ -114,7 +156,10 @@ def smoke(brush: Brush, traits: Traits) -> None:
     brush.shadow(0.0, 0.45, density=0.8)
     for lean in (-0.25, 0.22):
         brush.line(
-            ((-0.28 + lean * 0.4, 0.0), (0.28 + lean * 0.4, 0.04 + abs(lean) * 0.25)),
+            (
+                (-0.28 + lean * 0.4, 0.0),
+                (0.28 + lean * 0.4, 0.04 + abs(lean) * 0.25),
+            ),
             0.08,
             (40, 32, 28),
         )
@@ -170,15 +215,29 @@ def string_lights(brush: Brush, traits: Traits) -> None:
     """Paint chains of little lamps between two posts."""
     warm = ((255, 214, 130), (255, 190, 90))
     many = ((255, 90, 70), (110, 220, 120), (110, 160, 255), (255, 214, 110))
-    bulbs, sag = traits.pick((warm, warm[:1]), (many,)), traits.span(0.1, 0.2, 0.3)
+    bulbs = traits.pick((warm, warm[:1]), (many,))
+    sag = traits.span(0.1, 0.2, 0.3)
     for x in (-0.62, 0.62):
         brush.box(x - 0.03, 0.0, x + 0.03, 1.0, (70, 54, 42))
     for row, top in enumerate((0.96, 0.72, 0.48)):
         xs = np.linspace(-0.62, 0.62, 11)
-        chain = [(float(x), top - sag * (1 - (float(x) / 0.62) ** 2)) for x in xs]
+        chain = [
+            (
+                float(x),
+                top - sag * (1 - (float(x) / 0.62) ** 2),
+            )
+            for x in xs
+        ]
         brush.line(chain, 0.014, (30, 30, 30))
         for step, (x, y) in enumerate(chain[1:-1]):
-            brush.disc(x, y - 0.03, 0.032, bulbs[(step + row) % len(bulbs)], 0.042, glow=True)
+            brush.disc(
+                x,
+                y - 0.03,
+                0.032,
+                bulbs[(step + row) % len(bulbs)],
+                0.042,
+                glow=True,
+            )
 
 
 def fog(brush: Brush, traits: Traits) -> None:
@@ -187,7 +246,14 @@ def fog(brush: Brush, traits: Traits) -> None:
     thickness = 0.6 if brush.night else 1.0
     for step in range(30):
         x, y = traits.vary(-0.7, 0.7), 0.85 - 0.8 * step / 30
-        density = 0.45 + 0.45 * float(np.sin(np.pi * step / 30)) + traits.vary(-0.1, 0.1)
+        density = (
+            0.45
+            + 0.45 * float(np.sin(np.pi * step / 30))
+            + traits.vary(
+                -0.1,
+                0.1,
+            )
+        )
         brush.puff(
             x,
             y,

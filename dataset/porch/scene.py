@@ -6,42 +6,17 @@ drawn once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset.porch.brush import Brush, Colour, Traits, toned
+from dataset.porch.brush import Brush, Colour, toned
+from dataset.porch.neighbourhood import LAMPLIT, paint_far_side
+from dataset.porch.site import LIGHT, Hour, Site, View, site
+from dataset.porch.traits import Traits
 
-Hour = Literal["day", "dusk", "night"]
-View = Literal["porch", "street"]
-
-WALLS: tuple[Colour, ...] = (
-    (176, 92, 72),
-    (206, 198, 178),
-    (112, 134, 152),
-    (188, 164, 116),
-    (150, 156, 138),
-)
-ROOFS: tuple[Colour, ...] = ((92, 58, 52), (74, 78, 88), (122, 74, 54), (64, 60, 62), (96, 100, 84))
-FLOORS: tuple[Colour, ...] = (
-    (152, 112, 78),
-    (150, 150, 152),
-    (158, 88, 70),
-    (176, 166, 146),
-    (104, 98, 96),
-)
-LAWNS: tuple[Colour, ...] = (
-    (88, 128, 62),
-    (128, 132, 84),
-    (72, 112, 74),
-    (116, 140, 70),
-    (96, 116, 88),
-)
-PATTERNS = ("planks", "tiles", "bricks", "slabs", "tiles")
 SKIES: dict[Hour, tuple[tuple[Colour, Colour], ...]] = {
     "day": (
         ((112, 162, 218), (206, 222, 232)),
@@ -55,84 +30,7 @@ SKIES: dict[Hour, tuple[tuple[Colour, Colour], ...]] = {
     ),
     "night": (((7, 7, 7), (16, 16, 16)),),
 }
-LIGHT: dict[Hour, tuple[float, float, float]] = {
-    "day": (1.0, 1.0, 1.0),
-    "dusk": (0.66, 0.54, 0.55),
-    "night": (0.95,) * 3,
-}
 HORIZON = 0.56
-WINDOW: Colour = (70, 82, 94)
-LAMPLIT: Colour = (246, 204, 120)
-
-
-@dataclass(frozen=True)
-class Site:
-    """One device's place and camera.
-
-    Attributes:
-        wall: Colour of the houses across the street; roof, floor, lawn likewise.
-        pattern: How the porch floor is laid.
-        posts: Places of the porch posts, as shares of the picture from the left.
-        path: Where the garden path ends, as a share of the picture from the left.
-        trees: Places of the trees.
-        sky: Which sky this place is used to.
-        sun: -1 where the light comes from the left, 1 where it comes from the right.
-        bend: Strength of the lens's barrel distortion.
-        vignette: How much darker the corners are, 0 to 1.
-        white_balance: Gains of red, green and blue.
-        exposure: Gain of everything.
-        softness_px: Blur of the lens at 128 pixels.
-        noise: Noise of the sensor by day, in steps of 255.
-        jpeg_quality: What the camera's own compression is set to.
-    """
-
-    wall: Colour
-    roof: Colour
-    floor: Colour
-    lawn: Colour
-    pattern: str
-    posts: tuple[float, ...]
-    path: float
-    trees: tuple[float, ...]
-    sky: int
-    sun: int
-    bend: float
-    vignette: float
-    white_balance: tuple[float, float, float]
-    exposure: float
-    softness_px: float
-    noise: float
-    jpeg_quality: int
-
-
-@lru_cache(maxsize=64)
-def site(seed: int, camera: int) -> Site:
-    """Return the place and camera of one device; neighbours in number never share house, floor or
-    lens.
-    """
-    rng = np.random.default_rng(np.random.SeedSequence((seed, camera, 0)))
-    turn = camera + int(np.random.default_rng(np.random.SeedSequence((seed, 1))).integers(20))
-    odd, (wall, roof, floor, lawn) = turn % 2, ((turn * step) % 5 for step in (1, 2, 1, 3))
-    warm = float(rng.uniform(0.04, 0.08)) * (1 if odd else -1)
-    return Site(
-        WALLS[wall],
-        ROOFS[roof],
-        FLOORS[floor],
-        LAWNS[lawn],
-        PATTERNS[floor],
-        posts=((0.04, 0.96), (0.05,), (0.95,))[turn % 3],
-        path=float(rng.uniform(0.3, 0.7)),
-        trees=tuple(float(x) for x in rng.uniform(0.05, 0.95, 2 + odd)),
-        sky=turn % 3,
-        sun=1 if odd else -1,
-        bend=float(rng.uniform(0.02, 0.05)) + 0.06 * odd,
-        vignette=float(rng.uniform(0.12, 0.2)) + 0.14 * odd,
-        white_balance=(1 + warm, 1.0, 1 - warm),
-        exposure=float(rng.uniform(0.96, 1.02)) + 0.08 * (1 - odd),
-        softness_px=float(rng.uniform(0.3, 0.4)) + 0.15 * odd,
-        noise=float(rng.uniform(1.5, 2.0)) + 1.5 * (1 - odd),
-        jpeg_quality=int(rng.integers(78, 84)) + 8 * odd,
-    )
 
 
 @lru_cache(maxsize=32)
@@ -152,7 +50,8 @@ def backdrop(seed: int, camera: int, view: View, hour: Hour, size_px: int) -> ND
 
 def clutter(brush: Brush, traits: Traits) -> None:
     """Paint what lies about on any porch, beside the subject: a parcel, a watering can, or nothing."""
-    what, left = traits.vary(0, 1), traits.chance(0.5)
+    what = traits.vary(0, 1)
+    left = traits.chance(0.5)
     if what > 0.4:
         return
     x = traits.vary(0.08, 0.2) if left else traits.vary(0.8, 0.92)
@@ -160,23 +59,37 @@ def clutter(brush: Brush, traits: Traits) -> None:
     brush.shadow(0.0, 0.5)
     if what < 0.2:
         brush.box(-0.4, 0.0, 0.4, 0.5, (186, 144, 96))
-        brush.area(((-0.4, 0.5), (0.4, 0.5), (0.3, 0.66), (-0.3, 0.66)), (204, 164, 116))
+        brush.area(
+            ((-0.4, 0.5), (0.4, 0.5), (0.3, 0.66), (-0.3, 0.66)),
+            (204, 164, 116),
+        )
         brush.box(-0.06, 0.0, 0.06, 0.5, (160, 120, 78))
     else:
-        brush.area(((-0.3, 0.0), (0.3, 0.0), (0.24, 0.6), (-0.24, 0.6)), (86, 118, 122))
+        brush.area(
+            ((-0.3, 0.0), (0.3, 0.0), (0.24, 0.6), (-0.24, 0.6)),
+            (86, 118, 122),
+        )
         brush.line(((0.26, 0.2), (0.62, 0.66)), 0.1, (86, 118, 122))
         brush.curve((-0.2, 0.58), (-0.66, 0.5), (-0.28, 0.12), 0.07, (70, 98, 102))
 
 
 def _sky(place: Site, hour: Hour, size_px: int) -> NDArray[np.float32]:
     options = SKIES[hour]
-    top, low = (np.asarray(colour, np.float32) for colour in options[place.sky % len(options)])
-    share = np.linspace(0, 1 / (1 - HORIZON + 0.16), size_px, dtype=np.float32).clip(0, 1)[
-        :, None, None
-    ]
-    return np.broadcast_to(top * (1 - share) + low * share, (size_px, size_px, 3)).astype(
-        np.float32
+    top, low = (
+        np.asarray(
+            colour,
+            np.float32,
+        )
+        for colour in options[place.sky % len(options)]
     )
+    share = np.linspace(0, 1 / (1 - HORIZON + 0.16), size_px, dtype=np.float32).clip(
+        0,
+        1,
+    )[:, None, None]
+    return np.broadcast_to(
+        top * (1 - share) + low * share,
+        (size_px, size_px, 3),
+    ).astype(np.float32)
 
 
 def _flattened(
@@ -198,91 +111,30 @@ def _flattened(
     scene = solid[..., :3] * light + sky * (1 - solid[..., 3:] / 255)
     bloom = cv2.GaussianBlur(glow[..., :3], (0, 0), size_px / 32) * 0.5
     lit: NDArray[np.float32] = (
-        (scene * (1 - glow[..., 3:] / 255) + glow[..., :3] + bloom).clip(0, 255).astype(np.float32)
+        (scene * (1 - glow[..., 3:] / 255) + glow[..., :3] + bloom)
+        .clip(
+            0,
+            255,
+        )
+        .astype(np.float32)
     )
     return lit
 
 
-def _house(
-    brush: Brush,
-    corner: tuple[float, float],
-    width: float,
-    height: float,
-    place: Site,
-    tone: float,
-    lit: bool,
-) -> None:
-    left, base = corner
-    wall, right, eaves = toned(place.wall, tone), left + width, base + height
-    brush.box(left, base, right, eaves, wall)
-    for row in range(1, 6):
-        brush.line(
-            ((left, base + height * row / 6), (right, base + height * row / 6)),
-            0.003,
-            toned(wall, 0.9),
-        )
-    overhang = width * 0.07
-    ridge = (
-        (left - overhang, eaves),
-        (left + width * 0.25, eaves + height * 0.55),
-        (right - width * 0.25, eaves + height * 0.55),
-    )
-    brush.area((*ridge, (right + overhang, eaves)), toned(place.roof, tone))
-    for share in (0.2, 0.72):
-        x, y = left + width * share - width * 0.09, base + height * 0.42
-        brush.box(
-            x - 0.006,
-            y - 0.006,
-            x + width * 0.18 + 0.006,
-            y + height * 0.36 + 0.006,
-            (224, 222, 216),
-        )
-        shine = lit and share < 0.5
-        brush.box(
-            x, y, x + width * 0.18, y + height * 0.36, LAMPLIT if shine else WINDOW, glow=shine
-        )
-        brush.line(
-            ((x + width * 0.09, y), (x + width * 0.09, y + height * 0.36)), 0.005, (224, 222, 216)
-        )
-    door = left + width * 0.46
-    brush.box(door, base, door + width * 0.13, base + height * 0.6, toned(place.roof, 0.75))
-
-
-def _tree(brush: Brush, x: float, base: float, size: float, place: Site, traits: Traits) -> None:
-    brush.box(x - size * 0.07, base, x + size * 0.07, base + size * 0.6, (92, 70, 52))
-    for _ in range(14):
-        leaf = toned(place.lawn, traits.vary(0.55, 0.9))
-        brush.disc(
-            x + traits.vary(-0.32, 0.32) * size,
-            base + size * traits.vary(0.5, 1.1),
-            size * 0.17,
-            leaf,
-        )
-
-
-def _far_side(
-    brush: Brush, place: Site, hour: Hour, traits: Traits, base: float, scale: float
-) -> None:
-    """Paint the houses, hedge and trees across the street."""
-    start = traits.vary(-0.2, 0.0)
-    for step, tone in enumerate((0.92, 1.06, 0.82, 0.98)):
-        corner, height = (start + step * 0.42 * scale, base), traits.vary(0.15, 0.2) * scale
-        _house(brush, corner, 0.33 * scale, height, place, tone, hour != "day" and step != 1)
-    for x in place.trees:
-        _tree(brush, x, base, traits.vary(0.2, 0.3) * scale, place, traits)
-    for step in range(34):
-        leaf = toned(place.lawn, traits.vary(0.55, 0.78))
-        brush.disc(step / 33, base + 0.005, 0.022 * scale, leaf, traits.vary(0.016, 0.034) * scale)
-
-
 def _paint_porch(brush: Brush, place: Site, hour: Hour, traits: Traits) -> None:
-    _far_side(brush, place, hour, traits, HORIZON, 0.85)
+    paint_far_side(brush, place, hour, traits, HORIZON, 0.85)
     brush.box(-0.1, 0.5, 1.1, HORIZON, (104, 104, 108))
     brush.box(-0.1, 0.49, 1.1, 0.505, (168, 164, 158))
     brush.box(-0.1, 0.2, 1.1, 0.49, place.lawn)
     for _ in range(40):
         x, y = traits.vary(0, 1), traits.vary(0.28, 0.48)
-        brush.disc(x, y, 0.03 * (0.7 - y), toned(place.lawn, traits.vary(0.82, 1.14)), 0.012)
+        brush.disc(
+            x,
+            y,
+            0.03 * (0.7 - y),
+            toned(place.lawn, traits.vary(0.82, 1.14)),
+            0.012,
+        )
     brush.area(
         ((0.28, 0.26), (0.72, 0.26), (place.path + 0.06, 0.49), (place.path - 0.06, 0.49)),
         toned(place.floor, 1.12),
@@ -291,7 +143,12 @@ def _paint_porch(brush: Brush, place: Site, hour: Hour, traits: Traits) -> None:
     for x in place.posts:
         brush.box(x - 0.04, 0.2, x + 0.04, 1.02, (226, 222, 212))
         brush.line(
-            ((x + 0.025 * place.sun, 0.2), (x + 0.025 * place.sun, 1.02)), 0.014, (184, 180, 172)
+            (
+                (x + 0.025 * place.sun, 0.2),
+                (x + 0.025 * place.sun, 1.02),
+            ),
+            0.014,
+            (184, 180, 172),
         )
         brush.box(x - 0.055, 0.17, x + 0.055, 0.23, (206, 202, 192))
     if len(place.posts) == 1:
@@ -309,14 +166,25 @@ def _railing(brush: Brush, post: float) -> None:
 
 def _paint_floor(brush: Brush, place: Site, traits: Traits) -> None:
     """Paint the porch floor in perspective, its joints running together far away."""
-    floor, joint, edge = place.floor, toned(place.floor, 0.7), 0.27
+    floor = place.floor
+    joint = toned(place.floor, 0.7)
+    edge = 0.27
     brush.box(-0.1, -0.1, 1.1, edge, floor)
     columns = {"planks": 11, "tiles": 7, "bricks": 13, "slabs": 4}[place.pattern]
     for step in range(columns + 1):
-        near, far = (step / columns - 0.5) * 2.2 + 0.5, (step / columns - 0.5) * 1.3 + 0.5
+        near = (step / columns - 0.5) * 2.2 + 0.5
+        far = (step / columns - 0.5) * 1.3 + 0.5
         after = near + 2.2 / columns
         shade = toned(floor, traits.vary(0.92, 1.06))
-        brush.area(((near, -0.02), (after, -0.02), (far + 1.3 / columns, edge), (far, edge)), shade)
+        brush.area(
+            (
+                (near, -0.02),
+                (after, -0.02),
+                (far + 1.3 / columns, edge),
+                (far, edge),
+            ),
+            shade,
+        )
         brush.line(((near, -0.02), (far, edge)), 0.006, joint)
     if place.pattern != "planks":
         for row in range(1, 6):
@@ -326,7 +194,7 @@ def _paint_floor(brush: Brush, place: Site, traits: Traits) -> None:
 
 
 def _paint_street(brush: Brush, place: Site, hour: Hour, traits: Traits) -> None:
-    _far_side(brush, place, hour, traits, 0.54, 1.15)
+    paint_far_side(brush, place, hour, traits, 0.54, 1.15)
     brush.box(-0.1, 0.49, 1.1, 0.54, toned(place.lawn, 0.9))
     brush.box(-0.1, 0.455, 1.1, 0.49, (172, 168, 162))
     brush.box(-0.1, 0.13, 1.1, 0.455, (98, 98, 102))

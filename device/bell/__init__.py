@@ -1,3 +1,1 @@
-"""The doorbell that a device is: it looks, answers, keeps what it saw, tells its owner, and takes
-his word.
-"""
+"""The doorbell that a device is: rings, events and their labels."""

@@ -1,11 +1,11 @@
-"""The owner's word on an event makes its picture one to learn from; taking it back, or deleting the
+"""The owner's label on an event makes its picture one to learn from; removing the label, or the
 event, unmakes it.
 
 The picture is copied into the local data set, under the name of its content, once for each detector
-that the owner spoke of. Which split it joins is decided by its bytes. Events with the very same
-picture share its copies: one stays while one of them says so, and of two words that contradict each
-other the last is learned from. All of it may be cut short and repeated: files are put in order
-first, and the event's row says afterwards that they are.
+that the label names. Which split it joins is decided by its bytes. Events with the very same
+picture share its copies: one stays while one of their labels needs it, and of two labels that
+contradict each other the last one counts. Everything here may be cut short and repeated: files are
+put in order first, and then the event's row says that they are.
 """
 
 from __future__ import annotations
@@ -15,112 +15,125 @@ from pathlib import Path
 
 from dataset import layout
 from device.context import Device
-from device.store.events import Event, EventStore
+from device.store.events import EventStore, RingEvent
 from shared.errors import InvalidMessage, NotFound
 from shared.names import checked_name
 from shared.storage.blobs import storage_errors, write_durably
 
+_MAX_DIGITS = 15  # a larger number is none of SQLite's, and its text may be as long as a request
 
-def label(device: Device, events: EventStore, event: Event, labels: Mapping[str, bool]) -> None:
+
+def label(device: Device, events: EventStore, event: RingEvent, labels: Mapping[str, bool]) -> None:
     """Learn from an event.
 
     Args:
         device: The device.
         events: Its events.
-        event: Which.
-        labels: Detector to whether it applies to the picture; what is not named is not spoken of.
+        event: The event.
+        labels: Detector to whether it applies to the picture; others are left open.
 
     Raises:
-        InvalidMessage: It names no detector.
+        InvalidMessage: No detector is named, or its name is not valid.
         StorageFailed: The data set cannot be written.
     """
     if not labels:
         raise InvalidMessage(
-            "No detector is named.", todo="Say of one detector at least whether it applies."
+            "No detector is named.",
+            todo="Say of at least one detector whether it applies.",
         )
-    wanted = _places(
-        device, event, {checked_name(name, "detector"): applies for name, applies in labels.items()}
-    )
+    for name in labels:
+        checked_name(name, "detector")
     picture = events.picture(event)
-    for path in wanted:
+    # Copies first, the row last: whatever is cut short in between is repeated with the label.
+    for path in _places(device, event, labels):
         with storage_errors(f"The folder {path.parent}"):
             path.parent.mkdir(parents=True, exist_ok=True)
         write_durably(path, picture)
-    _remove(device, events, event, labels)
+    _remove_copies(device, events, event, labels)
     events.label(event.id, labels)
 
 
-def take_back(device: Device, events: EventStore, event: Event) -> None:
-    """Learn from an event no longer."""
-    _remove(device, events, event, {})
+def remove_label(device: Device, events: EventStore, event: RingEvent) -> None:
+    """Stop learning from an event."""
+    _remove_copies(device, events, event, {})
     events.label(event.id, None)
 
 
-def delete(device: Device, events: EventStore, event: Event) -> None:
-    """Remove an event with everything that was made of its picture: file, row, training picture,
-    caches.
+def delete(device: Device, events: EventStore, event: RingEvent) -> None:
+    """Delete an event and everything made of its picture: file, row, training picture, caches.
 
-    A training picture that another event has as well, and says the same of, stays.
+    A training picture that the label of another event needs stays.
     """
-    _remove(device, events, event, {})
+    _remove_copies(device, events, event, {})
     events.delete(event)
     events.leave_no_trace()
 
 
-def wanted_event(events: EventStore, number: str) -> Event:
-    """Return the event that a request names.
+def wanted_event(events: EventStore, text: str) -> RingEvent:
+    """Return the event that a request names by its number.
 
     Raises:
-        NotFound: There is none of that number.
+        NotFound: There is no such event.
     """
-    event = (
-        events.event(int(number))
-        if number.isascii() and number.isdecimal() and len(number) < 16
-        else None
-    )
+    number = parse_number(text)
+    event = None if number is None else events.event(number)
     if event is None:
         raise NotFound(
-            "There is no such event here; it may have been deleted.", todo="Open /events again."
+            "There is no such event here; it may have been deleted.",
+            todo="Open /events again.",
         )
     return event
 
 
-def _place(device: Device, event: Event, detector: str, applies: bool) -> Path:
-    folder = layout.split_folder(
-        device.settings.data, detector, device.settings.client, event.split
-    )
-    return folder / layout.class_names(detector, applies)[0] / _name(event)
+def parse_number(text: str) -> int | None:
+    """Return the number of an event, or None where the text is not one."""
+    if text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS:
+        return int(text)
+    return None
 
 
-def _name(event: Event) -> str:
-    return f"event-{event.sha256[:16]}.jpg"
+def _place(device: Device, event: RingEvent, detector: str, applies: bool) -> Path:
+    """Return where the data set has the copy of an event's picture."""
+    settings = device.settings
+    split = layout.split_folder(settings.data, detector, settings.client, event.split)
+    kind = layout.class_names(detector, applies)[0]
+    return split / kind / f"event-{event.sha256[:16]}.jpg"
 
 
-def _places(device: Device, event: Event, labels: Mapping[str, bool]) -> set[Path]:
+def _places(device: Device, event: RingEvent, labels: Mapping[str, bool]) -> set[Path]:
     return {_place(device, event, name, applies) for name, applies in labels.items()}
 
 
-def _remove(device: Device, events: EventStore, event: Event, labels: Mapping[str, bool]) -> None:
-    """Remove the copies of an event's picture that neither `labels` nor another event wants, and
-    what came of them.
+def _remove_copies(
+    device: Device, events: EventStore, event: RingEvent, labels: Mapping[str, bool]
+) -> None:
+    """Remove the copies of an event's picture that no label needs, and what was made of them.
+
+    Args:
+        device: The device.
+        events: Its events.
+        event: The event.
+        labels: The event's new labels; they win over those of events with the same picture.
     """
-    client, but = device.settings.client, _places(device, event, labels)
+    needed = _places(device, event, labels)
     for other in events.labelled_alike(event):
-        said = {
-            name: applies for name, applies in (other.labels or {}).items() if name not in labels
-        }
-        but |= _places(device, event, said)
+        others = other.labels or {}
+        open_ones = {name: applies for name, applies in others.items() if name not in labels}
+        needed |= _places(device, event, open_ones)
     for detector in device.detectors():
         places = [_place(device, event, detector, applies) for applies in (True, False)]
-        gone = [path for path in places if path not in but and path.exists()]
-        gone += [
-            half for path in places for half in path.parent.glob(f".{path.name}.*")
-        ]  # its writer was killed
+        gone = [path for path in places if path not in needed and path.exists()]
+        for path in places:  # files that a killed writer left half-written
+            gone += path.parent.glob(f".{path.name}.*")
         with storage_errors("A labelled picture", "removed"):
             for path in gone:
                 path.unlink(missing_ok=True)
             if gone:
-                for kept in (device.settings.folder / "pictures-cache").glob(
-                    f"*{detector}-{client}-{event.split}*.npz"
-                ):
-                    kept.unlink(missing_ok=True)
+                _remove_caches(device, detector, event.split)
+
+
+def _remove_caches(device: Device, detector: str, split: str) -> None:
+    """Remove the decoded pictures of a split; the next training makes them anew."""
+    caches = device.settings.folder / "pictures-cache"
+    for cache in caches.glob(f"*{detector}-{device.settings.client}-{split}*.npz"):
+        cache.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Someone rings: the camera looks, the models answer, the event is kept, the owner is told.
+"""A ring: the camera takes a picture, the models predict, the event is kept, the owner is notified.
 
 Top to bottom.
 """
@@ -6,111 +6,129 @@ Top to bottom.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
-from functools import partial
+from typing import Final
 
 from dataset.decoding import MAX_FILE_BYTES, as_jpeg
 from device.context import Device
-from device.notifications.notification import Answer
-from device.store.events import Event, EventStore
-from device.vision.predictor import Seer, in_force
+from device.store.events import EventStore, RingEvent
+from device.vision.prediction import Prediction
+from device.vision.predictor import Predictor
 from shared.errors import OutOfOrder, StorageFailed
 from shared.web.steps import Done
 
-MAX_PICTURE_BYTES = min(MAX_FILE_BYTES, 16 << 20)
+MAX_PICTURE_BYTES: Final = min(MAX_FILE_BYTES, 16 << 20)
+"""Largest picture that is accepted with a ring."""
+
 _DAY_S = 86400.0
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Bell:
-    """What rings a device.
+    """What a ring needs.
 
     Attributes:
         device: The device.
-        events: What it saw.
-        seer: Answers pictures.
-        snapshot: Takes a picture, a JPEG's bytes, or raises what says why there is none; None where
-            no camera is set.
-        tell: Says that there is something to tell the owner; returns at once.
+        events: Its events.
+        predictor: Its models.
+        snapshot: Takes a picture, a JPEG's bytes, or raises an error that says why there is none;
+            None where there is no camera.
+        notify: Says that there is something to notify the owner of; returns at once.
         keep_days: How long events are kept, in days.
         keep_mb: How many megabytes of pictures are kept.
     """
 
     device: Device
     events: EventStore
-    seer: Seer
+    predictor: Predictor
     snapshot: Callable[[], bytes] | None
-    tell: Callable[[], None]
+    notify: Callable[[], None]
     keep_days: float
     keep_mb: float
 
 
-def ring(bell: Bell, source: str, picture: bytes | None = None) -> tuple[Event, Done]:
-    """Answer a picture, keep the event, and tell the owner.
+def ring(bell: Bell, source: str, picture: bytes | None = None) -> tuple[RingEvent, Done]:
+    """Predict what a picture shows, keep the event, and notify the owner.
 
     Args:
         bell: The doorbell.
         source: "button", "motion" or "upload".
         picture: A picture file; without one the camera takes one.
 
+    Returns:
+        The event, and what to say of it.
+
     Raises:
         OutOfOrder: There is no picture, and no camera is set.
-        UnusablePicture: It is none.
+        UnusablePicture: It is not a picture.
         StorageFailed: The event cannot be kept.
-        DoorbellError: The camera gives none, and says why.
+        DoorbellError: The camera gives no picture, and says why.
     """
     if picture is None:
-        if bell.snapshot is None:
-            raise OutOfOrder(
-                "There is no picture, and this device has no camera.",
-                todo="Send a picture with the request, or set DOORBELL_CAMERA.",
-            )
-        picture = bell.snapshot()
-    follow(bell)
+        picture = _snapshot(bell)
+    failure = ""
+    predictions: dict[str, Prediction] = {}
     try:
-        answers, said = bell.seer.answer(picture), ""
-    except OutOfOrder as error:  # who rang is kept and told of all the same
-        answers, said = {}, str(error)
-    event = bell.events.add(bell.device.clock(), source, as_jpeg(picture), answers)
-    bell.tell()
+        predictions = bell.predictor.predict(picture)
+    except OutOfOrder as error:  # the event is kept, and the owner notified, all the same
+        failure = str(error)
+    event = bell.events.add(bell.device.clock(), source, as_jpeg(picture), predictions)
+    bell.notify()
     try:
         forget_old(bell)
-    except StorageFailed as error:  # this one is kept and told; old ones go later
+    except StorageFailed as error:  # this event is kept; old ones go with a later ring
         _log.warning("Old events stay for now. %s", error)
-    silent = sorted(bell.seer.detectors - answers.keys())
-    if answers and silent:
-        said = f"{in_words(answers)} Not able to answer on this machine yet: {', '.join(silent)}."
-    return event, Done(said or in_words(answers), {"event": event.id, "answers": answers})
+    sentence = failure or describe(predictions, bell.predictor.detectors)
+    return event, Done(sentence, {"event": event.id, "answers": predictions})
 
 
-def follow(bell: Bell) -> None:
-    """Answer with the models that are in force now."""
-    bell.seer.follow(partial(in_force, bell.device))
+def _snapshot(bell: Bell) -> bytes:
+    if bell.snapshot is None:
+        raise OutOfOrder(
+            "There is no picture, and this device has no camera.",
+            todo="Send a picture with the request, or set DOORBELL_CAMERA.",
+        )
+    return bell.snapshot()
 
 
 def forget_old(bell: Bell) -> int:
     """Remove the events that are kept no longer, and return how many."""
-    old = bell.events.outdated(
-        bell.device.clock(), bell.keep_days * _DAY_S, round(bell.keep_mb * 1e6)
-    )
+    keep_s = bell.keep_days * _DAY_S
+    keep_bytes = round(bell.keep_mb * 1e6)
+    old = bell.events.outdated(bell.device.clock(), keep_s, keep_bytes)
     bell.events.delete(*old)
     return len(old)
 
 
-def in_words(answers: dict[str, Answer]) -> str:
-    """Return what was seen, as people say it."""
-    if not answers:
-        return "The picture is kept. No model is in force here yet, so nobody can say what it shows: label it below."
-    seen = [
-        f"{detector} ({answer.score:.0%})" for detector, answer in answers.items() if answer.verdict
-    ]
-    other = [
-        f"{detector} ({answer.score:.0%})"
-        for detector, answer in answers.items()
-        if not answer.verdict
-    ]
-    return f"Seen: {', '.join(seen) or 'nothing'}." + (
-        f" Not seen: {', '.join(other)}." if other else ""
+def describe(predictions: Mapping[str, Prediction], detectors: Set[str] = frozenset()) -> str:
+    """Return what a picture shows, in sentences.
+
+    Args:
+        predictions: Detector to prediction.
+        detectors: The detectors with an active model.
+    """
+    if not predictions:
+        return (
+            "The picture is kept. No model is active here yet, so nothing is predicted: "
+            "label it below."
+        )
+    detected = _listed(predictions, True)
+    below = _listed(predictions, False)
+    unable = ", ".join(sorted(detectors - predictions.keys()))
+    sentences = [f"Detected: {detected or 'nothing'}."]
+    if below:
+        sentences.append(f"Below threshold: {below}.")
+    if unable:
+        sentences.append(f"Not able to answer on this machine yet: {unable}.")
+    return " ".join(sentences)
+
+
+def _listed(predictions: Mapping[str, Prediction], verdict: bool) -> str:
+    """Return the detectors of one verdict, "animal (97 %), face (88 %)"."""
+    return ", ".join(
+        f"{detector} ({100 * prediction.score:.0f} %)"
+        for detector, prediction in predictions.items()
+        if prediction.verdict == verdict
     )

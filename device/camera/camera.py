@@ -29,7 +29,7 @@ from typing import IO, cast
 
 from device.camera.camera_pipe import REASON, Lost, Receiver
 from shared.errors import DoorbellError, SettingsError
-from shared.web.background import BackOff
+from shared.transport.backoff import BackOff
 
 FRAMES_PER_S = 5.0
 _CHILD = (sys.executable, "-m", "device.camera.camera_child")

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from dataset import folders
 from device.context import Device
-from device.store.records import Measurement
+from device.store.records import Evaluation
 from shared.errors import DatasetError, DoorbellError, NotFound, PeerUnreachable
 from shared.protocol.evaluations import (
     METRICS,
@@ -23,6 +23,7 @@ from shared.protocol.evaluations import (
     Figures,
     Performance,
     parse_figures,
+    performance_of,
     shown,
 )
 from shared.web.spreadsheet import Cell
@@ -37,13 +38,12 @@ def tell(device: Device, detector: str) -> str:
     `detector`, or ''.
     """
     said = ""
-    for measurement in device.store.untold():
+    for measurement in device.store.evaluations.unreported():
         try:
-            main = device.standing.main()
-            device.http.post_json(
-                f"{main.url}/performance", _message(device, measurement).to_json(), main
-            )
-            device.store.note_told(measurement)
+            main = device.enrolment.main()
+            report = _message(device, measurement)
+            device.http.post_json(f"{main.url}/performance", report, main)
+            device.store.evaluations.record_reported(measurement)
         except DoorbellError as error:
             away = isinstance(error, PeerUnreachable)
             if measurement.detector == detector:
@@ -59,13 +59,13 @@ def page(device: Device) -> list[dict[str, Any]]:
     return [_shown(device, name) for name in device.detectors()]
 
 
-def measured(device: Device, detector: str) -> Measurement:
+def measured(device: Device, detector: str) -> Evaluation:
     """Return the measurement of a detector.
 
     Raises:
         NotFound: There is none.
     """
-    measurement = device.store.measurement(detector)
+    measurement = device.store.evaluations.latest(detector)
     if measurement is None:
         raise NotFound(
             f"Nothing of {detector} has been measured here yet.", todo="Open /performance first."
@@ -73,13 +73,17 @@ def measured(device: Device, detector: str) -> Measurement:
     return measurement
 
 
-def rows(device: Device, measurement: Measurement) -> Iterator[list[Cell]]:
+def rows(device: Device, measurement: Evaluation) -> Iterator[list[Cell]]:
     """Return a measurement as rows of `COLUMNS`, a value in each."""
     report = _report(device, measurement)
     rounds = {"local": measurement.trained_round, "global": measurement.global_round}
 
     def row(
-        model: str, what: str, of: Cell, estimate: Estimate, pictures: int = report["pictures"]
+        model: str,
+        what: str,
+        of: Cell,
+        estimate: Estimate[float],
+        pictures: int = report["pictures"],
     ) -> list[Cell]:
         where: list[Cell] = [measurement.detector, model, rounds.get(model), pictures, what, of]
         return [*where, estimate.value, estimate.low, estimate.high]
@@ -149,11 +153,11 @@ def verdict(figures: Figures, pictures: int) -> str:
     return f"{found}: {interval}. The interval includes 0, so these pictures cannot tell which model is better."
 
 
-def outdated(device: Device, measurement: Measurement) -> str:
+def outdated(device: Device, measurement: Evaluation) -> str:
     """Return what has come since a measurement, in a sentence, or nothing."""
     training, held = (
-        device.store.newest_training(measurement.detector),
-        device.store.held(measurement.detector),
+        device.store.trainings.newest(measurement.detector),
+        device.store.models.active(measurement.detector),
     )
     newer = []
     if training is not None and training.local_model != measurement.local_model:
@@ -164,11 +168,11 @@ def outdated(device: Device, measurement: Measurement) -> str:
 
 
 def _shown(device: Device, detector: str) -> dict[str, Any]:
-    measurement = device.store.measurement(detector)
+    measurement = device.store.evaluations.latest(detector)
     if measurement is None:
         ready = (
-            device.store.newest_training(detector) is not None
-            and device.store.held(detector) is not None
+            device.store.trainings.newest(detector) is not None
+            and device.store.models.active(detector) is not None
         )
         return {"name": detector, "measurement": None, "ready": ready}
     report = _report(device, measurement)
@@ -193,10 +197,10 @@ def _shown(device: Device, detector: str) -> dict[str, Any]:
     }
 
 
-def _message(device: Device, measurement: Measurement) -> Performance:
+def _message(device: Device, measurement: Evaluation) -> Performance:
     report = _report(device, measurement)
     figures = parse_figures(report["figures"])
-    return Performance(
+    return performance_of(
         measurement.detector,
         measurement.trained_round,
         measurement.version,
@@ -205,7 +209,7 @@ def _message(device: Device, measurement: Measurement) -> Performance:
     )
 
 
-def _report(device: Device, measurement: Measurement) -> dict[str, Any]:
+def _report(device: Device, measurement: Evaluation) -> dict[str, Any]:
     report: dict[str, Any] = json.loads(device.blobs.get(measurement.report))
     return report
 
@@ -215,5 +219,5 @@ def _classes(detector: str) -> tuple[str, str]:
     return f"no {detector}", detector
 
 
-def _alone(value: float) -> Estimate:
+def _alone(value: float) -> Estimate[float]:
     return Estimate(value, None, None)

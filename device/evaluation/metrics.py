@@ -237,7 +237,7 @@ def _auc(
     return won
 
 
-def _estimate(value: np.float64, draws: NDArray[np.float64]) -> Estimate:
+def _estimate(value: np.float64, draws: NDArray[np.float64]) -> Estimate[float]:
     if np.isnan(value):
         return Estimate(None, None, None)
     known = draws[~np.isnan(draws)]

@@ -6,7 +6,7 @@ import json
 from contextlib import suppress
 
 from device.context import Device
-from device.store.records import Measurement, Training
+from device.store.records import Evaluation, Training
 from shared.errors import StorageFailed
 
 
@@ -22,11 +22,11 @@ def training_plot(device: Device, training: Training) -> bytes:
         {"kind": "training", "detector": training.detector, "history": training.history}
     )
     with suppress(StorageFailed):  # a full disk does not hide the plot
-        device.store.keep_training_plot(training, device.blobs.put(plot))
+        device.store.trainings.keep_plot(training, device.blobs.put(plot))
     return plot
 
 
-def comparison_plot(device: Device, measurement: Measurement) -> bytes:
+def comparison_plot(device: Device, measurement: Evaluation) -> bytes:
     """Return the plot of a measurement, PNG.
 
     Raises:
@@ -39,5 +39,5 @@ def comparison_plot(device: Device, measurement: Measurement) -> bytes:
         {"kind": "comparison", "detector": measurement.detector, "report": report}
     )
     with suppress(StorageFailed):
-        device.store.keep_measurement_plot(measurement, device.blobs.put(plot))
+        device.store.evaluations.keep_plot(measurement, device.blobs.put(plot))
     return plot

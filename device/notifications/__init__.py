@@ -1,1 +1,1 @@
-"""How the owner is told."""
+"""How the owner is notified: one file a channel."""

@@ -1,10 +1,6 @@
-"""The owner's MQTT broker is told of every ring, in the way that Home Assistant understands.
+"""The MQTT channel: publishes every ring to the owner's broker, as Home Assistant understands it.
 
-paho-mqtt, the Eclipse project's own client: Home Assistant speaks through it too, it needs nothing
-else, and it has types. MQTT 3.1.1, as every broker understands it. Every connection is a new one
-without a past: paho's own reconnecting would send again what was given up meanwhile.
-
-An ON of a sensor is not retained, an OFF is: who comes later never sees a visitor who has left.
+An ON of a sensor is not retained, an OFF is: a later subscriber never sees a visitor who has left.
 Events are not retained either (Home Assistant would ignore them), and no picture stays at the
 broker.
 """
@@ -12,323 +8,173 @@ broker.
 from __future__ import annotations
 
 import json
-import socket
-import ssl
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from urllib.parse import unquote, urlsplit
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
 
-import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
-from paho.mqtt.reasoncodes import ReasonCode
-
-from device.notifications.home_assistant import OFFLINE, ONLINE, Entities
-from device.notifications.notification import Happening
-from device.notifications.notifier import NotTold
-from shared.errors import SettingsError
-
-_KEEP_ALIVE_S = 30
-_MAX_DOCUMENT_BYTES = 1 << 18
-_PORTS = {"mqtt": 1883, "mqtts": 8883}
-
-
-@dataclass(frozen=True)
-class Broker:
-    """Where an MQTT broker is, and who we are there."""
-
-    host: str
-    port: int
-    tls: bool = False
-    user: str | None = None
-    password: str | None = field(default=None, repr=False)
-
-    def __str__(self) -> str:
-        return f"The broker at {self.host}:{self.port}"
-
-
-def parse_broker(address: str) -> Broker:
-    """Return the broker that an address names, "mqtts://user:password@host:port".
-
-    Args:
-        address: mqtts is TLS, port 8883; mqtt is not, port 1883. Signs in user and password may be
-            escaped (%40).
-
-    Raises:
-        SettingsError: It is none; it is not quoted.
-    """
-    with suppress(ValueError):  # such as a port that is no number
-        parts = urlsplit(address)
-        plain = (
-            address.isprintable() and " " not in address and not parts.query and not parts.fragment
-        )
-        if (
-            plain
-            and parts.scheme in _PORTS
-            and parts.hostname
-            and parts.path in ("", "/")
-            and parts.port != 0
-        ):
-            user, password = (
-                None if part is None else unquote(part) for part in (parts.username, parts.password)
-            )
-            return Broker(
-                parts.hostname,
-                parts.port or _PORTS[parts.scheme],
-                parts.scheme == "mqtts",
-                user,
-                password,
-            )
-    raise SettingsError(
-        "The MQTT broker's address is none.", kept="", todo="It is mqtts://user:password@host:port."
-    )
-
-
-@dataclass(frozen=True)
-class _Message:
-    topic: str
-    payload: str | bytes
-    retain: bool
+from device.notifications.channel import NotDelivered, Sender, name_for
+from device.notifications.home_assistant import ONLINE, Entities
+from device.notifications.mqtt_connection import (
+    PORTS,
+    Broker,
+    BrokerConnection,
+    Message,
+    parse_broker,
+)
+from device.notifications.notification import Notification
 
 
 class Mqtt:
-    """Tells an MQTT broker, and so Home Assistant.
+    """Publishes to an MQTT broker, and so to Home Assistant.
 
     Args:
-        broker: Which.
-        entities: What Home Assistant is to see.
-        rounds: Returns the detectors that have a model, each with the round of it.
+        broker: The broker.
+        entities: The device as Home Assistant is to see it.
+        rounds: Returns the detectors with an active model, each with that model's round.
+        name: The channel's name; None derives it from the address.
         timeout_s: Seconds to wait for each answer of the broker.
     """
 
-    name = "mqtt"
+    schemes: ClassVar[tuple[str, ...]] = tuple(PORTS)
 
     def __init__(
         self,
         broker: Broker,
         entities: Entities,
         rounds: Callable[[], Mapping[str, int]],
+        name: str | None = None,
         timeout_s: float = 10.0,
     ) -> None:
-        self._broker, self._entities, self._rounds, self._timeout_s = (
-            broker,
-            entities,
-            rounds,
-            timeout_s,
-        )
-        self._connection: _Connection | None = None
+        self.address = f"mqtt://{broker.host}:{broker.port}"
+        self.name = name or name_for("mqtt", self.address)
+        self._broker = broker
+        self._entities = entities
+        self._rounds = rounds
+        self._timeout_s = timeout_s
+        self._connection: BrokerConnection | None = None
         self._announced: Mapping[str, int] = {}
 
-    def ready(self, wake: Callable[[], None]) -> None:
-        """Be connected, and have announced the device as it is now; raises as `Teller.ready` does."""
-        rounds, connection = dict(self._rounds()), self._connection
+    @classmethod
+    def from_url(cls, url: str, sender: Sender, name: str | None = None) -> Mqtt:
+        """Make the channel of `mqtts://user:password@host:port`."""
+        entities = Entities(sender.identity, sender.device, sender.pictures, sender.page)
+        return cls(parse_broker(url), entities, sender.rounds, name)
+
+    def __repr__(self) -> str:
+        return f"<Mqtt {self.address}>"
+
+    def connect(self, wake: Callable[[], None]) -> None:
+        """Be connected, and have announced the device as it is now.
+
+        Args:
+            wake: Is called when the connection ends, and when Home Assistant starts.
+
+        Raises:
+            NotDelivered: The broker is not reached, refuses, or has ended the connection.
+        """
+        rounds = dict(self._rounds())
+        connection = self._connection
         if connection is not None and connection.lost:
             self._drop()
-            raise NotTold(f"{self._broker} has ended the connection.")
-        with self._dropped_unless_told():
+            raise NotDelivered(f"{self._broker} has ended the connection.")
+        with self._dropped_on_failure():
             if connection is None:
-                connection = self._connection = _Connection(
-                    self._broker, self._entities, self._timeout_s, wake
-                )
+                connection = BrokerConnection(self._broker, self._entities, self._timeout_s, wake)
+                self._connection = connection
                 connection.open()
             self._announce(connection, rounds)
             connection.settled = True
-        if connection.lost:  # before its end was news
+        if connection.lost:  # it ended before it was settled, and so woke nobody
             wake()
 
-    def tell(self, happening: Happening) -> None:
-        """Publish an event, after what the sensors say of it; raises as `Teller.tell` does."""
-        facts, entities, connection = happening.facts(), self._entities, self._connection
-        if connection is None:
-            raise NotTold(f"{self._broker} is not connected.")
+    def deliver(self, notification: Notification) -> None:
+        """Publish what the sensors say of a ring, and then the ring's event.
+
+        Raises:
+            NotDelivered: The broker did not confirm it.
+            InvalidMessage: A name or a number of the notification is not valid.
+        """
+        facts = notification.facts()
         answers = facts.pop("answers")
-        messages = []
-        for detector in filter(self._announced.__contains__, answers):
-            answer = answers[detector]
-            yes, score = answer["verdict"], f"{100 * answer['score']:.2f}"
-            messages.append(
-                _Message(entities.topic("verdict", detector), "ON" if yes else "OFF", not yes)
-            )
-            messages.append(_Message(entities.topic("score", detector), score, True))
-        if entities.pictures and happening.picture is not None:
-            messages.append(_Message(entities.topic("picture"), happening.picture, False))
-        seen = [detector for detector, answer in answers.items() if answer["verdict"]]
-        scores = {detector: answer["score"] for detector, answer in answers.items()}
-        event = {"event_type": happening.kind} | facts | {"seen": seen, "scores": scores}
-        messages.append(_Message(entities.topic("ring"), json.dumps(event), False))
-        with self._dropped_unless_told():
+        connection = self._connection
+        if connection is None:
+            raise NotDelivered(f"{self._broker} is not connected.")
+        messages: list[Message] = []
+        for detector, answer in answers.items():
+            if detector in self._announced:
+                messages += self._states(detector, answer)
+        if self._entities.pictures and notification.picture is not None:
+            messages.append(Message(self._entities.topic("picture"), notification.picture, False))
+        event = {"event_type": notification.kind} | facts | _summary(answers)
+        messages.append(Message(self._entities.topic("ring"), json.dumps(event), False))
+        with self._dropped_on_failure():
             connection.publish(messages)
 
     def close(self) -> None:
-        """End the connection; the broker says that the device is gone, as it does whenever that
-        happens.
-        """
+        """End the connection; the broker then publishes that the device is offline."""
         self._drop()
 
-    def _announce(self, connection: _Connection, rounds: Mapping[str, int]) -> None:
-        """Publish what the device consists of, and remove what it no longer consists of, unless all
-        that is known.
+    def _states(self, detector: str, answer: Mapping[str, Any]) -> tuple[Message, Message]:
+        """Return what a detector's sensors say of a ring."""
+        verdict = "ON" if answer["verdict"] else "OFF"
+        percent = f"{100 * answer['score']:.2f}"
+        return (
+            Message(self._entities.topic("verdict", detector), verdict, not answer["verdict"]),
+            Message(self._entities.topic("score", detector), percent, True),
+        )
+
+    def _announce(self, connection: BrokerConnection, rounds: Mapping[str, int]) -> None:
+        """Publish the device's components, and remove former ones, unless the broker has all that.
+
+        Args:
+            connection: Where to.
+            rounds: Detector to the round of its active model.
         """
-        entities, before, new = self._entities, self._announced, not connection.settled
-        gone = (connection.known | entities.components(before)) - entities.components(rounds)
+        before = self._announced
+        new = not connection.settled
+        former = connection.known | self._entities.components(before)
+        gone = former - self._entities.components(rounds)
         if not (new or gone or connection.asked or rounds != before):
             return
-        connection.asked, messages = False, []
-        if gone:
-            messages.append(
-                _Message(entities.discovery, json.dumps(entities.document(rounds, gone)), True)
-            )
-            messages += [_Message(topic, b"", True) for topic in entities.topics_of(gone)]
-        messages.append(_Message(entities.discovery, json.dumps(entities.document(rounds)), True))
-        messages.append(_Message(entities.availability, ONLINE, True))
+        # Before publishing: Home Assistant may ask again while this is on its way.
+        connection.asked = False
+        messages = self._removal(gone, rounds) if gone else []
+        messages.append(self._discovery(rounds))
+        messages.append(Message(self._entities.availability, ONLINE, True))
         for detector, number in rounds.items():
-            messages.append(_Message(entities.topic("round", detector), str(number), True))
+            messages.append(Message(self._entities.topic("round", detector), str(number), True))
             if new or detector not in before:
-                messages.append(_Message(entities.topic("verdict", detector), "OFF", True))
+                messages.append(Message(self._entities.topic("verdict", detector), "OFF", True))
         connection.publish(messages)
         connection.known -= gone
         self._announced = rounds
 
+    def _removal(self, gone: frozenset[str], rounds: Mapping[str, int]) -> list[Message]:
+        """Return what removes components from Home Assistant, and their retained messages."""
+        cleared = [Message(topic, b"", True) for topic in self._entities.topics_of(gone)]
+        return [self._discovery(rounds, gone), *cleared]
+
+    def _discovery(self, rounds: Mapping[str, int], gone: frozenset[str] = frozenset()) -> Message:
+        document = json.dumps(self._entities.document(rounds, gone))
+        return Message(self._entities.discovery, document, True)
+
     @contextmanager
-    def _dropped_unless_told(self) -> Iterator[None]:
+    def _dropped_on_failure(self) -> Iterator[None]:
         try:
             yield
-        except NotTold:
+        except NotDelivered:
             self._drop()
             raise
 
     def _drop(self) -> None:
-        connection, self._connection = self._connection, None
+        connection = self._connection
+        self._connection = None
         if connection is not None:
             connection.drop()
 
 
-class _Connection:
-    """One connection to a broker; what paho's thread finds out stands in its attributes.
-
-    Attributes:
-        lost: Whether it is over.
-        asked: Whether Home Assistant has started, and wants to be told again.
-        known: Keys of components that the broker knew before this connection, and that were not
-            removed yet.
-        settled: Whether the device was announced by it; from then on its end is news.
-    """
-
-    def __init__(
-        self, broker: Broker, entities: Entities, timeout_s: float, wake: Callable[[], None]
-    ) -> None:
-        self.lost, self.asked, self.settled = False, False, False
-        self.known: frozenset[str] = frozenset()
-        self._broker, self._entities, self._timeout_s, self._wake = (
-            broker,
-            entities,
-            timeout_s,
-            wake,
-        )
-        self._answered, self._refused = threading.Event(), ""
-        client = paho.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=f"doorbell-{entities.identity}",
-            protocol=paho.MQTTv311,
-            reconnect_on_failure=False,
-        )
-        client.connect_timeout = timeout_s
-        client.will_set(entities.availability, OFFLINE, qos=1, retain=True)
-        client.username_pw_set(broker.user, broker.password)
-        if broker.tls:
-            client.tls_set_context(ssl.create_default_context())
-        client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
-        client.on_message = self._on_message
-        self._client = client
-
-    def open(self) -> None:
-        """Connect, and ask for what Home Assistant says and what was announced before.
-
-        Raises:
-            NotTold: The broker does not answer, or refuses.
-        """
-        try:
-            self._client.connect(self._broker.host, self._broker.port, _KEEP_ALIVE_S)
-        except (OSError, ValueError) as error:
-            raise NotTold(f"{self._broker} cannot be reached: {_why(error)}.") from None
-        self._client.loop_start()
-        if not self._answered.wait(self._timeout_s):
-            raise NotTold(f"{self._broker} does not answer.")
-        if self._refused:
-            raise NotTold(f"{self._broker} {self._refused}")
-        self._client.subscribe([(self._entities.birth, 1), (self._entities.discovery, 1)])
-
-    def publish(self, messages: Iterable[_Message]) -> None:
-        """Publish messages in this order, and return when the broker has them.
-
-        Raises:
-            NotTold: It does not say so in time, or the connection is lost.
-        """
-        sent = [
-            self._client.publish(each.topic, each.payload, qos=1, retain=each.retain)
-            for each in messages
-        ]
-        deadline, confirmed = time.monotonic() + self._timeout_s, False
-        with suppress(RuntimeError, ValueError):  # some were not even sent
-            for message in sent:
-                while not message.is_published() and not self.lost and time.monotonic() < deadline:
-                    message.wait_for_publish(0.1)
-            confirmed = all(message.is_published() for message in sent)
-        if not confirmed:
-            raise NotTold(f"{self._broker} did not confirm what it was told.")
-
-    def drop(self) -> None:
-        """End it without taking leave, whatever state it is in, so that the broker publishes the
-        last will.
-        """
-        self.settled = False
-        with suppress(OSError):
-            if isinstance(connected := self._client.socket(), socket.socket):
-                connected.shutdown(socket.SHUT_RDWR)
-        self._client.loop_stop()
-
-    def _on_connect(
-        self, _client: object, _data: object, _flags: object, reason: ReasonCode, _: object
-    ) -> None:
-        if reason.is_failure:
-            names = {"Bad user name or password", "Not authorized"}
-            refused = (
-                "refuses the user name or the password."
-                if str(reason) in names
-                else f"refuses: {reason}."
-            )
-            self._refused = refused
-        self._answered.set()
-
-    def _on_disconnect(self, *_: object) -> None:
-        self.lost = True
-        self._refused = self._refused or "ends the connection at once."
-        self._answered.set()
-        if self.settled:
-            self._wake()
-
-    def _on_message(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
-        if (
-            message.topic == self._entities.birth
-            and message.payload == ONLINE.encode()
-            and not message.retain
-        ):
-            self.asked = True
-        elif message.topic == self._entities.discovery and message.retain:
-            with suppress(ValueError, RecursionError):
-                if len(message.payload) <= _MAX_DOCUMENT_BYTES:
-                    self.known |= self._entities.known(json.loads(message.payload))
-        if self.asked or self.known:
-            self._wake()
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate does not hold ({error.verify_message})"
-    if isinstance(error, TimeoutError):
-        return "it does not answer in time"
-    return (
-        (error.strerror if isinstance(error, OSError) else "") or "the connection failed"
-    ).lower()
+def _summary(answers: Mapping[str, Mapping[str, Any]]) -> dict[str, object]:
+    """Return the attributes of the event entity that come of the detectors' answers."""
+    seen = [detector for detector, answer in answers.items() if answer["verdict"]]
+    scores = {detector: answer["score"] for detector, answer in answers.items()}
+    return {"seen": seen, "scores": scores}

@@ -1,7 +1,4 @@
-"""What happened at the door: one ring, what the models answered, and who is to be told.
-
-Plain data.
-"""
+"""A notification: one ring as the owner hears of it, with what the models predicted. Plain data."""
 
 from __future__ import annotations
 
@@ -9,86 +6,73 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
+from device.vision.prediction import Prediction
 from shared.errors import InvalidMessage
 from shared.names import checked_name, checked_version
 
-SOURCES = ("button", "motion", "upload")
+SOURCES: Final = ("button", "motion", "upload")
+"""What rings a doorbell."""
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What one detector's model answered.
+class Notification:
+    """One ring, as the owner is notified of it.
 
     Attributes:
-        score: Probability that the picture shows it, 0 to 1.
-        verdict: Whether that is enough.
-        threshold: From which score on it is.
-        version: Of the model, 64 hexadecimal digits.
-    """
-
-    score: float
-    verdict: bool
-    threshold: float
-    version: str
-
-
-@dataclass(frozen=True)
-class Happening:
-    """One ring, as its owner is told of it.
-
-    Attributes:
-        id: Grows with time; no number is used twice.
-        at: When, in seconds since the epoch.
+        id: Number of the event; it grows with time, and no number is used twice.
+        at: Time of the ring, in seconds since the epoch.
         device: The device's name.
         source: "button", "motion" or "upload".
-        answers: What each detector answered.
-        picture: A JPEG, where whoever tells of it may show it; else None.
+        answers: Detector to prediction.
+        picture: A JPEG where the owner allows pictures, else None.
     """
 
     id: int
     at: float
     device: str
     source: str
-    answers: Mapping[str, Answer]
+    answers: Mapping[str, Prediction]
     picture: bytes | None = field(default=None, repr=False)
 
     @property
     def kind(self) -> str:
-        """What Home Assistant calls it: "ring", or "motion" where nobody rang."""
+        """Home Assistant's event type: "motion" where the watch rang, else "ring"."""
         return "motion" if self.source == "motion" else "ring"
 
     def facts(self) -> dict[str, Any]:
-        """Return all but the picture as JSON has it, with names and numbers that are safe to pass
-        on.
+        """Return everything but the picture as JSON, with checked names and numbers.
 
         Raises:
-            InvalidMessage: A name is none, or a number is not between 0 and 1.
+            InvalidMessage: A name is not valid, or a number is not between 0 and 1.
         """
         if self.source not in SOURCES:
             raise InvalidMessage(
-                "That is not what rings a doorbell.", todo=f"It is one of {', '.join(SOURCES)}."
+                "Unknown source of a ring.",
+                todo=f"It is one of {', '.join(SOURCES)}.",
             )
+        answers = {
+            checked_name(name, "detector"): _facts_of(prediction)
+            for name, prediction in self.answers.items()
+        }
+        at = datetime.fromtimestamp(self.at, UTC)
         return {
             "id": self.id,
-            "at": datetime.fromtimestamp(self.at, UTC).isoformat(timespec="milliseconds"),
+            "at": at.isoformat(timespec="milliseconds"),
             "device": checked_name(self.device, "device"),
             "source": self.source,
-            "answers": {
-                checked_name(name, "detector"): _facts(answer)
-                for name, answer in self.answers.items()
-            },
+            "answers": answers,
         }
 
 
-def _facts(answer: Answer) -> dict[str, object]:
-    for number in (answer.score, answer.threshold):
+def _facts_of(prediction: Prediction) -> dict[str, object]:
+    for number in (prediction.score, prediction.threshold):
         if not (math.isfinite(number) and 0 <= number <= 1):
             raise InvalidMessage("A score or a threshold is not between 0 and 1.")
     return {
-        "score": round(float(answer.score), 6),
-        "verdict": bool(answer.verdict),
-        "threshold": round(float(answer.threshold), 6),
-        "version": checked_version(answer.version),
+        "score": round(float(prediction.score), 6),
+        "verdict": bool(prediction.verdict),
+        "threshold": round(float(prediction.threshold), 6),
+        "version": checked_version(prediction.version),
     }

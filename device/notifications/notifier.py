@@ -1,10 +1,10 @@
-"""The owner is told of every ring: in order, by a thread of its own, and without the ring waiting
-for it.
+"""Delivers a notification of every ring over one channel: in order, in a thread of its own, and
+without the ring waiting for it.
 
-There is no queue beside the events: they are on the disk before anybody is told, and each teller
-notes how far it has come. So what was not told before a power cut is told after it, and a ring
-costs the setting of a flag. What nobody could be told of within ten minutes is given up, and
-logged: news of a visitor who has left helps nobody.
+There is no queue beside the events: an event is on the disk before anybody is notified, and each
+channel records its last delivery. So what was not delivered before a power cut is delivered after
+it, and a ring costs the setting of a flag. What could not be delivered within ten minutes is
+dropped, and logged: news of a visitor who has left helps nobody.
 """
 
 from __future__ import annotations
@@ -15,199 +15,187 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol
+from typing import Final
 
-from device.notifications.notification import Happening
-from device.store.notifications import ToldStore
+from device.notifications.channel import Channel, ChannelClosed, NotDelivered
+from device.notifications.notification import Notification
+from device.store.notifications import DeliveryStore
 from shared.errors import DoorbellError, InvalidMessage
-from shared.web.background import BackOff
+from shared.transport.backoff import BackOff
 
-WORTH_TELLING_S: Final = 600.0
-"""Older events are not told."""
+MAX_AGE_S: Final = 600.0
+"""Older events are not delivered."""
 
 MAX_PICTURE_BYTES: Final = 700_000
-"""What servers and brokers take as they come: in base64 it is less than a megabyte."""
+"""What servers and brokers accept by default: in base64 it is less than a megabyte."""
 
-LOOK_S: Final = 60.0
-"""So often a teller looks by itself: for events of another process, and whether what it says of the
-device holds.
+POLL_S: Final = 60.0
+"""Seconds after which a notifier looks without being woken: for events of another process, and
+whether the channel still presents the device as it is.
 """
 
 _SLICE_S = 0.5
 _log = logging.getLogger(__name__)
 
 
-class NotTold(Exception):
-    """Nobody could be told now; it is tried again.
-
-    Args:
-        why: What happened, a sentence without secrets.
-        least_s: Seconds for which it is not tried again.
-    """
-
-    def __init__(self, why: str, least_s: float = 0.0) -> None:
-        super().__init__(why)
-        self.least_s = least_s
-
-
-class Unwanted(Exception):
-    """Who is told wants to hear no more; its message says so in a sentence."""
-
-
-class Teller(Protocol):
-    """A way to tell the owner; one thread at a time calls it.
-
-    Attributes:
-        name: What it is called in log lines and in the database.
-    """
-
-    name: str
-
-    def ready(self, wake: Callable[[], None]) -> None:
-        """Be ready to tell, and call `wake`, from any thread, as soon as this should be called
-        again.
-
-        Raises:
-            NotTold: It is not possible now.
-        """
-
-    def tell(self, happening: Happening) -> None:
-        """Tell of an event; when this returns, it has arrived.
-
-        Raises:
-            NotTold: It has not, or nobody knows.
-            Unwanted: Nobody wants to hear.
-            InvalidMessage: It cannot be told.
-        """
-
-    def close(self) -> None:
-        """Let go of what is held."""
-
-
 @dataclass
-class Telling:
-    """Tells the owner in one way.
+class Notifier:
+    """Delivers over one channel.
 
     Attributes:
-        teller: Which.
-        told: How far it has come.
-        following: Returns the oldest event after a number, without its picture; or None.
+        channel: The channel.
+        deliveries: How far each channel has come.
+        next_after: Returns the oldest event after a number, without its picture; or None.
         picture: Returns an event's JPEG, or None if it is gone; None where the owner does not allow
             pictures.
         clock: Seconds since the epoch.
-        monotonic: Seconds since some moment.
+        monotonic: Seconds of a clock that never goes back.
         rng: Of the pauses.
     """
 
-    teller: Teller
-    told: ToldStore
-    following: Callable[[int], Happening | None]
-    picture: Callable[[Happening], bytes | None] | None = None
+    channel: Channel
+    deliveries: DeliveryStore
+    next_after: Callable[[int], Notification | None]
+    picture: Callable[[Notification], bytes | None] | None = None
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     rng: random.Random = field(default_factory=random.SystemRandom)
-    _news: threading.Event = field(default_factory=threading.Event, init=False)
-    _done: int | None = field(default=None, init=False)
-    _trouble: str = field(default="", init=False)
+    _woken: threading.Event = field(default_factory=threading.Event, init=False)
+    _last: int | None = field(default=None, init=False)
+    _failure: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
         self._pauses = BackOff(self.rng)
 
-    def look(self) -> None:
-        """Say that there is something to tell; returns at once."""
-        self._news.set()
+    def wake(self) -> None:
+        """Say that there may be something to deliver; returns at once."""
+        self._woken.set()
 
     def run(self, stop: threading.Event) -> None:
-        """Tell what there is to tell, until `stop` is set."""
+        """Deliver whatever there is, until `stop` is set."""
         try:
             while not stop.is_set():
-                self._news.clear()
+                # Cleared before it looks: an event that comes meanwhile wakes it again.
+                self._woken.clear()
+                least_s = 0.0
                 try:
-                    least, most = 0.0, self.once()
-                except NotTold as error:
-                    least, most = error.least_s, self._pauses.next()
-                except Unwanted as error:
+                    most_s = self.deliver_pending()
+                except NotDelivered as error:
+                    least_s = error.least_s
+                    most_s = self._pauses.next()
+                except ChannelClosed as error:
                     _log.warning(
-                        "Nobody is told by %s until this device starts again. %s",
-                        self.teller.name,
+                        "Channel %s is closed until this device restarts. %s",
+                        self.channel.name,
                         error,
                     )
                     stop.wait()
                     return
-                stop.wait(least)
-                self._rest(stop, most)
+                stop.wait(least_s)
+                self._rest(stop, most_s)
         finally:
-            self.teller.close()
+            self.channel.close()
 
-    def once(self) -> float:
-        """Tell all that is worth telling, and return after how many seconds to look again.
+    def deliver_pending(self) -> float:
+        """Deliver every pending notification.
+
+        Returns:
+            Seconds after which to look again.
 
         Raises:
-            NotTold: It did not work, and the reason is logged unless it is the same as before.
-            Unwanted: Nobody wants to hear.
+            NotDelivered: A delivery failed; the reason is logged unless it is the last one.
+            ChannelClosed: The receiver wants no more of them.
         """
         try:
-            happening = self._next()
-            self.teller.ready(self.look)
-            while happening is not None:
-                try:
-                    self.teller.tell(self._with_picture(happening))
-                except InvalidMessage as error:
-                    _log.warning(
-                        "Event %d cannot be told by %s. %s", happening.id, self.teller.name, error
-                    )
-                self._note(happening.id)
-                happening = self._next()
-        except NotTold as error:
-            if str(error) != self._trouble:
-                said = "Nobody is told by %s at the moment. %s Events wait for it until they are ten minutes old."
-                _log.warning(said, self.teller.name, error)
-            self._trouble = str(error)
+            notification = self._next()
+            self.channel.connect(self.wake)
+            while notification is not None:
+                self._deliver(notification)
+                self._record(notification.id)
+                notification = self._next()
+        except NotDelivered as error:
+            self._note_failure(str(error))
             raise
-        if self._trouble:
-            _log.info("Telling by %s works again.", self.teller.name)
-        self._trouble = ""
+        if self._failure:
+            _log.info("Channel %s works again.", self.channel.name)
+        self._failure = ""
         self._pauses.reset()
-        return LOOK_S
+        return POLL_S
 
-    def _next(self) -> Happening | None:
-        """Return the oldest event that is still worth telling, and give up those before it."""
-        if self._done is None:
-            self._done = self.told.last(self.teller.name)
-        promised, given_up, after = self._done is not None, 0, self._done or 0
-        while (
-            happening := self.following(after)
-        ) and self.clock() - happening.at > WORTH_TELLING_S:
-            after, given_up = happening.id, given_up + 1
-        if given_up and promised:
-            said = "%d events, the last of them %d, were not told by %s: they are older than ten minutes."
-            _log.warning(said, given_up, after, self.teller.name)
-        if given_up:
-            self._note(after)
-        return happening
-
-    def _with_picture(self, happening: Happening) -> Happening:
-        picture, said = None, "Event %d is told by %s without its picture. %s"
+    def _deliver(self, notification: Notification) -> None:
         try:
-            picture = None if self.picture is None else self.picture(happening)
-        except DoorbellError as error:
-            _log.warning(said, happening.id, self.teller.name, error)
-        if picture is not None and len(picture) > MAX_PICTURE_BYTES:
-            why = f"It has more than {MAX_PICTURE_BYTES // 1000} kB."
-            _log.warning(said, happening.id, self.teller.name, why)
-            picture = None
-        return replace(happening, picture=picture)
+            self.channel.deliver(self._with_picture(notification))
+        except InvalidMessage as error:  # it never will be valid, and must hold up no other
+            _log.warning(
+                "Event %d cannot be delivered over %s. %s",
+                notification.id,
+                self.channel.name,
+                error,
+            )
 
-    def _note(self, number: int) -> None:
-        self._done = number  # first here: a disk that is full must not make it ring again and again
-        self.told.note(self.teller.name, number)
+    def _note_failure(self, reason: str) -> None:
+        if reason != self._failure:
+            _log.warning(
+                "Channel %s is failing. %s Events wait for it until they are ten minutes old.",
+                self.channel.name,
+                reason,
+            )
+        self._failure = reason
+
+    def _next(self) -> Notification | None:
+        """Return the oldest event that is young enough, and drop those before it."""
+        if self._last is None:
+            self._last = self.deliveries.last(self.channel.name)
+        is_new = self._last is None
+        last = self._last or 0
+        dropped = 0
+        notification = self.next_after(last)
+        while notification is not None and self.clock() - notification.at > MAX_AGE_S:
+            last = notification.id
+            dropped += 1
+            notification = self.next_after(last)
+        # What happened before a channel was declared is no loss.
+        if dropped and not is_new:
+            _log.warning(
+                "%d events, the last of them %d, were not delivered over %s: "
+                "they are older than ten minutes.",
+                dropped,
+                last,
+                self.channel.name,
+            )
+        if dropped:
+            self._record(last)
+        return notification
+
+    def _with_picture(self, notification: Notification) -> Notification:
+        picture = None
+        reason = ""
+        try:
+            picture = None if self.picture is None else self.picture(notification)
+        except DoorbellError as error:
+            reason = str(error)
+        if picture is not None and len(picture) > MAX_PICTURE_BYTES:
+            reason = f"It has more than {MAX_PICTURE_BYTES // 1000} kB."
+            picture = None
+        if reason:
+            _log.warning(
+                "Event %d is delivered over %s without its picture. %s",
+                notification.id,
+                self.channel.name,
+                reason,
+            )
+        return replace(notification, picture=picture)
+
+    def _record(self, number: int) -> None:
+        # In memory first: a full disk must not make it deliver the same event again and again.
+        self._last = number
+        self.deliveries.record(self.channel.name, number)
 
     def _rest(self, stop: threading.Event, seconds: float) -> None:
-        """Wait until there is news, but no longer than so many seconds."""
+        """Wait until woken or stopped, for at most so many seconds."""
         until = self.monotonic() + seconds
-        while (
-            not stop.is_set()
-            and (left := until - self.monotonic()) > 0
-            and not self._news.wait(min(left, _SLICE_S))
-        ):
-            pass
+        while not stop.is_set():
+            left_s = until - self.monotonic()
+            # In slices, as one thread cannot wait for two events.
+            if left_s <= 0 or self._woken.wait(min(left_s, _SLICE_S)):
+                return

@@ -16,8 +16,8 @@ import math
 from typing import Final
 
 from device.context import Device
-from device.store.records import Held, Score
-from device.training import jobs
+from device.store.records import GlobalModel, Score
+from device.training import results
 from device.training.jobs import Measure
 from device.training.worker_client import Busy, ChildDied
 from learning.model import parse_model, version_of
@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 class NoAnswer(InvalidMessage):
     """A global model that does not answer the validation pictures; `version` names it."""
 
-    def __init__(self, model: Held, why: str, kept: str) -> None:
+    def __init__(self, model: GlobalModel, why: str, kept: str) -> None:
         happened = f"The {model.detector} model of round {model.round} does not answer the validation pictures here."
         super().__init__(
             f"{happened} {why}",
@@ -57,12 +57,12 @@ def install(device: Device, body: bytes, manifest: str | None) -> Done:
     model = propose(device, body, manifest)
     figures: dict[str, object] = {"version": model.version}
     try:
-        if device.store.held(model.detector) != model:
+        if device.store.models.active(model.detector) != model:
             settle(device, model.detector)
     except Busy as busy:
         said = f"The {model.detector} model of round {model.round} is kept. {busy.happened} Once it has answered the "
         return Done(f"{said}validation pictures, it is in force.", figures)
-    score = device.store.score(model.version)
+    score = device.store.models.score(model.version)
     said = f"The {model.detector} model of round {model.round} is installed"
     if score is not None and score.accuracy is not None:
         figures |= {"accuracy": score.accuracy, "pictures": score.pictures}
@@ -76,7 +76,7 @@ def install(device: Device, body: bytes, manifest: str | None) -> Done:
     )
 
 
-def propose(device: Device, body: bytes, manifest: str | None) -> Held:
+def propose(device: Device, body: bytes, manifest: str | None) -> GlobalModel:
     """Keep a global model, if it is one, of a detector that is here, and not older than what is
     here; it waits.
 
@@ -92,11 +92,11 @@ def propose(device: Device, body: bytes, manifest: str | None) -> Held:
         OutOfOrder: It is older than what the device has.
     """
     model = parse_model(body)
-    check_manifest(manifest, device.standing.main().public_key or b"", model, body)
+    check_manifest(manifest, device.enrolment.main().public_key or b"", model, body)
     device.require_pictures(model.detector)
     proposed, held = (
-        Held(model.detector, version_of(body), model.round),
-        device.store.held(model.detector),
+        GlobalModel(model.detector, version_of(body), model.round),
+        device.store.models.active(model.detector),
     )
     if proposed == held:
         return held
@@ -105,7 +105,7 @@ def propose(device: Device, body: bytes, manifest: str | None) -> Held:
     )  # and then the disk is not touched
     if newer is None:
         device.blobs.put(body)
-        newer = device.store.propose(proposed)
+        newer = device.store.models.propose(proposed)
     if newer is not None:
         raise OutOfOrder(
             f"The model of round {model.round} is older than the one of round {newer.round} held here.",
@@ -127,21 +127,21 @@ def settle(device: Device, detector: str) -> None:
             todo="Wait until that is done, then try again.",
         )
     try:
-        candidate = device.store.candidate(detector)
+        candidate = device.store.models.candidate(detector)
         if candidate is None:
             return
         try:
             score = _ask(device, candidate)
         except TrainingFailed as error:
             raise _turned_down(device, candidate, error.happened) from error
-        device.store.hold(candidate, score)
+        device.store.models.activate(candidate, score)
     finally:
         device.settling.release()
 
 
 def settle_all(device: Device) -> None:
     """Settle whatever waits and can be; what goes wrong is noted, and logged."""
-    for detector in device.store.candidates():
+    for detector in device.store.models.candidates():
         try:
             settle(device, detector)
         except Busy:
@@ -161,7 +161,7 @@ def fetch(device: Device, detector: str, version: str) -> int:
         InvalidMessage: It sends another model.
         Busy, NoAnswer, Forbidden, NotFound, OutOfOrder: As `propose` and `settle` do.
     """
-    main = device.standing.main()
+    main = device.enrolment.main()
     reply = device.http.get(f"{main.url}/model/{version}", main)
     if version_of(reply.body) != version:
         raise InvalidMessage(
@@ -172,7 +172,7 @@ def fetch(device: Device, detector: str, version: str) -> int:
     return reply.bytes_down
 
 
-def _ask(device: Device, candidate: Held) -> Score:
+def _ask(device: Device, candidate: GlobalModel) -> Score:
     """Return what a model answers on the validation pictures, or why there is nothing that it could
     be asked.
     """
@@ -191,7 +191,7 @@ def _ask(device: Device, candidate: Held) -> Score:
     return Score(*mine, measured.accuracy, measured.pictures, threshold=measured.threshold)
 
 
-def _measured(device: Device, candidate: Held) -> jobs.Score:
+def _measured(device: Device, candidate: GlobalModel) -> results.Score:
     """Have the training child score a model; a child that dies of it gets a second one."""
     job = Measure(
         detector=candidate.detector,
@@ -211,13 +211,13 @@ def _measured(device: Device, candidate: Held) -> jobs.Score:
     return result.models["candidate"]
 
 
-def _turned_down(device: Device, candidate: Held, why: str) -> NoAnswer:
-    held = device.store.held(candidate.detector)
+def _turned_down(device: Device, candidate: GlobalModel, why: str) -> NoAnswer:
+    held = device.store.models.active(candidate.detector)
     kept = (
         "No model is in force yet."
         if held is None
         else f"The model of round {held.round} stays in force."
     )
     error = NoAnswer(candidate, why, kept)
-    device.store.turn_down(candidate, str(error))
+    device.store.models.reject(candidate, str(error))
     return error

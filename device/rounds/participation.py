@@ -1,11 +1,13 @@
 """The device's half of a round, top to bottom, in the order of docs/reference/protocol.md.
 
-    announce      tell the main server what this device takes part in; hear which rounds are open
-    (step 2) train         fetch the newest global model, train on local pictures, keep the result
-    (step 1) send          delta, clip, encode, mask, seal; to the aggregator, once
-    (step 3) install       take a new global model that was pushed (candidates.py puts it on trial)
-    (step 6) performance   local model and global model side by side on the local test split
-    (step 7)
+    announce     tell the main server what this device takes part in;
+                 hear which rounds are open                                        (step 2)
+    train        fetch the newest global model, train on local pictures,
+                 keep the result                                                   (step 1)
+    send         delta, clip, encode, mask, seal; to the aggregator, once          (step 3)
+    install      take a new global model that was pushed
+                 (model_trial.py puts it on trial)                                 (step 6)
+    performance  local model and global model side by side on the local test split (step 7)
 
 No picture, and in the secure topology no readable parameter, leaves the device by any of them.
 """
@@ -26,13 +28,16 @@ from device.evaluation import evaluations
 from device.metrics import counted_training
 from device.rounds import model_trial
 from device.rounds.cleanup import tidy
-from device.store.records import Held, Measurement, Training
-from device.training.jobs import Compare, Metrics, Train, Trained
+from device.store.records import Evaluation, GlobalModel, Training
+from device.training.jobs import Compare, Train
+from device.training.results import Metrics, Trained
 from learning.model import parse_model
 from learning.round import local_result, share
 from shared.errors import InvalidMessage, NotFound, OutOfOrder, PeerUnreachable
 from shared.names import AGGREGATOR
-from shared.round.plan import RoundPlan, parse_round_plan
+from shared.protocol.announcement import Announcement
+from shared.protocol.rounds import OpenRounds
+from shared.round.plan import RoundPlan
 from shared.security.joining import checked_member_name
 from shared.web.steps import Done
 
@@ -47,26 +52,21 @@ def announce(device: Device) -> dict[str, RoundPlan]:
         PeerUnreachable: The main server does not answer.
         InvalidMessage: It answers something else than rounds.
     """
-    trained = device.store.trained_rounds()
+    trained = device.store.trainings.newest_rounds()
     detectors = {name: trained.get(name) for name in device.detectors()}
-    message = {"address": device.settings.url, "detectors": detectors}
-    main = device.standing.main()
-    reply = device.http.post_json(f"{main.url}/clientstatus", message, main).json
-    if (
-        not isinstance(reply, dict)
-        or not isinstance(rounds := reply.get("rounds"), dict)
-        or set(rounds) != set(detectors)
-    ):
+    message = Announcement(device.settings.url, detectors)
+    main = device.enrolment.main()
+    answer = device.http.post_json(f"{main.url}/clientstatus", message, main).read(OpenRounds)
+    if set(answer.rounds) != set(detectors):
         raise InvalidMessage("The main server did not name the open rounds.")
-    device.standing.rename(checked_member_name(reply.get("name"), "device"))
-    plans = {name: parse_round_plan(described) for name, described in rounds.items()}
-    device.store.remember_rounds(plans.values())
-    return plans
+    device.enrolment.rename(checked_member_name(answer.name, "device"))
+    device.store.rounds.remember(answer.rounds.values())
+    return answer.rounds
 
 
 def send_status(device: Device, detector: str, rounds: dict[str, RoundPlan]) -> Done:
     """Say how far this device is in the open round of one detector (after `announce`)."""
-    current, training = _round_of(rounds, detector), device.store.newest_training(detector)
+    current, training = _round_of(rounds, detector), device.store.trainings.newest(detector)
     if training is None or training.round != current.round:
         return Done(
             f"registered for round {current.round}; not trained for it yet.",
@@ -115,7 +115,7 @@ def train(device: Device, detector: str) -> Done:
             "finished_at": device.clock(),
             "pictures": pictures,
         }
-    device.store.add_training(training)
+    device.store.trainings.add(training)
     model_trial.settle_all(device)  # what was pushed meanwhile
     tidy(device)
     return _trained(current, result, bytes_down, note)
@@ -134,7 +134,7 @@ def send(device: Device, detector: str, rounds: dict[str, RoundPlan]) -> Done:
         PeerUnreachable: The aggregator does not answer; the update is kept and will be the same
             next time.
     """
-    current, training = _round_of(rounds, detector), device.store.newest_training(detector)
+    current, training = _round_of(rounds, detector), device.store.trainings.newest(detector)
     if training is None:
         raise OutOfOrder(
             f"No trained {detector} model is here to send.",
@@ -150,7 +150,7 @@ def send(device: Device, detector: str, rounds: dict[str, RoundPlan]) -> Done:
     secure = current.receiver == AGGREGATOR
     receiver = device.receiver_of(current)
     reply = device.http.post(f"{receiver.url}/cmodel", update, receiver)
-    device.store.note_sent(training)
+    device.store.trainings.record_sent(training)
     what = "The masked update" if secure else "The plain update"
     whom = "secure aggregator" if secure else "main server"
     said = f"{what} for round {current.round} is sent to the {whom} ({reply.bytes_up:,} bytes)."
@@ -187,7 +187,7 @@ def performance(device: Device, detector: str) -> Done:
         DatasetError: The test split cannot be used.
     """
     device.require_pictures(detector)
-    training, held = device.store.newest_training(detector), device.store.held(detector)
+    training, held = device.store.trainings.newest(detector), device.store.models.active(detector)
     if training is None or held is None:
         raise OutOfOrder(
             "There is nothing to compare yet.", todo="Open /modeltrain on this device first."
@@ -203,7 +203,7 @@ def performance(device: Device, detector: str) -> Done:
         },
     )
     result = device.trainer.run(job)
-    measurement = Measurement(
+    measurement = Evaluation(
         detector,
         local_model=training.local_model,
         trained_round=training.round,
@@ -213,7 +213,7 @@ def performance(device: Device, detector: str) -> Done:
         plot="",  # it is drawn when somebody looks at it
         measured_at=device.clock(),
     )
-    device.store.keep_measurement(measurement)
+    device.store.evaluations.keep(measurement)
     measured = result.models
     said = "; ".join(_in_words(name, measured[name]) for name in ("local", "global"))
     said = f"On {measured['local'].pictures} test pictures: {said}. "
@@ -232,7 +232,7 @@ def _round_of(rounds: dict[str, RoundPlan], detector: str) -> RoundPlan:
     return rounds[detector]
 
 
-def _newest_model(device: Device, detector: str) -> tuple[RoundPlan, Held, int, str]:
+def _newest_model(device: Device, detector: str) -> tuple[RoundPlan, GlobalModel, int, str]:
     """Return the open round, its base model, the bytes that came down, and a note if main could not
     be asked.
     """
@@ -244,7 +244,7 @@ def _newest_model(device: Device, detector: str) -> tuple[RoundPlan, Held, int, 
     try:
         current = _round_of(announce(device), detector)
     except PeerUnreachable as error:
-        known, held = device.store.newest_round(detector), device.store.held(detector)
+        known, held = device.store.rounds.newest(detector), device.store.models.active(detector)
         if known is None or held is None or known.base_version != held.version:
             lacks = (
                 "no model to start from yet"
@@ -261,13 +261,13 @@ def _newest_model(device: Device, detector: str) -> tuple[RoundPlan, Held, int, 
             0,
             " The main server did not answer, so this starts from the newest model held here.",
         )
-    held = device.store.held(detector)
+    held = device.store.models.active(detector)
     if held is not None and held.version == current.base_version:
         return current, held, 0, ""
     if turned_down is not None and turned_down.version == current.base_version:
         raise turned_down
     bytes_down = model_trial.fetch(device, detector, current.base_version)
-    held = device.store.held(detector)
+    held = device.store.models.active(detector)
     if held is None or held.version != current.base_version:
         raise OutOfOrder("A newer model arrived meanwhile.", todo="Train again.")
     return current, held, bytes_down, ""
@@ -282,7 +282,7 @@ def _update_of(device: Device, training: Training, current: RoundPlan) -> str:
     result = local_result(base, trained, training.weight, current)
     rounding = np.random.default_rng(_seed(device, current))
     update = share(result, current, device.name, rounding)
-    return device.store.keep_update(training, device.blobs.put(update.to_bytes()))
+    return device.store.trainings.keep_update(training, device.blobs.put(update.to_bytes()))
 
 
 def _seed(device: Device, current: RoundPlan) -> int:

@@ -13,48 +13,38 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from device.context import Device
 from device.rounds import model_trial
 from device.rounds.tasks import Outcome, install_version, take_part
-from shared.errors import DoorbellError, InvalidMessage
-from shared.names import checked_name, checked_version
+from device.store.records import Score as KeptScore
+from shared.errors import DoorbellError
+from shared.protocol.work import (
+    MAX_DETAIL_CHARS,
+    AddUp,
+    DetectorStatus,
+    DeviceWaits,
+    DeviceWork,
+    Failure,
+    Install,
+    Score,
+    Train,
+    known_work,
+)
 from shared.security.joining import checked_member_name
 from shared.telemetry.logs import round_id, under, version_id
-from shared.web.background import BackOff
+from shared.transport.backoff import BackOff
 
 WAIT_S: Final = 27.0
 WAIT_JITTER_S: Final = 3.0
 LEAST_S: Final = 25.0
 """Without work there is at most one call in so many seconds, whatever the main server does."""
 
-_LONGEST_AGAIN_S = 600.0
 _BUSY_S, _LONGEST_BUSY_S = 1.0, 60.0
-_MAX_SAID_CHARS = 300
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Task:
-    """What the main server asks for: `do` is "install" (a `version`) or "train" (for a `round`)."""
-
-    do: str
-    detector: str
-    version: str
-    round: int
-
-
-@dataclass(frozen=True)
-class Work:
-    """What the main server answered: tasks, and after how many seconds to come back if it has no
-    room to wait.
-    """
-
-    tasks: tuple[Task, ...]
-    again_s: float
 
 
 def attend(device: Device, stop: threading.Event) -> None:
@@ -99,13 +89,14 @@ class Attendant:
             return self._calls.next()
         self._calls.reset()
         self._say(None)
-        pause = min(work.again_s, _LONGEST_AGAIN_S) * self.rng.uniform(1.0, 1.5)
-        if not work.tasks:
+        pause = work.again_s * self.rng.uniform(1.0, 1.5)
+        tasks = [task for task in work.tasks if not isinstance(task, AddUp)]
+        if not tasks:
             self._tasks.reset()
             return pause or max(0.0, LEAST_S - (self.monotonic() - begun))
-        return max(pause, self._do(work.tasks))
+        return max(pause, self._do(tasks))
 
-    def _do(self, tasks: tuple[Task, ...]) -> float:
+    def _do(self, tasks: Sequence[Install | Train]) -> float:
         """Do tasks, and return how long to wait then."""
         outcomes = [self._done(task) for task in tasks]
         if Outcome.BUSY in outcomes:
@@ -116,8 +107,8 @@ class Attendant:
             return 0.0
         return self._tasks.next()  # the same would be asked for again at once
 
-    def _done(self, task: Task) -> Outcome:
-        if task.do == "install":
+    def _done(self, task: Install | Train) -> Outcome:
+        if isinstance(task, Install):
             with under(version_id(task.version)):
                 return install_version(self.device, task.detector, task.version)
         with under(round_id(task.detector, task.round)):
@@ -151,7 +142,7 @@ class Attendant:
             )
 
 
-def call(device: Device, wait_s: float) -> Work:
+def call(device: Device, wait_s: float) -> DeviceWork:
     """Say what this device has, and return what it is to do.
 
     Args:
@@ -164,58 +155,40 @@ def call(device: Device, wait_s: float) -> Work:
         Forbidden: This device has not joined and cannot, or was revoked.
         InvalidMessage: The answer is none.
     """
-    main = device.standing.main()
-    message = {
-        "address": device.settings.url,
-        "wait_s": round(wait_s, 1),
-        "detectors": {detector: _state(device, detector) for detector in device.detectors()},
-    }
-    reply = device.poll.post_json(f"{main.url}/work", message, main).json
-    if not isinstance(reply, dict) or not isinstance(tasks := reply.get("tasks"), list):
-        raise InvalidMessage("The main server did not say what is to be done.")
-    again_s: Any = reply.get("again_s")
-    if type(again_s) not in (int, float) or not again_s >= 0:
-        raise InvalidMessage("The main server did not say when to come back.")
-    device.standing.rename(checked_member_name(reply.get("name"), "device"))
-    return Work(
-        tuple(found for task in tasks if (found := _task(task)) is not None), float(again_s)
+    main = device.enrolment.main()
+    message = DeviceWaits(
+        address=device.settings.url,
+        wait_s=round(wait_s, 1),
+        detectors={detector: _status(device, detector) for detector in device.detectors()},
     )
+    reply = device.poll.post_json(f"{main.url}/work", message, main)
+    work = known_work(DeviceWork, reply.json)
+    device.enrolment.rename(checked_member_name(work.name, "device"))
+    return work
 
 
-def _state(device: Device, detector: str) -> dict[str, object]:
+def _status(device: Device, detector: str) -> DetectorStatus:
     store = device.store
-    training, held, score = (
-        store.newest_training(detector),
-        store.held(detector),
-        store.newest_score(detector),
+    training = store.trainings.newest(detector)
+    held = store.models.active(detector)
+    score = store.models.newest_score(detector)
+    setback = store.failures.latest(detector)
+    return DetectorStatus(
+        trained_round=training.round if training else None,
+        sent_round=store.trainings.sent_round(detector),
+        held=held.version if held else None,
+        score=_score_of(score) if score else None,
+        setback=Failure(setback.round, _one_line(setback.said)) if setback else None,
+        refused=store.models.rejected(detector),
     )
-    setback = store.setback(detector)
-    return {
-        "trained_round": training.round if training else None,
-        "sent_round": store.sent_round(detector),
-        "held": held.version if held else None,
-        "score": {"version": score.version, "accuracy": score.accuracy, "pictures": score.pictures}
-        if score
-        else None,
-        "setback": {"round": setback.round, "said": setback.said[:_MAX_SAID_CHARS]}
-        if setback
-        else None,
-        "refused": store.refused(detector),
-    }
 
 
-def _task(message: Any) -> Task | None:
-    """Return the task in a message, or None if a newer main server asks for what this device does
-    not know.
-    """
-    if not isinstance(message, dict):
-        raise InvalidMessage("The main server asks for something that is no task.")
-    if message.get("do") == "install":
-        version = checked_version(message.get("version"))
-        return Task("install", checked_name(message.get("detector"), "detector"), version, 0)
-    if message.get("do") == "train":
-        number = message.get("round")
-        if type(number) is not int or number < 1:
-            raise InvalidMessage("The main server asks to take part in a round that has no number.")
-        return Task("train", checked_name(message.get("detector"), "detector"), "", number)
-    return None
+def _score_of(kept: KeptScore) -> Score | None:
+    if kept.accuracy is None:
+        return None
+    return Score(kept.version, kept.accuracy, kept.pictures)
+
+
+def _one_line(text: str) -> str:
+    """Return a sentence as it may travel: a file's name in it need not be text."""
+    return "".join(char if char.isprintable() else " " for char in text[:MAX_DETAIL_CHARS])

@@ -18,7 +18,7 @@ from typing import Final
 from device.context import Device
 from device.rounds.tasks import Outcome, take_part
 from shared.errors import DoorbellError
-from shared.web.background import BackOff
+from shared.transport.backoff import BackOff
 
 LOOK_EVERY_S: Final = 20.0
 _BUSY_S = 3.0
@@ -82,9 +82,9 @@ class Schedule:
         for detector in self.device.detectors():
             pictures = sum(self.device.pictures(detector, "train").values())
             if passed and self._is_new_day(detector, now.date()):
-                self.device.store.begin_errand(detector, pictures, now.date().isoformat())
+                self.device.store.schedule.begin(detector, pictures, now.date().isoformat())
             elif self._has_enough_new(detector, pictures):
-                self.device.store.begin_errand(detector, pictures)
+                self.device.store.schedule.begin(detector, pictures)
             outcomes.add(self._go_on(detector))
         return outcomes
 
@@ -104,7 +104,7 @@ class Schedule:
         """Return whether the set time has not been kept yet today, nor on a day after it (before
         the clock was set).
         """
-        errand = self.device.store.errand(detector)
+        errand = self.device.store.schedule.latest(detector)
         if errand is None or not errand.day:
             return True
         ahead = (date.fromisoformat(errand.day) - today).days
@@ -116,7 +116,7 @@ class Schedule:
         wanted, store = self.device.settings.train_after_new, self.device.store
         if wanted is None:
             return False
-        errand, training = store.errand(detector), store.newest_training(detector)
+        errand, training = store.schedule.latest(detector), store.trainings.newest(detector)
         if errand is not None and errand.after is not None:
             return False
         known = (
@@ -130,12 +130,12 @@ class Schedule:
 
     def _go_on(self, detector: str) -> Outcome:
         """Train and send, if that was begun and is not done."""
-        errand = self.device.store.errand(detector)
+        errand = self.device.store.schedule.latest(detector)
         if errand is None or (after := errand.after) is None:
             return Outcome.NOTHING
         outcome = take_part(
             self.device, detector, lambda training: training.id > after, self.ending
         )
         if outcome not in (Outcome.BUSY, Outcome.LATER):
-            self.device.store.end_errand(detector)
+            self.device.store.schedule.end(detector)
         return outcome

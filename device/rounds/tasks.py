@@ -14,7 +14,7 @@ from enum import Enum, auto
 
 from device.context import Device
 from device.rounds import model_trial, participation
-from device.store.records import Setback, Training
+from device.store.records import Failure, Training
 from device.training.worker_client import Busy, ChildDied
 from shared.errors import DoorbellError, PeerUnreachable, StorageFailed
 from shared.telemetry.logs import checked_id, request_id, under
@@ -54,7 +54,7 @@ def take_part(
     """
 
     def work() -> Outcome:
-        training = device.store.newest_training(detector)
+        training = device.store.trainings.newest(detector)
         if training is None or not is_trained(training):
             _log.info("%s: %s", detector, participation.train(device, detector).said)
         elif training.sent:
@@ -65,13 +65,13 @@ def take_part(
 
     def failed(said: str) -> None:
         training, known = (
-            device.store.newest_training(detector),
-            device.store.newest_round(detector),
+            device.store.trainings.newest(detector),
+            device.store.rounds.newest(detector),
         )
         number = max(asked, known.round if known else 0)
         if training is not None and is_trained(training):
             number = training.round
-        device.store.note_setback(Setback(detector, number, said))
+        device.store.failures.record(Failure(detector, number, said))
 
     with under(checked_id(request_id())):  # what the schedule asks for has no round's id
         return _outcome(device, f"{detector}: training and sending", work, failed, ending)
@@ -83,8 +83,11 @@ def install_version(device: Device, detector: str, version: str) -> Outcome:
     """
 
     def work() -> Outcome:
-        held, candidate = device.store.held(detector), device.store.candidate(detector)
-        if version in ((held.version if held else None), device.store.refused(detector)):
+        held, candidate = (
+            device.store.models.active(detector),
+            device.store.models.candidate(detector),
+        )
+        if version in ((held.version if held else None), device.store.models.rejected(detector)):
             return Outcome.NOTHING
         if candidate is not None and candidate.version == version:
             model_trial.settle(device, detector)

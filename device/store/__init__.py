@@ -1,1 +1,1 @@
-"""All of the device's SQL."""
+"""What a device remembers: its tables, and everything that reads and writes them."""

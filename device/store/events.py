@@ -1,6 +1,6 @@
-"""What the doorbell saw: one row an event, one picture file beside.
+"""The doorbell's events: one row each, and one picture file beside.
 
-Nothing of it leaves the device by itself.
+Nothing of them leaves the device by itself.
 """
 
 from __future__ import annotations
@@ -14,29 +14,32 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, bindparam, func, insert, select
+from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select
 
 from dataset.layout import split_of
-from device.notifications.notification import Answer
 from device.store.tables import RINGS
+from device.vision.prediction import Prediction
 from shared.errors import NotFound
 from shared.storage.blobs import storage_errors, write_durably
 from shared.storage.database import Database
 
+_OWNER_ONLY = 0o600
+_PLAIN_COLUMNS = ("id", "at", "source", "picture", "sha256", "bytes")
+
 
 @dataclass(frozen=True)
-class Event:
+class RingEvent:
     """One ring.
 
     Attributes:
         id: Grows with time; no number is used twice.
-        at: When, in seconds since the epoch.
+        at: Seconds since the epoch.
         source: "button", "motion" or "upload".
         picture: Name of its file in the events' folder.
-        sha256: Of the picture's bytes, as hex.
+        sha256: Digest of the picture's bytes, hexadecimal.
         bytes: Length of the picture.
-        answers: What each detector answered then.
-        labels: What the owner said: detector to whether it applies; None before.
+        answers: Detector to the prediction at that time.
+        labels: The owner's label, detector to whether it applies; None if there is none.
     """
 
     id: int
@@ -45,13 +48,13 @@ class Event:
     picture: str
     sha256: str
     bytes: int
-    answers: Mapping[str, Answer]
+    answers: Mapping[str, Prediction]
     labels: Mapping[str, bool] | None
 
     @property
     def split(self) -> str:
-        """The split that this picture belongs to if it is labelled; decided by its bytes alone, so
-        it never moves.
+        """The split that this picture joins if it is labelled; its bytes alone decide, so it never
+        moves.
         """
         return split_of(self.sha256)
 
@@ -61,53 +64,61 @@ class EventStore:
 
     Args:
         database: The device's.
-        folder: Where their pictures lie; made if missing.
+        folder: Folder of their pictures; made if missing.
     """
 
     def __init__(self, database: Database, folder: Path) -> None:
-        self._database, self._folder = database, folder
+        self._database = database
+        self._folder = folder
         with storage_errors(f"The folder {folder}"):
             folder.mkdir(parents=True, exist_ok=True)
-        self._words = 0
-        self._traces = True  # of events that were deleted before a restart, for all that is known
+        self._labellings = 0
+        # Of events that were deleted before a restart: they may be in the database's files still.
+        self._traces = True
 
-    def add(self, at: float, source: str, picture: bytes, answers: Mapping[str, Answer]) -> Event:
+    def add(
+        self, at: float, source: str, picture: bytes, answers: Mapping[str, Prediction]
+    ) -> RingEvent:
         """Keep an event; when this returns, it is on the disk.
 
         Args:
-            at: When, in seconds since the epoch.
+            at: Seconds since the epoch.
             source: "button", "motion" or "upload".
             picture: A JPEG.
-            answers: Detector to answer.
+            answers: Detector to prediction.
+
+        Raises:
+            StorageFailed: It cannot be kept.
         """
         name = f"{uuid4().hex}.jpg"
-        write_durably(self._folder / name, picture, 0o600)
+        # The file first: no row ever names a picture that is not there.
+        write_durably(self._folder / name, picture, _OWNER_ONLY)
+        predictions = {detector: asdict(prediction) for detector, prediction in answers.items()}
         row = {
             "at": at,
             "source": source,
             "picture": name,
             "sha256": hashlib.sha256(picture).hexdigest(),
             "bytes": len(picture),
-            "answers": json.dumps(
-                {detector: asdict(answer) for detector, answer in answers.items()}
-            ),
+            "answers": json.dumps(predictions),
         }
         with self._database.write() as connection:
             number = connection.execute(insert(RINGS).values(row)).inserted_primary_key
         return _event(row | {"id": number[0] if number else 0, "labels": None})
 
-    def event(self, number: int) -> Event | None:
-        """Return one event, or None."""
+    def event(self, number: int) -> RingEvent | None:
+        """Return the event of a number, or None."""
+        query = select(RINGS).where(RINGS.c.id == number)
         with self._database.read() as connection:
-            row = connection.execute(select(RINGS).where(RINGS.c.id == number)).mappings().first()
-            return None if row is None else _event(row)
+            row = connection.execute(query).mappings().first()
+        return None if row is None else _event(row)
 
-    def following(self, number: int) -> Event | None:
+    def next_after(self, number: int) -> RingEvent | None:
         """Return the oldest event after a number, or None."""
+        query = select(RINGS).where(RINGS.c.id > number).order_by(RINGS.c.id).limit(1)
         with self._database.read() as connection:
-            later = select(RINGS).where(RINGS.c.id > number).order_by(RINGS.c.id).limit(1)
-            row = connection.execute(later).mappings().first()
-            return None if row is None else _event(row)
+            row = connection.execute(query).mappings().first()
+        return None if row is None else _event(row)
 
     def events(
         self,
@@ -115,53 +126,47 @@ class EventStore:
         detector: str | None = None,
         labelled: bool | None = None,
         before: int | None = None,
-    ) -> tuple[Event, ...]:
+    ) -> tuple[RingEvent, ...]:
         """Return the newest events, newest first.
 
         Args:
             limit: At most so many.
-            detector: Only those in which this one's verdict was yes, or the owner said so.
-            labelled: Only those that the owner has labelled, or has not.
+            detector: Only those that are labelled as showing it, or else predicted to.
+            labelled: Only those with a label, or without one; None for both.
             before: Only those with a smaller number.
         """
         which: list[ColumnElement[bool]] = []
         if labelled is not None:
-            which.append(RINGS.c.labels.is_not(None) if labelled else RINGS.c.labels.is_(None))
+            has_label = RINGS.c.labels.is_not(None)
+            which.append(has_label if labelled else ~has_label)
         if before is not None:
             which.append(RINGS.c.id < before)
         if detector is not None:
-            verdict = func.json_extract(RINGS.c.answers, f'$."{detector}".verdict')
-            said = func.json_extract(RINGS.c.labels, f'$."{detector}"')
-            which.append(func.coalesce(said, verdict) == 1)
+            which.append(_shows(detector))
+        query = select(RINGS).where(*which).order_by(RINGS.c.id.desc()).limit(limit)
         with self._database.read() as connection:
-            rows = connection.execute(
-                select(RINGS).where(*which).order_by(RINGS.c.id.desc()).limit(limit)
-            )
-            return tuple(_event(row) for row in rows.mappings())
+            return tuple(_event(row) for row in connection.execute(query).mappings())
 
     def label(self, number: int, labels: Mapping[str, bool] | None) -> None:
-        """Note what the owner said of an event, or that he took it back."""
+        """Record the owner's label of an event, or with None that it is removed."""
+        text = None if labels is None else json.dumps(dict(labels))
+        mine = RINGS.update().where(RINGS.c.id == number)
         with self._database.write() as connection:
-            mine = RINGS.update().where(RINGS.c.id == number)
-            connection.execute(
-                mine.values(labels=None if labels is None else json.dumps(dict(labels)))
-            )
-        self._words += 1
+            connection.execute(mine.values(labels=text))
+        self._labellings += 1
 
-    def labelled_alike(self, event: Event) -> tuple[Event, ...]:
-        """Return the other events that have the very same picture and a word of the owner, oldest
-        first.
-        """
-        alike = (
-            (RINGS.c.sha256 == event.sha256)
-            & (RINGS.c.id != event.id)
-            & RINGS.c.labels.is_not(None)
+    def labelled_alike(self, event: RingEvent) -> tuple[RingEvent, ...]:
+        """Return the other labelled events with the very same picture, oldest first."""
+        others = select(RINGS).where(
+            RINGS.c.sha256 == event.sha256,
+            RINGS.c.id != event.id,
+            RINGS.c.labels.is_not(None),
         )
         with self._database.read() as connection:
-            rows = connection.execute(select(RINGS).where(alike).order_by(RINGS.c.id)).mappings()
+            rows = connection.execute(others.order_by(RINGS.c.id)).mappings()
             return tuple(_event(row) for row in rows)
 
-    def picture(self, event: Event) -> bytes:
+    def picture(self, event: RingEvent) -> bytes:
         """Return an event's picture.
 
         Raises:
@@ -176,45 +181,48 @@ class EventStore:
                 "The picture of this event is gone.", todo="Open /events again."
             ) from error
 
-    def delete(self, *events: Event) -> None:
-        """Remove events and their pictures; those that are gone already are no trouble."""
+    def delete(self, *events: RingEvent) -> None:
+        """Delete events and their pictures; what is gone already does not matter."""
+        if not events:
+            return
+        # The files first: a row that is left is deleted again, a file without row only by `sweep`.
         with storage_errors("An event's picture", "removed"):
             for event in events:
                 (self._folder / event.picture).unlink(missing_ok=True)
-        if events:
-            with self._database.write() as connection:
-                one = RINGS.delete().where(RINGS.c.id == bindparam("gone"))
-                connection.execute(one, [{"gone": event.id} for event in events])
+        one = RINGS.delete().where(RINGS.c.id == bindparam("gone"))
+        with self._database.write() as connection:
+            connection.execute(one, [{"gone": event.id} for event in events])
 
     def leave_no_trace(self) -> None:
-        """Take what was deleted out of the database's files as well.
+        """Clear deleted events from the database's files as well.
 
         It never fails and hardly waits: what cannot be done now, and the rest of it, `sweep` does.
         """
         self._traces = True
         self._database.clear_traces()
 
-    def outdated(self, now: float, keep_s: float, keep_bytes: int) -> tuple[Event, ...]:
-        """Return the events that are older than may be, and as many of the oldest others as are too
-        many; by number.
+    def outdated(self, now: float, keep_s: float, keep_bytes: int) -> tuple[RingEvent, ...]:
+        """Return the events to be deleted, oldest first.
 
-        It is asked at every ring: of all events it reads no more than their lengths.
+        They are those that are too old, and of the others as many of the oldest as have to go for
+        the pictures to fit. It is called at every ring: of the rest it reads no more than the sum
+        of their lengths.
+
+        Args:
+            now: Seconds since the epoch.
+            keep_s: How long events are kept, in seconds.
+            keep_bytes: How many bytes of pictures are kept.
         """
+        too_old = select(RINGS).where(RINGS.c.at < now - keep_s)
         with self._database.read() as connection:
             total = connection.execute(select(func.sum(RINGS.c.bytes))).scalar() or 0
-            too_old = select(RINGS).where(RINGS.c.at < now - keep_s)
             old = {row["id"]: _event(row) for row in connection.execute(too_old).mappings()}
-            too_many = total - keep_bytes - sum(event.bytes for event in old.values())
-            with connection.execute(select(RINGS).order_by(RINGS.c.id)) as rows:
-                while too_many > 0 and (row := rows.mappings().fetchone()) is not None:
-                    if row["id"] not in old:
-                        old[row["id"]] = _event(row)
-                        too_many -= row["bytes"]
+            excess = total - keep_bytes - sum(event.bytes for event in old.values())
+            _add_oldest(connection, old, excess)
         return tuple(old[number] for number in sorted(old))
 
     def sweep(self, older_than: float) -> None:
-        """Remove what belongs to no event: picture files, whole or not, and what the database kept
-        of deleted rows.
+        """Remove what belongs to no event: picture files, whole or not, and traces of deleted rows.
 
         A ring that was cut short leaves such a file.
 
@@ -223,31 +231,54 @@ class EventStore:
         """
         with self._database.read() as connection:
             known = set(connection.execute(select(RINGS.c.picture)).scalars())
-        for path in self._folder.glob("*.jpg*"):  # while it is written, something follows the name
+        for path in self._folder.glob("*.jpg*"):  # while it is written, its name is longer
             with suppress(FileNotFoundError):
                 if path.name not in known and path.stat().st_mtime < older_than:
                     path.unlink()
-        rewrite, self._traces = self._traces, False
+        # Reset first: an event that is deleted meanwhile sets it again.
+        rewrite = self._traces
+        self._traces = False
         if not self._database.clear_traces(rewrite):
             self._traces = self._traces or rewrite
 
     def size(self) -> tuple[int, int]:
-        """Return how many events there are, and the bytes of their pictures."""
+        """Return the number of events, and the bytes of their pictures."""
+        query = select(func.count(), func.sum(RINGS.c.bytes))
         with self._database.read() as connection:
-            count, total = connection.execute(select(func.count(), func.sum(RINGS.c.bytes))).one()
-            return count, total or 0
+            count, total = connection.execute(query).one()
+        return count, total or 0
 
     def fingerprint(self) -> str:
-        """Return text that is another one when events came, went or were labelled."""
+        """Return text that changes whenever events come, go or are labelled."""
+        query = select(func.count(), func.max(RINGS.c.id), func.count(RINGS.c.labels))
         with self._database.read() as connection:
-            what = (func.count(), func.max(RINGS.c.id), func.count(RINGS.c.labels))
-            return f"{connection.execute(select(*what)).one()} {self._words}"
+            return f"{connection.execute(query).one()} {self._labellings}"
 
 
-def _event(row: Mapping[Any, Any]) -> Event:
-    answers = {
-        detector: Answer(**answer) for detector, answer in json.loads(row["answers"]).items()
-    }
+def _shows(detector: str) -> ColumnElement[bool]:
+    """Return the condition that an event shows a detector's object: the label wins."""
+    labelled = func.json_extract(RINGS.c.labels, f'$."{detector}"')
+    predicted = func.json_extract(RINGS.c.answers, f'$."{detector}".verdict')
+    shows: ColumnElement[bool] = func.coalesce(labelled, predicted) == 1
+    return shows
+
+
+def _add_oldest(connection: Connection, old: dict[int, RingEvent], excess: int) -> None:
+    """Add the oldest events that are not in `old` until they have `excess` bytes."""
+    with connection.execute(select(RINGS).order_by(RINGS.c.id)) as result:
+        rows = result.mappings()
+        while excess > 0:
+            row = rows.fetchone()
+            if row is None:
+                return
+            if row["id"] not in old:
+                old[row["id"]] = _event(row)
+                excess -= row["bytes"]
+
+
+def _event(row: Mapping[Any, Any]) -> RingEvent:
+    stored = json.loads(row["answers"])
+    answers = {detector: Prediction(**answer) for detector, answer in stored.items()}
     labels = None if row["labels"] is None else json.loads(row["labels"])
-    plain = {name: row[name] for name in ("id", "at", "source", "picture", "sha256", "bytes")}
-    return Event(**plain, answers=answers, labels=labels)
+    plain = {name: row[name] for name in _PLAIN_COLUMNS}
+    return RingEvent(**plain, answers=answers, labels=labels)

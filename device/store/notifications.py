@@ -1,6 +1,4 @@
-"""How far each way of telling the owner has come: the number of the last event that it is done
-with.
-"""
+"""How far each notification channel has come: the number of its last delivery."""
 
 from __future__ import annotations
 
@@ -10,23 +8,25 @@ from device.store.tables import TOLD
 from shared.storage.database import Database
 
 
-class ToldStore:
-    """One row a teller, in the device's database: whoever restores a backup has it in step with the
+class DeliveryStore:
+    """One row a channel, in the device's database: a restored backup has it in step with the
     events.
+
+    Args:
+        database: The device's.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def last(self, teller: str) -> int | None:
-        """Return the last event that a teller is done with, or None if it never had any."""
+    def last(self, channel: str) -> int | None:
+        """Return the number of a channel's last delivery, or None if it never had one."""
         with self._database.read() as connection:
-            return connection.execute(
-                select(TOLD.c.happening).where(TOLD.c.teller == teller)
-            ).scalar()
+            query = select(TOLD.c.happening).where(TOLD.c.teller == channel)
+            return connection.execute(query).scalar()
 
-    def note(self, teller: str, happening: int) -> None:
-        """Note that a teller is done with an event, and with all before it."""
+    def record(self, channel: str, event: int) -> None:
+        """Record that a channel is done with an event, and with all before it."""
         with self._database.write() as connection:
-            connection.execute(TOLD.delete().where(TOLD.c.teller == teller))
-            connection.execute(insert(TOLD).values(teller=teller, happening=happening))
+            connection.execute(TOLD.delete().where(TOLD.c.teller == channel))
+            connection.execute(insert(TOLD).values(teller=channel, happening=event))

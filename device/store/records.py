@@ -1,4 +1,4 @@
-"""The rows of a device's memory, as `store.py` keeps them."""
+"""The rows that the device's repositories give and take."""
 
 from __future__ import annotations
 
@@ -6,8 +6,14 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Held:
-    """A version of a detector's global model that the device has; `round` made it."""
+class GlobalModel:
+    """A version of a detector's global model.
+
+    Attributes:
+        detector: The detector.
+        version: The model, 64 hexadecimal digits.
+        round: The round that made it.
+    """
 
     detector: str
     version: str
@@ -16,16 +22,16 @@ class Held:
 
 @dataclass(frozen=True)
 class Score:
-    """What a version answered on the validation pictures here.
+    """How a version did on the validation pictures here.
 
     Attributes:
-        version: Which.
-        detector: Whose.
-        round: Which made it.
+        version: The model.
+        detector: Its detector.
+        round: The round that made it.
         accuracy: From 0 to 1; None if it was not measured.
-        pictures: On so many pictures.
+        pictures: Number of validation pictures.
         said: Why it was not measured, else None.
-        threshold: From which score on its verdict is yes; None if none was chosen.
+        threshold: The lowest score with a positive verdict; None if none was chosen.
     """
 
     version: str
@@ -38,8 +44,14 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Setback:
-    """The last thing that went wrong with a detector, and the round it was for."""
+class Failure:
+    """The last failure of a detector.
+
+    Attributes:
+        detector: The detector.
+        round: The round that it was for.
+        said: What failed, one or more sentences.
+    """
 
     detector: str
     round: int
@@ -47,14 +59,14 @@ class Setback:
 
 
 @dataclass(frozen=True)
-class Errand:
-    """The last training by the schedule.
+class ScheduledTraining:
+    """The last training that the schedule asked for.
 
     Attributes:
-        detector: Whose.
-        day: The last day on which a set time was kept, "2026-05-09", or empty.
+        detector: The detector.
+        day: The last day on which the time of day asked for one, "2026-05-09", or empty.
         pictures: Number of training pictures when it, or a training after it, was begun.
-        after: While it is not done: the id of the newest training when it was begun; else None.
+        after: While it is not done: id of the newest training when it was begun; else None.
     """
 
     detector: str
@@ -64,19 +76,19 @@ class Errand:
 
 
 @dataclass(frozen=True)
-class Measurement:
+class Evaluation:
     """The last comparison of a detector's local and global model on the test split.
 
     Attributes:
-        detector: Whose models.
+        detector: The detector.
         local_model: Digest of the local model's container.
-        trained_round: The local model was trained for this round.
-        version: Of the global model.
-        global_round: The global model is that of this round.
-        report: Digest of what was found, JSON; see `device.evaluation.metrics.report`.
+        trained_round: The round that the local model was trained for.
+        version: The global model.
+        global_round: The round that made the global model.
+        report: Digest of the figures, JSON; see `device.evaluation.metrics.report`.
         plot: Digest of the plot, PNG; empty until somebody looked at it.
         measured_at: Seconds since the epoch.
-        told: 1 once the main server has the numbers, else 0.
+        told: 1 once the main server has the figures, else 0.
     """
 
     detector: str
@@ -96,17 +108,17 @@ class Training:
 
     Attributes:
         id: Grows with time.
-        detector: Whose model.
-        round: For which round.
-        base_version: From which global model.
+        detector: The detector.
+        round: The round that it was for.
+        base_version: The global model that it began with.
         local_model: Digest of the trained model's container.
         plot: Digest of the plot, PNG; empty until somebody looked at it.
-        weight: Number of training pictures.
+        weight: Number of training pictures that were used.
         history: Per epoch: loss, accuracy, val_loss, val_accuracy, seconds.
         finished_at: Seconds since the epoch.
         update: Digest of the update made of it, if one was made.
         sent: 1 once the update was accepted, else 0.
-        pictures: Number of picture files that the device had, training split.
+        pictures: Number of picture files in the training split.
     """
 
     id: int

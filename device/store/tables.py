@@ -1,6 +1,8 @@
-"""A device's tables, as `migrations/` makes them.
+"""A device's tables, as `migrations/` makes them; the repositories beside read and write them.
 
-`store.py`, and what the doorbell keeps, read and write them.
+Tables and columns keep their first names, so that old databases open: a setback is a failure, an
+errand a scheduled training, a measurement an evaluation, `said` the detail, a ring an event, and
+`told` has the last delivery (`happening`) of each notification channel (`teller`).
 """
 
 from __future__ import annotations
@@ -97,7 +99,7 @@ RINGS = Table(
     Column("bytes", Integer, nullable=False),
     Column("answers", String, nullable=False),
     Column("labels", String),
-    sqlite_autoincrement=True,
+    sqlite_autoincrement=True,  # or SQLite would give the number of a deleted event again
 )
 TOLD = Table(
     "told",

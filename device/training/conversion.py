@@ -1,11 +1,11 @@
 """Models as files of another kind, from pixels to answer. The device's training child runs it.
 
-    frigate  for Frigate: uint8[1, 224, 224, 3] to what each line of labelmap.txt gets, float32[1,
-    2] keras    float32[n, px, px, 3] to the probability, float32[n, 1]
+    frigate  for Frigate: uint8[1, 224, 224, 3] to what each line of labelmap.txt gets,
+             float32[1, 2]
+    keras    float32[n, px, px, 3] to the probability, float32[n, 1]
     onnx     the same
 
-Pixels are RGB from 0 to 255. The frozen body is part of the file, so nothing else is needed to run
-it.
+Pixels are RGB from 0 to 255. The frozen body is part of the file: nothing else is needed to run it.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from device.training.jobs import Epoch, Progress
 from device.training.models import get_params, set_params
+from device.training.results import Epoch, Progress
 from learning.architectures import Architecture, Params
 from learning.finite import all_finite
 from shared.errors import TrainingFailed

@@ -24,22 +24,24 @@ import psutil
 from device.training.jobs import (
     AnyJob,
     Compare,
-    Comparison,
     Export,
-    Exported,
     Folders,
     Job,
     Measure,
-    Metrics,
     PrepareRings,
+    Train,
+    job_of,
+    to_line,
+)
+from device.training.results import (
+    Comparison,
+    Exported,
+    Metrics,
     Progress,
     Ready,
     Score,
     Scores,
-    Train,
     Trained,
-    job_of,
-    to_line,
 )
 from learning.finite import all_finite
 from learning.model import Model, parse_model

@@ -1,1 +1,1 @@
-"""What looks at a picture without TensorFlow."""
+"""From pictures to predictions, without TensorFlow."""

@@ -1,9 +1,9 @@
-"""`python -m device export`: a model in force as a file for others, which answers as rings are
+"""`python -m device export`: an active model as a file for others, which answers as rings are
 answered or is not kept.
 
-The training child writes the file. What is written is then run, by LiteRT, by ONNX Runtime, or by
-Keras in the child, on this device's own pictures and on drawn ones, and every answer is held
-against the one that a ring would get.
+The training child writes the file. It is then run, by LiteRT, by ONNX Runtime, or by Keras in the
+child, on this device's own pictures and on drawn ones, and every answer is compared with the one
+that a ring would get.
 
 For Frigate (frigate/data_processing/real_time/custom_classification.py, release 0.17): it hands
 over 224 px RGB pixels as uint8, divides what comes back by its sum, and takes the best line of
@@ -29,12 +29,12 @@ from dataset import folders, layout
 from dataset.decoding import UnusablePicture, decode
 from dataset.porch import drawing as porch
 from device.context import Device
-from device.store.records import Held
+from device.store.records import GlobalModel
 from device.training.jobs import Export, PrepareRings
-from device.training.jobs import Exported as Written
+from device.training.results import Exported as Written
 from device.vision.litert import Network
-from device.vision.predictor import Seer, in_force, open_seer
-from learning.architectures import architecture
+from device.vision.predictor import Predictor, active_models, open_predictor
+from learning.architectures import Architecture, architecture
 from learning.finite import all_finite
 from learning.model import parse_model
 from shared.errors import DatasetError, DoorbellError, InvalidMessage, NotFound
@@ -44,12 +44,14 @@ FRIGATE_PX: Final = 224
 TOLERANCES: Final[Mapping[str, float]] = MappingProxyType(
     {"frigate": 0.05, "keras": 0.01, "onnx": 0.01}
 )
-"""How far a file's probability may be from that of a ring, for any picture.
+"""Largest difference between a file's probability and that of a ring, for any picture.
 
-Frigate's resizing comes on top there.
+Frigate's includes its resizing.
 """
 
-_OWN, _DRAWN, _DRAWN_PX = 16, 2, 256
+_OWN = 16  # pictures of each split and class
+_DRAWN = 2  # drawn pictures of each kind
+_DRAWN_PX = 256
 _NONE: Final = "none"
 _NAMES: Final = {"frigate": "model.tflite", "keras": "model.keras", "onnx": "model.onnx"}
 
@@ -67,12 +69,12 @@ class Exported:
     Attributes:
         held: The model.
         path: The file; beside Frigate's lies labelmap.txt.
-        pictures: How many it was checked on.
+        pictures: Number of pictures that it was checked on.
         difference: The largest between its probability and that of a ring.
-        threshold: From which probability on the doorbell says yes.
+        threshold: The lowest score with a positive verdict.
     """
 
-    held: Held
+    held: GlobalModel
     path: Path
     pictures: int
     difference: float
@@ -80,110 +82,135 @@ class Exported:
 
 
 def export(device: Device, form: str, detector: str, to: Path) -> Exported:
-    """Write the model of a detector that is in force.
+    """Write the active model of a detector.
 
     Args:
-        device: Whose model; the device may be running.
+        device: The device, which may be running.
         form: "frigate", "keras" or "onnx".
-        detector: Which detector.
-        to: Folder that gets a folder of the detector's name; files from before are replaced once
-            the new are checked.
+        detector: The detector.
+        to: Folder that gets a folder of the detector's name; former files are replaced once the
+            new ones are checked.
 
     Raises:
-        NotFound: No model of it is in force.
+        NotFound: The detector has no active model.
         NotFaithful: The file does not answer as rings are answered.
         CannotTrain: TensorFlow is not installed.
         StorageFailed: The folder cannot be written.
     """
-    found = {
-        held: threshold for held, threshold in in_force(device).items() if held.detector == detector
-    }
-    if not found:
-        raise NotFound(
-            f"No model of {detector!r} is in force on this device.",
-            todo="Train and share one first.",
-        )
-    ((held, threshold),) = found.items()
-    seer = open_seer(device)
-    seer.follow(lambda: found)
+    model, threshold = _active(device, detector)
+    predictor = open_predictor(device, lambda: {model: threshold})
     with TemporaryDirectory() as work:
-        differences = _differences(device, form, held, seer, Path(work))
+        differences = _differences(device, form, model, predictor, Path(work))
         _require_faithful(form, detector, differences)
-        path, written = to / detector / _NAMES[form], (Path(work) / _NAMES[form]).read_bytes()
+        written = (Path(work) / _NAMES[form]).read_bytes()
+    path = to / detector / _NAMES[form]
     with storage_errors(f"The folder {to}"):
         path.parent.mkdir(parents=True, exist_ok=True)
     if form == "frigate":
-        write_durably(
-            path.with_name("labelmap.txt"), "".join(f"{one}\n" for one in labels(detector)).encode()
-        )
+        lines = "".join(f"{line}\n" for line in labels(detector))
+        write_durably(path.with_name("labelmap.txt"), lines.encode())
     write_durably(path, written)
-    return Exported(held, path, len(differences), max(differences), threshold)
+    return Exported(model, path, len(differences), max(differences), threshold)
 
 
 def labels(detector: str) -> tuple[str, str]:
-    """Return the lines of labelmap.txt: what the first and the second number of an answer are for.
+    """Return the lines of labelmap.txt, in the order of the numbers of an answer.
 
     Raises:
-        InvalidMessage: The detector is called as Frigate calls what it does not report.
+        InvalidMessage: The detector has the name that Frigate does not report.
     """
     if detector == _NONE:
         raise InvalidMessage(
-            f"Frigate does not report what is called {_NONE!r}.",
-            todo="Call the detector otherwise.",
+            f"Frigate does not report the class {_NONE!r}.",
+            todo="Rename the detector.",
         )
     return detector, _NONE
 
 
+def _active(device: Device, detector: str) -> tuple[GlobalModel, float]:
+    for model, threshold in active_models(device).items():
+        if model.detector == detector:
+            return model, threshold
+    raise NotFound(
+        f"No model of {detector!r} is active on this device.",
+        todo="Train and share one first.",
+    )
+
+
 def _require_faithful(form: str, detector: str, differences: Sequence[float]) -> None:
     if not all_finite(np.array(differences)):  # asked first: no comparison with NaN holds
-        how = "answers what is no number"
+        failure = "gives scores that are not finite"
     elif max(differences) > TOLERANCES[form]:
-        how = f"answers otherwise than the doorbell, by up to {max(differences):.3f}; {TOLERANCES[form]} is allowed"
+        failure = (
+            f"differs from the doorbell's scores by up to {max(differences):.3f}; "
+            f"{TOLERANCES[form]} is allowed"
+        )
     else:
         return
     raise NotFaithful(
-        f"The {form} file of {detector} {how}.",
+        f"The {form} file of {detector} {failure}.",
         kept="It was not kept; a file from before is still there.",
         todo="Please report this, with the versions that pip lists.",
     )
 
 
-def _differences(device: Device, form: str, held: Held, seer: Seer, work: Path) -> list[float]:
+def _differences(
+    device: Device, form: str, model: GlobalModel, predictor: Predictor, work: Path
+) -> list[float]:
     """Write a file and run it; return how far each of its answers is from that of a ring."""
-    path, model = work / _NAMES[form], device.blobs.path(held.version)
-    kind = architecture(parse_model(model.read_bytes()).architecture)
+    path = work / _NAMES[form]
+    container = parse_model(device.blobs.get(model.version))
+    kind = architecture(container.architecture)
     side = FRIGATE_PX if form == "frigate" else kind.input_px
-    pictures = list(_pictures(device, held.detector))
+    pictures = list(_pictures(device, model.detector))
     pixels = np.stack([decode(picture, side) for picture in pictures])
-    if form == "frigate":  # what Frigate hands over is what both have to answer
-        pictures = [bytes(cv2.imencode(".png", one[..., ::-1])[1]) for one in pixels]
-    shown = work / "pixels.npy" if form == "keras" else None
-    if shown is not None:
+    if form == "frigate":  # both answer the pixels that Frigate hands over
+        pictures = [_png(one) for one in pixels]
+    written = _write(device, form, model, kind, pixels, path)
+    scores = _RUN[form](path, pixels, written)
+    expected = [_ring_score(predictor, model, picture) for picture in pictures]
+    return [abs(float(score) - wanted) for score, wanted in zip(scores, expected, strict=True)]
+
+
+def _write(
+    device: Device,
+    form: str,
+    model: GlobalModel,
+    kind: Architecture,
+    pixels: NDArray[np.uint8],
+    path: Path,
+) -> Written:
+    """Let the training child write a file, and what rings need where that is missing."""
+    shown = None
+    if form == "keras":  # the child answers these pictures too, since only it has Keras
+        shown = path.with_name("pixels.npy")
         np.save(shown, pixels.astype(np.float32))
     device.trainer.run(
-        PrepareRings(detector=held.detector, folders=device.folders, architecture=kind.name)
-    )
-    result = device.trainer.run(
-        Export(
-            detector=held.detector,
+        PrepareRings(
+            detector=model.detector,
             folders=device.folders,
-            form=form,
-            model=model,
-            to=path,
-            pixels=shown,
+            architecture=kind.name,
         )
     )
-    scores = _RUN[form](path, pixels, result)
-    rung = [seer.answer(picture) for picture in pictures]
-    if any(held.detector not in answers for answers in rung):
+    job = Export(
+        detector=model.detector,
+        folders=device.folders,
+        form=form,
+        model=device.blobs.path(model.version),
+        to=path,
+        pixels=shown,
+    )
+    return device.trainer.run(job)
+
+
+def _ring_score(predictor: Predictor, model: GlobalModel, picture: bytes) -> float:
+    predictions = predictor.predict(picture)
+    if model.detector not in predictions:
         raise NotFound(
-            f"The model of {held.detector!r} does not answer rings here.",
+            f"The model of {model.detector!r} does not answer rings here.",
             todo="Train and share once more, then export.",
         )
-    return [
-        abs(float(score) - answers[held.detector].score)
-        for score, answers in zip(scores, rung, strict=True)
-    ]
+    return predictions[model.detector].score
 
 
 def _run_frigate(path: Path, pixels: NDArray[np.uint8], _: Written) -> Iterator[float]:
@@ -194,6 +221,7 @@ def _run_frigate(path: Path, pixels: NDArray[np.uint8], _: Written) -> Iterator[
         )
     for one in pixels:
         row = network.run(one[np.newaxis])
+        # As Frigate does: the share of the sum.
         yield float((row / row.sum(axis=0))[0])
 
 
@@ -201,33 +229,42 @@ def _run_onnx(path: Path, pixels: NDArray[np.uint8], _: Written) -> NDArray[np.f
     import onnxruntime  # noqa: PLC0415 - for this form alone
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    scores: NDArray[np.float32] = session.run(None, {"pixels": pixels.astype(np.float32)})[0][:, 0]
+    output = session.run(None, {"pixels": pixels.astype(np.float32)})[0]
+    scores: NDArray[np.float32] = output[:, 0]
     return scores
 
 
-def _told_by_keras(_: Path, __: NDArray[np.uint8], written: Written) -> Sequence[float]:
+def _scores_of_keras(_: Path, __: NDArray[np.uint8], written: Written) -> Sequence[float]:
+    """Return what Keras answered in the training child."""
     return written.scores
 
 
 _RUN: Final[Mapping[str, Callable[[Path, NDArray[np.uint8], Written], Any]]] = MappingProxyType(
-    {"frigate": _run_frigate, "onnx": _run_onnx, "keras": _told_by_keras}
+    {"frigate": _run_frigate, "onnx": _run_onnx, "keras": _scores_of_keras}
 )
 
 
 def _pictures(device: Device, detector: str) -> Iterator[bytes]:
-    """Yield this device's own pictures of the detector, some of each split and class, and drawn
-    ones of every kind.
-    """
+    """Yield pictures to check a file on: some of this device's own, and drawn ones of every kind."""
     for split, positive in product(layout.SPLITS, (True, False)):
-        with suppress(DatasetError):
-            names = folders.names(
-                device.settings.data, detector, device.settings.client, split, positive
-            )
-            for name in names[:_OWN]:
-                with suppress(UnusablePicture, OSError):
-                    picture = (device.settings.data / name).read_bytes()
-                    decode(picture, 1)
-                    yield picture
+        yield from _own_pictures(device, detector, split, positive)
     for kind, positive, index in product(porch.DETECTORS, (True, False), range(_DRAWN)):
-        drawn = porch.draw(kind, positive, 1, "test", index, size_px=_DRAWN_PX)
-        yield bytes(cv2.imencode(".png", drawn[..., ::-1])[1])
+        yield _png(porch.draw(kind, positive, 1, "test", index, size_px=_DRAWN_PX))
+
+
+def _own_pictures(device: Device, detector: str, split: str, positive: bool) -> Iterator[bytes]:
+    """Yield usable pictures of a split and class, at most `_OWN`."""
+    settings = device.settings
+    with suppress(DatasetError):
+        names = folders.names(settings.data, detector, settings.client, split, positive)
+        for name in names[:_OWN]:
+            with suppress(UnusablePicture, OSError):
+                picture = (settings.data / name).read_bytes()
+                decode(picture, 1)
+                yield picture
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    """Encode uint8[h, w, 3], RGB, without loss."""
+    bgr = pixels[..., ::-1]  # OpenCV's order
+    return bytes(cv2.imencode(".png", bgr)[1])

@@ -1,11 +1,11 @@
-"""From a picture to each detector's answer, in the device's web process: LiteRT and numpy, no
+"""From a picture to each detector's prediction, in the device's web process: LiteRT and numpy, no
 TensorFlow.
 
-The frozen body looks at a picture once, and every detector's head reads the same features. A head
-is two small layers, so it is worked out from the model's params as they are, and a new global model
-needs no conversion: a device without TensorFlow can follow the federation too. So it is with a
-model without a body, whose network takes the params as inputs. What answers is swapped as a whole:
-a picture that is being looked at keeps the models that it began with.
+The frozen body runs once for a picture, and every detector's head reads the same features. A head
+is two small layers, so numpy computes it from the model's parameters as they are, and a new global
+model needs no conversion: a device without TensorFlow can follow the federation too. So it is with
+an architecture without a body, whose network takes the parameters as inputs. Models are swapped as
+a whole: a picture keeps those that it began with.
 """
 
 from __future__ import annotations
@@ -13,208 +13,182 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dataset.decoding import decode
 from device.context import Device
-from device.notifications.notification import Answer
-from device.store.records import Held
-from device.vision.embedding import Embedder
-from device.vision.litert import Network, answering_file
+from device.store.records import GlobalModel
+from device.vision.networks import Networks
+from device.vision.prediction import Prediction
 from learning.architectures import EFFICIENTNET_LITE0_HEAD, Architecture, Params, architecture
 from learning.model import Model, parse_model
 from shared.errors import OutOfOrder
 
-EVEN: Final = 0.5
-"""The threshold of a detector for which none was chosen."""
-
-T = TypeVar("T")
-_BODY_PX: Final = EFFICIENTNET_LITE0_HEAD.input_px
+DEFAULT_THRESHOLD: Final = 0.5
+"""The threshold of a model for which none was chosen."""
 
 
-class _Look:
-    """One picture, and what the models of one ring made of it: each size is decoded once, and
-    embedded once.
+class ImageFeatures:
+    """A picture as models take it: decoded once for each size, embedded once.
+
+    Args:
+        picture: The bytes of a JPEG, PNG, WebP or BMP file.
+        networks: What embeds it.
     """
 
-    def __init__(self, picture: bytes, networks: _Networks) -> None:
-        self._picture, self._networks = picture, networks
+    def __init__(self, picture: bytes, networks: Networks) -> None:
+        self._networks = networks
+        self._picture = picture
         self._pixels: dict[int, NDArray[np.uint8]] = {}
-        self._features: NDArray[np.float32] | None = None
+        self._embedding: NDArray[np.float32] | None = None
 
     def pixels(self, size_px: int) -> NDArray[np.uint8]:
+        """Return uint8[size_px, size_px, 3], RGB."""
         if size_px not in self._pixels:
             self._pixels[size_px] = decode(self._picture, size_px)
         return self._pixels[size_px]
 
     def embedding(self) -> NDArray[np.float32]:
-        if self._features is None:
-            self._features = self._networks.embed(self.pixels(_BODY_PX))
-        return self._features
+        """Return float32[1280], the frozen body's features."""
+        if self._embedding is None:
+            pixels = self.pixels(EFFICIENTNET_LITE0_HEAD.input_px)
+            self._embedding = self._networks.run(EFFICIENTNET_LITE0_HEAD, pixels)
+        return self._embedding
 
     def probability(self, kind: Architecture, params: Params) -> float:
-        return self._networks.score(kind, self.pixels(kind.input_px), params)
-
-
-class _Networks:
-    """What is loaded once for all models of an architecture, when the first picture comes; from any
-    thread.
-    """
-
-    def __init__(self, cache: Path) -> None:
-        self._cache, self._running = cache, threading.Lock()
-        self._embedder: Embedder | None = None
-        self._networks: dict[str, Network] = {}
-
-    def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with self._running:
-            if self._embedder is None:
-                self._embedder = self._opened(EFFICIENTNET_LITE0_HEAD, Embedder)
-            features: NDArray[np.float32] = self._embedder.embed(pixels[np.newaxis])[0]
-            return features
-
-    def score(self, kind: Architecture, pixels: NDArray[np.uint8], params: Params) -> float:
-        with self._running:
-            if kind.name not in self._networks:
-                self._networks[kind.name] = self._opened(kind, Network)
-            return float(
-                self._networks[kind.name].run(pixels[np.newaxis].astype(np.float32), params)[0]
-            )
-
-    def _opened(self, kind: Architecture, load: Callable[[Path], T]) -> T:
-        what = kind.network_title
-        path = answering_file(self._cache, kind)
-        try:
-            if path.exists():
-                return load(path)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise OutOfOrder(
-                f"The {what} cannot be loaded from {path}.",
-                todo="Copy it again, and let the service's user read it.",
-            ) from error
-        raise OutOfOrder(
-            f"The {what} is not on this machine yet.",
-            todo="Where TensorFlow is installed it is made within a minute; else copy it from a machine that has it: "
-            "docs/tutorials/doorbell-on-a-raspberry-pi.md says how.",
-        )
+        """Return the score by a model without a frozen body, from 0 to 1."""
+        return float(self._networks.run(kind, self.pixels(kind.input_px), params)[0])
 
 
 @dataclass(frozen=True, eq=False)
-class Loaded:
+class LoadedModel:
     """A detector's model in memory, ready to score pictures.
 
     Attributes:
-        held: Which model.
-        threshold: From which score on the verdict is yes.
-        params: As the model's container has them.
         kind: Its architecture.
+        params: Its parameters, as the container has them.
     """
 
-    held: Held
-    threshold: float
-    params: Params
     kind: Architecture
+    params: Params
 
-    def score(self, look: _Look) -> float:
-        """Return the score of a picture.
-
-        Raises:
-            OutOfOrder: It is not finite.
+    def score(self, image: ImageFeatures) -> float:
+        """Return the probability, from 0 to 1, that a picture shows the object; NaN where a feature
+        or the logit is not finite.
         """
-        score = self.kind.score(self.params, look)
-        if not math.isfinite(score):
-            raise OutOfOrder(
-                f"What the {self.held.detector} model of round {self.held.round} answers is no "
-                "number.",
-                todo="Train the next round, or go back to an earlier version.",
-            )
-        return score
+        return self.kind.score(self.params, image)
 
 
-class Seer:
-    """Answers pictures with the models that are in force; from any thread.
+class Predictor:
+    """Predicts with the active models; from any thread.
 
     Args:
         cache: Folder of what every device on this machine shares.
-        load: Reads a model that is held.
+        active: Returns the active models, each with its threshold.
+        load: Reads the model of a version.
     """
 
-    def __init__(self, cache: Path, load: Callable[[str], Model]) -> None:
-        self._networks, self._load = _Networks(cache), load
+    def __init__(
+        self,
+        cache: Path,
+        active: Callable[[], Mapping[GlobalModel, float]],
+        load: Callable[[str], Model],
+    ) -> None:
+        self.active = active
+        self._networks = Networks(cache)
+        self._load = load
         self._changing = threading.Lock()
-        self._models: Mapping[str, Loaded] = MappingProxyType({})
-
-    def follow(self, in_force: Callable[[], Mapping[Held, float]]) -> None:
-        """Answer from now on with the models that are in force; what is answered already is loaded
-        already.
-
-        Args:
-            in_force: Returns them, each with its threshold. Threads ask in turn, so that a slow one
-                does not go back to what was in force before.
-        """
-        with self._changing:
-            known = {model.held: model for model in self._models.values()}
-            found = {
-                held.detector: replace(known.get(held) or self._loaded(held), threshold=threshold)
-                for held, threshold in in_force().items()
-            }
-            self._models = MappingProxyType(found)
+        self._loaded: Mapping[GlobalModel, LoadedModel] = MappingProxyType({})
 
     @property
     def detectors(self) -> Set[str]:
-        """Those whose models are in force, whether or not they can answer here."""
-        return self._models.keys()
+        """The detectors with an active model at the last picture, able to answer here or not."""
+        return {model.detector for model in self._loaded}
 
-    def answer(self, picture: bytes) -> dict[str, Answer]:
-        """Return every detector's answer to a picture.
+    def predict(self, picture: bytes) -> dict[str, Prediction]:
+        """Return every detector's prediction for a picture.
 
         Args:
             picture: The bytes of a JPEG, PNG, WebP or BMP file.
 
         Returns:
-            Detector to answer; empty while no model is in force, without those whose network is not
-            here or whose score is not finite.
+            Detector to prediction; empty while no model is active, without those whose network is
+            not on this machine or whose score is not finite.
 
         Raises:
-            UnusablePicture: It is none.
-            OutOfOrder: No detector can answer: what they need is not on this machine yet, or no
+            UnusablePicture: It is not a picture.
+            OutOfOrder: No detector can answer: the networks are not on this machine yet, or no
                 score is finite.
         """
-        models, look, answers = self._models, _Look(picture, self._networks), {}
+        active, loaded = self._refresh()
+        image = ImageFeatures(picture, self._networks)
+        if not active:  # what is not a picture is refused even so
+            image.pixels(EFFICIENTNET_LITE0_HEAD.input_px)
+        predictions = {}
         missing: OutOfOrder | None = None
-        if not models:
-            look.pixels(_BODY_PX)  # what is no picture is refused all the same
-        for detector, model in models.items():
+        for model, threshold in active.items():
             try:
-                score = model.score(look)
+                score = _finite(model, loaded[model].score(image))
             except OutOfOrder as error:
                 missing = error
                 continue
-            answers[detector] = Answer(
-                score, score >= model.threshold, model.threshold, model.held.version
+            predictions[model.detector] = Prediction(
+                score, score >= threshold, threshold, model.version
             )
-        if missing is not None and not answers:
+        if missing is not None and not predictions:
             raise missing
-        return answers
+        return predictions
 
-    def _loaded(self, held: Held) -> Loaded:
+    def _refresh(self) -> tuple[Mapping[GlobalModel, float], Mapping[GlobalModel, LoadedModel]]:
+        """Return the active models with their thresholds, and load those that are new."""
+        # Threads ask in turn, so that a slow one does not go back to models from before a swap.
+        with self._changing:
+            active = self.active()
+            known = self._loaded
+            loaded = {model: known.get(model) or self._load_model(model) for model in active}
+            self._loaded = MappingProxyType(loaded)
+            return active, self._loaded
+
+    def _load_model(self, held: GlobalModel) -> LoadedModel:
         model = self._load(held.version)
-        kind, params = architecture(model.architecture), model.params
-        return Loaded(held, EVEN, params, kind)
+        return LoadedModel(architecture(model.architecture), model.params)
 
 
-def in_force(device: Device) -> dict[Held, float]:
-    """Return the models that are in force on a device, each with its threshold."""
-    chosen = device.store.in_force()
-    return {held: EVEN if threshold is None else threshold for held, threshold in chosen.items()}
+def _finite(model: GlobalModel, score: float) -> float:
+    if math.isfinite(score):
+        return score
+    raise OutOfOrder(
+        f"The {model.detector} model of round {model.round} gives a score that is not finite.",
+        todo="Train the next round, or go back to an earlier version.",
+    )
 
 
-def open_seer(device: Device) -> Seer:
-    """Return what answers with a device's models."""
-    return Seer(device.settings.cache, lambda version: parse_model(device.blobs.get(version)))
+def active_models(device: Device) -> dict[GlobalModel, float]:
+    """Return a device's active models, each with its threshold."""
+    chosen = device.store.models.all_active()
+    return {
+        model: DEFAULT_THRESHOLD if threshold is None else threshold
+        for model, threshold in chosen.items()
+    }
+
+
+def open_predictor(
+    device: Device, active: Callable[[], Mapping[GlobalModel, float]] | None = None
+) -> Predictor:
+    """Return what predicts with a device's models.
+
+    Args:
+        device: The device.
+        active: Returns the models, each with its threshold; None for the active ones.
+    """
+    return Predictor(
+        device.settings.cache,
+        active or (lambda: active_models(device)),
+        lambda version: parse_model(device.blobs.get(version)),
+    )

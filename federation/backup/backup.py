@@ -31,10 +31,11 @@ import main_server.store.tables
 import sec_agg.store.tables
 from federation.backup.archive import KEYS, Contents, Kept, Writer
 from federation.commands import add
+from main_server.settings import MainSettings
+from sec_agg.settings import AggregatorSettings
 from shared.errors import NotFound, StorageFailed
 from shared.names import NAME
 from shared.security.identity import Identity
-from shared.settings import AggregatorSettings, MainSettings
 from shared.storage.blobs import BlobStore, open_blobs, storage_errors
 from shared.storage.database import Database
 

@@ -28,6 +28,7 @@ from federation.backup.backup import LEFT_OUT, MAIN, PROGRESS, Service, services
 from federation.commands import add
 from main_server.context import MainServer
 from main_server.models.registry import republish
+from main_server.settings import MainSettings
 from main_server.store.pins import find_pins, set_pin
 from main_server.store.publication import activate
 from main_server.store.records import PENDING, UNCHECKED
@@ -37,7 +38,6 @@ from main_server.store.versions import newest_version
 from shared.errors import DoorbellError, NotFound, OutOfOrder, SettingsError
 from shared.round.masking import PRIVATE_KEY_BYTES, SealingKey
 from shared.security.identity import Identity, private_bytes
-from shared.settings import MainSettings
 from shared.storage.blobs import storage_errors, write_durably
 from shared.storage.database import Database
 from shared.transport.http_client import HttpClient

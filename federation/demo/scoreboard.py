@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from device.store.store import Store
+from device.settings import DeviceSettings
+from device.store.store import DeviceStore
 from device.training.jobs import Folders, Measure
 from device.training.worker_client import Trainer
-from shared.settings import DeviceSettings
 from shared.storage.blobs import BlobStore
 
 
@@ -58,8 +58,8 @@ class Scoreboard:
         models: dict[str, Path] = {}
         number = 0
         for device in self._devices:
-            store, blobs = Store(device.folder), BlobStore(device.folder / "blobs")
-            training, held = store.newest_training(detector), store.held(detector)
+            store, blobs = DeviceStore(device.folder), BlobStore(device.folder / "blobs")
+            training, held = store.trainings.newest(detector), store.models.active(detector)
             if training is None or held is None:
                 continue
             models[device.name] = blobs.path(training.local_model)

@@ -22,27 +22,22 @@ from urllib.parse import urlsplit
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from device.settings import DeviceSettings, port_of
 from federation.backup.archive import KEYS
 from federation.backup.backup import Service, services
 from federation.extras import DISTRIBUTION
 from federation.processes import PROCFILE
+from federation.reference import PORTS, every_setting
+from main_server.settings import MainSettings
+from sec_agg.settings import AggregatorSettings
 from shared.errors import DoorbellError
 from shared.security.joining import JoinCode
-from shared.settings import (
-    AggregatorSettings,
-    DeviceSettings,
-    ListenSettings,
-    LogSettings,
-    MainSettings,
-    OperatorSettings,
-    port_of,
-    port_variable,
-)
+from shared.settings import ListenSettings, LogSettings, OperatorSettings
 from shared.transport.addresses import is_loopback
 
 State = Literal["ok", "warning", "wrong"]
 OLDEST_PYTHON = (3, 11)
-REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
+REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
 """In a checkout alone; an installed distribution knows its pins itself."""
 SCARCE_BYTES, TOO_FEW_BYTES = 1 << 30, 100 << 20
 SCARCE_FILES, TOO_FEW_FILES = 10_000, 500
@@ -52,10 +47,8 @@ _LEFT_OVER_S = 3600.0  # nobody writes one file for an hour
 
 def _addresses(environ: Mapping[str, str]) -> None:
     """Read where every service of this machine listens."""
-    ListenSettings.read("PORT", 8000, environ)
-    ListenSettings.read("DOORBELL_AGGREGATOR_PORT", 8003, environ)
-    for number in (1, 2):
-        ListenSettings.read(port_variable(number), port_of(number), environ)
+    for port in PORTS:
+        ListenSettings.read(port, environ)
 
 
 _READERS: Mapping[str, Callable[[Mapping[str, str]], object]] = {
@@ -262,27 +255,8 @@ def settings(environ: Mapping[str, str]) -> Iterator[Finding]:
 
 def known_variables() -> set[str]:
     """Return the names of all variables that a service or the Procfile reads."""
-    asked = _Asked()
-    for reader in _READERS.values():
-        reader(asked)
-    return asked.names | set(re.findall(r"\$\{(\w+)", PROCFILE.read_text()))
-
-
-class _Asked(Mapping[str, str]):
-    """An empty environment that notes the names it is asked for."""
-
-    def __init__(self) -> None:
-        self.names: set[str] = set()
-
-    def __getitem__(self, name: str) -> str:
-        self.names.add(name)
-        raise KeyError(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
+    declared = {setting.variable for settings in every_setting().values() for setting in settings}
+    return declared | set(re.findall(r"\$\{(\w+)", PROCFILE.read_text()))
 
 
 def contradictions(setup: Setup) -> Iterator[Finding]:

@@ -16,8 +16,9 @@ from main_server.store.members import MemberRecord, all_members, find_invitation
 from main_server.store.records import Device
 from main_server.store.store import Store
 from shared.errors import DoorbellError
+from shared.protocol.joining import Role
 from shared.security.identity import Identity
-from shared.security.joining import JoinCode, Membership, Role, read_local_code
+from shared.security.joining import JoinCode, Membership, read_local_code
 
 _INVITE = "python -m federation invite"
 

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import requests
 from urllib3.exceptions import HTTPError
 
+from device.settings import DeviceSettings
 from federation.backup.backup import AGGREGATOR, MAIN
 from federation.doctor.checks import Finding, Setup
 from federation.doctor.checks_members import announced, identity_of, membership_of
@@ -26,7 +27,6 @@ from shared.names import MAIN_SERVER
 from shared.security.identity import Identity
 from shared.security.joining import Membership
 from shared.security.signing import CLOCK_TOLERANCE_S
-from shared.settings import DeviceSettings
 from shared.transport.addresses import guarded_session, is_loopback
 from shared.transport.http_client import HttpClient, Peer
 

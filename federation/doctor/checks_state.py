@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from dataset import layout
+from device.settings import DeviceSettings
 from federation.backup.backup import MAIN, Service
 from federation.doctor.checks import Finding, Setup
 from shared.errors import DoorbellError
 from shared.round.masking import PRIVATE_KEY_BYTES, SealingKey
 from shared.security.identity import Identity, private_bytes
-from shared.settings import DeviceSettings
 from shared.storage.blobs import open_blobs
 from shared.storage.database import Database
 

@@ -25,6 +25,7 @@ from federation.doctor.checks import Finding, Setup
 from federation.doctor.checks_camera import cameras
 from federation.doctor.checks_members import memberships
 from federation.doctor.checks_network import network
+from federation.doctor.checks_notifications import notifications
 from shared.errors import DoorbellError
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ _CHECKS = (
     memberships,
     checks_state.pictures,
     cameras,
+    notifications,
     network,
 )
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple
 from itertools import groupby
 from typing import Any, Final
+
+from msgspec.structs import astuple
 
 from main_server.context import MainServer
 from main_server.store.evaluations import DeviceEvaluation, performances
@@ -47,7 +48,9 @@ def report_rows(server: MainServer) -> Iterator[list[Cell]]:
         yield from _rows(each)
 
 
-def weighted_mean(evaluations: Sequence[DeviceEvaluation], row: str, metric: str) -> Estimate:
+def weighted_mean(
+    evaluations: Sequence[DeviceEvaluation], row: str, metric: str
+) -> Estimate[float]:
     """Return the mean over the devices that know a value, weighted by their test pictures.
 
     Args:

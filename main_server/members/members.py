@@ -7,47 +7,37 @@ that only its owner can read, and services of the same owner find it there.
 
 from __future__ import annotations
 
-import base64
 import math
-from collections.abc import Mapping
-from typing import get_args
 
 from main_server.context import MainServer
 from main_server.store import members as store
 from main_server.store import publication
 from main_server.store.members import Invitation, MemberRecord
 from shared.errors import Forbidden, InvalidMessage, NotFound, OutOfOrder
+from shared.protocol.joining import (
+    Admission,
+    JoinRequest,
+    Members,
+    NewKey,
+    Role,
+    RosterMember,
+)
 from shared.security.authenticator import Caller, Member
 from shared.security.identity import fingerprint, secret_file, verify
 from shared.security.joining import (
     JoinCode,
-    JoinRequest,
-    Role,
     admission,
     checked_member_name,
     local_code_path,
     new_key_statement,
+    proves,
     read_local_code,
 )
-from shared.web.openapi import NAME_TEXT, as_json, base64_of, record, text
 
 DEVICE: Role = "device"
 AGGREGATOR: Role = "secure-aggregator"
 # A code for this machine alone, in a file of its owner: it is never used up.
 _ANY_NUMBER = 2**31
-_PROOF = {"public_key": base64_of(32), "proof": base64_of(32), "signature": base64_of(64)}
-_ROLE = {"enum": list(get_args(Role))}
-ADMISSION = as_json(record(**_PROOF))
-JOINING = as_json(
-    {
-        **record(invitation=text("[0-9a-f]{32}"), name=NAME_TEXT, role=_ROLE, **_PROOF),
-        "additionalProperties": False,
-    }
-)
-NEW_KEY = as_json(record(public_key=base64_of(32), signature=base64_of(64)))
-_REVOKED = {"type": ["string", "null"]}
-_MEMBER = record(name=NAME_TEXT, role=_ROLE, public_key=base64_of(32), revoked=_REVOKED)
-ROSTER = as_json(record(members={"type": "array", "items": _MEMBER}))
 
 
 def invite(server: MainServer, role: Role, uses: int, hours: float) -> JoinCode:
@@ -79,22 +69,22 @@ def _keep_code(server: MainServer, code: JoinCode, role: Role, uses: int, until:
         store.invite(connection, invitation)
 
 
-def admit(server: MainServer, message: object) -> dict[str, str]:
+def admit(server: MainServer, request: JoinRequest) -> Admission:
     """Let a service join that proves that it was invited and owns its key; prove the same of this
     server.
 
     Raises:
-        InvalidMessage: The message is no request to join.
+        InvalidMessage: Its name is not one of its role.
         Forbidden: It proves nothing, its code is used up or has expired, or its name is taken.
     """
-    request = JoinRequest.parse(message)
+    checked_member_name(request.name, request.role)
     with server.store.read() as connection:
         invitation = store.find_invitation(connection, request.invitation)
     # An unknown code is checked like a known one, and refused with the same words: the answer
     # does not tell which codes exist.
     secret = invitation.secret if invitation else b""
     code = JoinCode(secret, server.identity.key_id)
-    if invitation is None or not request.proves(code) or invitation.role != request.role:
+    if invitation is None or not proves(request, code) or invitation.role != request.role:
         refused = "This join code is not one of this main server."
         raise Forbidden(refused, todo="Ask for a new one.", slug="join-refused")
     now = server.clock()
@@ -122,39 +112,28 @@ def member_of(server: MainServer, key_id: str) -> Member | None:
     return Member(joined.name, joined.role, joined.public_key, joined.revoked)
 
 
-def roster(server: MainServer) -> list[dict[str, object]]:
-    """Return everybody, as the aggregator gets it: name, role, public key in base64, and why
-    revoked.
-    """
+def roster(server: MainServer) -> Members:
+    """Return everybody, as the aggregator gets it: name, role, public key, and why revoked."""
     with server.store.read() as connection:
         members = store.all_members(connection)
-    return [
-        {
-            "name": joined.name,
-            "role": joined.role,
-            "public_key": base64.b64encode(joined.public_key).decode(),
-            "revoked": joined.revoked,
-        }
-        for joined in members
-    ]
+    return Members(
+        tuple(
+            RosterMember(joined.name, joined.role, joined.public_key, joined.revoked)
+            for joined in members
+        )
+    )
 
 
-def change_key(server: MainServer, caller: Caller, message: object) -> None:
+def change_key(server: MainServer, caller: Caller, message: NewKey) -> None:
     """Replace a member's key: asked for under the old key, and signed with the new one too.
 
     Raises:
-        InvalidMessage: The message is anything else.
+        InvalidMessage: Its sender does not own the new key.
         OutOfOrder: The new key is known already.
     """
-    if not isinstance(message, Mapping) or not isinstance(message.get("public_key"), str):
-        raise InvalidMessage("This is not a new key.")
-    try:
-        parts = (str(message.get(part)) for part in ("public_key", "signature"))
-        public, signature = (base64.b64decode(part, validate=True) for part in parts)
-    except ValueError as error:
-        raise InvalidMessage("This is not a new key.") from error
+    public = message.public_key
     # The request is signed with the old key, this statement with the new one: both are owned.
-    if not verify(public, signature, new_key_statement(caller.member.public_key)):
+    if not verify(public, message.signature, new_key_statement(caller.member.public_key)):
         raise InvalidMessage("The new key's signature does not verify.", kept="The old key stays.")
     with server.store.write() as connection:
         changed = store.change_key(connection, caller.verified.key_id, fingerprint(public), public)

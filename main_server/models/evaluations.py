@@ -6,19 +6,17 @@ from main_server.context import MainServer
 from main_server.store.evaluations import note_performance
 from main_server.store.versions import find_version
 from shared.errors import InvalidMessage, NotFound
-from shared.protocol.evaluations import parse_performance
+from shared.protocol.evaluations import Performance
 from shared.security.authenticator import Caller
 
 
-def keep_evaluation(server: MainServer, caller: Caller, message: object) -> None:
+def keep_evaluation(server: MainServer, caller: Caller, performance: Performance) -> None:
     """Keep what a device measured of its own and the global model.
 
     Raises:
-        InvalidMessage: The message is anything else, or about a version that is not one of that
-            detector's.
+        InvalidMessage: It is about a version that is not one of that detector's.
         NotFound: The device takes no part in that detector.
     """
-    performance = parse_performance(message)
     with server.store.write() as connection:
         version = find_version(connection, performance.version)
         if version is None or version.detector != performance.detector:

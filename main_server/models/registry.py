@@ -17,7 +17,7 @@ from main_server.store.records import PASSED, Device, Version
 from main_server.store.rounds import count_bytes_down, newest_round
 from main_server.store.versions import add_version, find_version, newest_version, release
 from shared.errors import DoorbellError, NotFound, OutOfOrder
-from shared.security.manifest import HEADER, Manifest
+from shared.security.manifest import HEADER, manifest_of, signed_manifest
 from shared.telemetry.logs import carried
 from shared.telemetry.metrics import REGISTRY
 from shared.transport.http_client import Peer
@@ -37,7 +37,8 @@ def keep_model(server: MainServer, model: Model, state: ServerState | None = Non
     """Keep a model durably, with the strategy's arrays; return its version, not published yet."""
     data = model.to_bytes()
     now = server.clock()
-    manifest = Manifest.of(server.settings.federation, model, data, now).signed(server.identity)
+    unsigned = manifest_of(server.settings.federation, model, data, now)
+    manifest = signed_manifest(unsigned, server.identity)
     # On disk before a row names it: a version never lacks its params.
     digest = server.blobs.put(data)
     arrays = None if state is None else state.arrays_to_bytes()

@@ -17,12 +17,7 @@ from shared.names import AGGREGATOR
 from shared.round.fixed_point import Mean
 from shared.round.payloads import Aggregate, parse_aggregate
 from shared.round.plan import RoundPlan
-from shared.web.openapi import NAME_TEXT, STRING, as_json, record
 from shared.web.steps import Done
-
-_NAMES = {"type": "array", "items": NAME_TEXT}
-_NUMBER = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
-FINISHED = as_json(record(said=STRING, round=_NUMBER, devices=_NAMES, clamped={"type": "integer"}))
 
 
 def accept_aggregate(server: MainServer, body: bytes) -> Done:

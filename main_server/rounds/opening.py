@@ -14,9 +14,6 @@ from main_server.store.states import OPEN
 from main_server.store.versions import newest_version
 from shared.errors import NotFound
 from shared.round.plan import MAX_VALUE_RANGE, RoundPlan
-from shared.web.openapi import NAME_TEXT, as_json, record, record_of
-
-ROUND = as_json(record(round=record_of(RoundPlan), devices={"type": "array", "items": NAME_TEXT}))
 
 
 def open_round(server: MainServer, detector: str) -> RoundPlan:

@@ -3,47 +3,37 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from main_server.context import MainServer
 from main_server.rounds.lookup import named_round, not_open, taking_part
 from main_server.store.rounds import vouch
 from main_server.store.states import OPEN
 from shared.errors import DoorbellError, InvalidMessage
-from shared.names import checked_name
+from shared.protocol.rounds import RefusedSeeds, SealedSeeds
 from shared.round.plan import RoundPlan
-from shared.web.openapi import NAME_TEXT, STRING, as_json, record, table
-
-_NUMBER = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
-_SEALED = {"contentEncoding": "base64", "description": "An invalid one is named in the answer."}
-SEEDS = as_json(record(detector=NAME_TEXT, round=_NUMBER, sealed_seeds=table(_SEALED)))
-REFUSED = as_json(record(refused=table(STRING)))
 
 
-def check_seeds(server: MainServer, message: object) -> dict[str, str]:
+def check_seeds(server: MainServer, message: SealedSeeds) -> RefusedSeeds:
     """Return which devices' sealed seeds do not open, with the reason.
 
     Args:
         server: The main server.
-        message: Decoded JSON: `detector`, `round`, and `sealed_seeds`: device to base64.
+        message: The sealed seeds of one round.
 
     Raises:
-        InvalidMessage: The message is anything else.
+        InvalidMessage: There is no such round.
         OutOfOrder: That round is not open.
     """
-    seeds = message.get("sealed_seeds") if isinstance(message, Mapping) else None
-    if not isinstance(message, Mapping) or not isinstance(seeds, Mapping):
-        raise InvalidMessage("This is not a list of sealed seeds.")
-    detector = checked_name(message.get("detector"), "detector")
-    current = named_round(server, detector, message.get("round"))
+    detector, seeds = message.detector, message.sealed_seeds
+    current = named_round(server, detector, message.round)
     if current.state != OPEN:
         raise not_open(current)
     plan = current.plan
     # A seed is opened and thrown away: nothing of it is kept before the sum comes.
     known = taking_part(server, detector)
     refused = {}
-    for name, sealed in seeds.items():
-        device = checked_name(name, "device")
+    for device, sealed in seeds.items():
         reason = _refusal(server, plan, known, device, sealed)
         if reason is not None:
             refused[device] = reason
@@ -53,7 +43,7 @@ def check_seeds(server: MainServer, message: object) -> dict[str, str]:
     if len(opened) >= plan.min_cohort:
         with server.store.write() as connection:
             vouch(connection, plan, opened)
-    return refused
+    return RefusedSeeds(refused)
 
 
 def open_seed(

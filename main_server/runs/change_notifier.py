@@ -10,13 +10,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 from main_server.context import MainServer
 from main_server.models.pruning import prune
 from main_server.runs.advance import advance
 from main_server.store.events import newest_event_id
 from shared.errors import DoorbellError
+from shared.protocol.work import AddUp, Install, Train
 
 _LOOK_EVERY_S = 0.25
 _ADVANCE_EVERY_S = 1.0
@@ -25,7 +25,7 @@ _PRUNE_EVERY_S = 600.0
 _COME_BACK_S = 25.0
 _log = logging.getLogger(__name__)
 
-Task = dict[str, Any]
+Task = Install | Train | AddUp
 
 
 class ChangeNotifier:

@@ -11,8 +11,7 @@ import logging
 from collections.abc import Mapping
 
 from main_server.context import MainServer
-from main_server.members.devices import MAX_DETECTORS, check_detectors, checked_address
-from main_server.rounds.work_messages import members, status_of, wait_s_of
+from main_server.members.devices import check_detectors, checked_address
 from main_server.runs.change_notifier import ChangeNotifier, Task
 from main_server.store.contributions import sent_updates
 from main_server.store.members import find_member
@@ -21,8 +20,17 @@ from main_server.store.records import Device, Round, Status, Version
 from main_server.store.runs import requested_rounds
 from main_server.store.store import Connection
 from main_server.store.versions import find_version, newest_version
-from shared.errors import InvalidMessage
-from shared.names import AGGREGATOR, checked_name
+from shared.names import AGGREGATOR
+from shared.protocol.work import (
+    AddUp,
+    AggregatorWaits,
+    DetectorStatus,
+    DeviceWaits,
+    DeviceWork,
+    Install,
+    Train,
+    Work,
+)
 from shared.security.authenticator import Caller
 from shared.telemetry.logs import round_id, under
 
@@ -30,60 +38,58 @@ _log = logging.getLogger(__name__)
 
 
 def for_device(
-    server: MainServer, notifier: ChangeNotifier, caller: Caller, message: object
-) -> dict[str, object]:
-    """Note what a device says of itself, and return what it is to do: install a version, take part
-    in a round.
+    server: MainServer, notifier: ChangeNotifier, caller: Caller, message: DeviceWaits
+) -> DeviceWork:
+    """Note a device's status, and return its tasks: install a version, take part in a round.
 
     Raises:
-        InvalidMessage: The message is none.
+        InvalidMessage: No device can be at its address, or it takes part in too many detectors.
     """
-    said = members(message, {"address", "wait_s", "detectors"})
-    address, wait_s, detectors = (
-        checked_address(said["address"]),
-        wait_s_of(said["wait_s"]),
-        said["detectors"],
-    )
-    if not isinstance(detectors, Mapping) or len(detectors) > MAX_DETECTORS:
-        raise InvalidMessage(f"A device takes part in {MAX_DETECTORS} detectors at most.")
-    statuses = {
-        checked_name(name, "detector"): status_of(value) for name, value in detectors.items()
-    }
+    address = checked_address(message.address)
+    statuses = {detector: _status_of(said) for detector, said in message.detectors.items()}
     check_detectors(server, caller.name, set(statuses))
     # Noted before the wait: the devices' page shows at once who is online.
     device = Device(caller.name, address, server.clock(), waiting=True)
     with server.store.write() as connection:
         note_status(connection, device, statuses)
-    found, again_s = notifier.wait_for(lambda: _device_tasks(server, statuses), wait_s)
+    found, again_s = notifier.wait_for(lambda: _device_tasks(server, statuses), message.wait_s)
     _log_rounds(caller.name, found)
     # It may have been renamed while it waited: under its old name it would send in vain.
     with server.store.read() as connection:
-        member = find_member(connection, caller.verified.key_id)
-    name = caller.name if member is None else member.name
-    return {"name": name, "tasks": found, "again_s": again_s}
+        joined = find_member(connection, caller.verified.key_id)
+    name = joined.name if joined else caller.name
+    return DeviceWork(tuple(found), again_s, name)
 
 
-def for_aggregator(
-    server: MainServer, notifier: ChangeNotifier, message: object
-) -> dict[str, object]:
-    """Return which rounds the aggregator is to add up and hand over now.
-
-    Raises:
-        InvalidMessage: The message is none.
-    """
-    wait_s = wait_s_of(members(message, {"wait_s"})["wait_s"])
-    found, again_s = notifier.wait_for(lambda: _aggregator_tasks(server), wait_s)
+def for_aggregator(server: MainServer, notifier: ChangeNotifier, message: AggregatorWaits) -> Work:
+    """Return which rounds the aggregator is to add up and hand over now."""
+    found, again_s = notifier.wait_for(lambda: _aggregator_tasks(server), message.wait_s)
     _log_rounds("the aggregator", found)
-    return {"tasks": found, "again_s": again_s}
+    return Work(tuple(found), again_s)
+
+
+def _status_of(said: DetectorStatus) -> Status:
+    """Return what a device says of one detector as the store keeps it."""
+    score, failure = said.score, said.setback
+    shown = failure.said if failure else ""
+    # The operator reads it in logs and on pages: control characters could forge lines there.
+    sentence = "".join(char if char.isprintable() else " " for char in shown)
+    return Status(
+        said.trained_round,
+        said.sent_round,
+        said.held,
+        (score.version, score.accuracy, score.pictures) if score else None,
+        (failure.round, sentence) if failure else None,
+        said.refused,
+    )
 
 
 def _log_rounds(who: str, tasks: list[Task]) -> None:
     for task in tasks:
-        if "round" in task:
-            with under(round_id(task["detector"], task["round"])):
-                _log.info(
-                    "%s: %s is to %s, round %d", task["detector"], who, task["do"], task["round"]
-                )
+        if isinstance(task, Train | AddUp):
+            what = str(task.__struct_config__.tag)
+            with under(round_id(task.detector, task.round)):
+                _log.info("%s: %s is to %s, round %d", task.detector, who, what, task.round)
 
 
 def _device_tasks(server: MainServer, statuses: Mapping[str, Status]) -> list[Task]:
@@ -94,11 +100,10 @@ def _device_tasks(server: MainServer, statuses: Mapping[str, Status]) -> list[Ta
         for detector, status in statuses.items():
             released = newest_version(connection, detector, released=True)
             if released is not None and not _has(connection, status, released):
-                tasks.append({"do": "install", "detector": detector, "version": released.version})
+                tasks.append(Install(detector, released.version))
             current = requested.get(detector)
             if current is not None and _is_to_train(connection, status, current):
-                number = current.plan.round
-                tasks.append({"do": "train", "detector": detector, "round": number})
+                tasks.append(Train(detector, current.plan.round))
     return tasks
 
 
@@ -128,7 +133,7 @@ def _aggregator_tasks(server: MainServer) -> list[Task]:
     with server.store.read() as connection:
         requested = requested_rounds(connection)
     return [
-        {"do": "aggregate", "detector": detector, "round": current.plan.round}
+        AddUp(detector, current.plan.round)
         for detector, current in requested.items()
         if current.due_at is not None and current.plan.receiver == AGGREGATOR
     ]

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, and_, func, insert, select
 from main_server.store.devices import takes_part
 from main_server.store.events import add_event
 from main_server.store.tables import PERFORMANCES, SCORES, VERSIONS
-from shared.protocol.evaluations import Performance, figures_to_json, parse_figures
+from shared.protocol.evaluations import Performance, figures_to_json, parse_figures, performance_of
 
 
 @dataclass(frozen=True)
@@ -164,10 +164,5 @@ def performances(connection: Connection) -> tuple[DeviceEvaluation, ...]:
 
 
 def _performance_of(row: Row[Any]) -> Performance:
-    return Performance(
-        detector=row.detector,
-        trained_round=row.trained_round,
-        version=row.version,
-        pictures=row.pictures,
-        figures=parse_figures(json.loads(row.figures)),
-    )
+    figures = parse_figures(json.loads(row.figures))
+    return performance_of(row.detector, row.trained_round, row.version, row.pictures, figures)

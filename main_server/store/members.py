@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, and_, insert, select
 
 from main_server.store.events import add_event
 from main_server.store.tables import INVITATIONS, MEMBERS
-from shared.security.joining import Role
+from shared.protocol.joining import Role
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Literal
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from msgspec import Meta
 
 from shared.errors import InvalidMessage
-from shared.names import AGGREGATOR, MAIN_SERVER, checked_name, checked_version
+from shared.messages import Message, Name, Version, convert, matching
+from shared.names import AGGREGATOR, MAIN_SERVER
 
 Topology = Literal["secure", "direct"]
 MAX_COORDINATES = 2**28
@@ -29,7 +31,13 @@ def vector_size(size: int) -> int:
     return size + EXTRA_COORDINATES
 
 
-_STRATEGY = re.compile(r"[a-z0-9_]{1,32}(\([a-z0-9_=.,+-]{0,160}\))?")
+_LEAST = 1e-9
+_STRATEGY = r"[a-z0-9_]{1,32}(\([a-z0-9_=.,+-]{0,160}\))?"
+_Base64 = Annotated[
+    str,
+    matching(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"),
+    Meta(max_length=4096),
+]
 _ADDED: Mapping[str, object] = {"strategy": "fedavg", "server_learning_rate": 1.0}
 """Members that plans of earlier versions lack, with what was done then."""
 
@@ -49,8 +57,7 @@ class LocalWork:
     learning_rate: float
 
 
-@dataclass(frozen=True)
-class RoundPlan:
+class RoundPlan(Message, frozen=True):
     """One round of one detector, step by step the same for every device.
 
     Attributes:
@@ -76,24 +83,40 @@ class RoundPlan:
         server_learning_rate: The server's step size, above 0 and at most 10.
     """
 
-    federation: str
-    detector: str
-    round: int
-    base_version: str
-    architecture: str
-    size: int
+    noun: ClassVar[str] = "round plan"
+
+    federation: Name
+    detector: Name
+    round: Annotated[int, Meta(ge=1, le=2**31)]
+    base_version: Version
+    architecture: Name
+    size: Annotated[int, Meta(ge=1, le=MAX_COORDINATES)]
     topology: Topology
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    clipping_norm: float | None
-    value_range: float
-    weight_cap: int
-    cohort_cap: int
-    min_cohort: int
-    sealing_key: str
-    strategy: str
-    server_learning_rate: float
+    epochs: Annotated[int, Meta(ge=1, le=100)]
+    batch_size: Annotated[int, Meta(ge=1, le=1024)]
+    learning_rate: Annotated[float, Meta(ge=_LEAST, le=1.0)]
+    clipping_norm: Annotated[float, Meta(ge=_LEAST, le=1e9)] | None
+    value_range: Annotated[float, Meta(ge=_LEAST, le=MAX_VALUE_RANGE)]
+    weight_cap: Annotated[int, Meta(ge=1, le=2**20)]
+    cohort_cap: Annotated[int, Meta(ge=2, le=2**20)]
+    min_cohort: Annotated[int, Meta(ge=2, le=2**20)]
+    sealing_key: _Base64
+    strategy: Annotated[str, matching(_STRATEGY)]
+    server_learning_rate: Annotated[float, Meta(ge=_LEAST, le=10.0)]
+
+    def __post_init__(self) -> None:
+        """Refuse a plan whose sums could wrap around, as a sum is taken modulo 2^32.
+
+        Raises:
+            InvalidMessage: The number of clamped coordinates might need more than 32 bits, or the
+                sum of the weights more than 31.
+        """
+        clamped = self.size * self.cohort_cap
+        weights = self.weight_cap * self.cohort_cap
+        if clamped >= 2**32 or weights >= 2**31:
+            raise InvalidMessage(
+                "With this round plan a sum could wrap around.", todo="Lower the cohort_cap."
+            )
 
     @property
     def vector_size(self) -> int:
@@ -127,56 +150,6 @@ class RoundPlan:
         ]
         return json.dumps(parts, separators=(",", ":")).encode()
 
-    def to_json(self) -> dict[str, object]:
-        """Return the form that travels."""
-        return asdict(self)
-
-
-_RANGES: dict[str, tuple[float, float]] = {
-    "round": (1, 2**31),
-    "size": (1, MAX_COORDINATES),
-    "epochs": (1, 100),
-    "batch_size": (1, 1024),
-    "learning_rate": (1e-9, 1.0),
-    "clipping_norm": (1e-9, 1e9),
-    "value_range": (1e-9, MAX_VALUE_RANGE),
-    "weight_cap": (1, 2**20),
-    "cohort_cap": (2, 2**20),
-    "min_cohort": (2, 2**20),
-    "server_learning_rate": (1e-9, 10.0),
-}
-_FRACTIONS = {"learning_rate", "clipping_norm", "value_range", "server_learning_rate"}
-
-
-def _number(name: str, value: object) -> float:
-    low, high = _RANGES[name]
-    kinds = (int, float) if name in _FRACTIONS else (int,)
-    if isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high:
-        return value
-    raise InvalidMessage(
-        f"The round plan hold no usable {name}.", todo=f"It lies between {low} and {high}."
-    )
-
-
-def _base64(value: object) -> str:
-    try:
-        if (
-            isinstance(value, str)
-            and len(value) <= 4096
-            and base64.b64decode(value, validate=True) is not None
-        ):
-            return value
-    except ValueError:
-        pass
-    raise InvalidMessage("The round plan hold no usable sealing_key.")
-
-
-def _strategy(value: object) -> str:
-    """Return the text that names a strategy; what it means is known where the step is made."""
-    if isinstance(value, str) and _STRATEGY.fullmatch(value):
-        return value
-    raise InvalidMessage("The round plan holds no usable strategy.")
-
 
 def parse_stored_plan(text: str) -> RoundPlan:
     """Return the plan in a service's own database, which an earlier version may have written."""
@@ -190,26 +163,4 @@ def parse_round_plan(message: object) -> RoundPlan:
         InvalidMessage: A member is missing, unknown, of the wrong type or out of range, or sums
             could wrap.
     """
-    names = {field.name for field in fields(RoundPlan)}
-    if not isinstance(message, Mapping) or set(message) != names:
-        raise InvalidMessage(
-            "These are not round plan.", todo="Run the same version of every service."
-        )
-    optional = {"clipping_norm"} if message["clipping_norm"] is None else set()
-    checked: dict[str, object] = {n: _number(n, message[n]) for n in _RANGES if n not in optional}
-    checked |= dict.fromkeys(optional)
-    checked |= {n: checked_name(message[n], n) for n in ("federation", "detector", "architecture")}
-    checked["base_version"] = checked_version(message["base_version"])
-    checked["sealing_key"] = _base64(message["sealing_key"])
-    checked["topology"] = message["topology"]
-    checked["strategy"] = _strategy(message["strategy"])
-    if message["topology"] not in ("secure", "direct"):
-        raise InvalidMessage(
-            "The round plan name an unknown topology.", todo="It is 'secure' or 'direct'."
-        )
-    plan = RoundPlan(**checked)  # type: ignore[arg-type]  # each member was checked above
-    if plan.size * plan.cohort_cap >= 2**32 or plan.weight_cap * plan.cohort_cap >= 2**31:
-        raise InvalidMessage(
-            "With these round plan a sum could wrap around.", todo="Lower the cohort_cap."
-        )
-    return plan
+    return convert(RoundPlan, message)

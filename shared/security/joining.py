@@ -16,15 +16,12 @@ import re
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from shared.errors import InvalidMessage, SettingsError
 from shared.names import MAIN_SERVER, checked_name
+from shared.protocol.joining import Admission, JoinRequest, Role
 from shared.security.identity import Identity, fingerprint, verify
 from shared.storage.blobs import write_durably
-
-Role = Literal["device", "secure-aggregator"]
-"""The main server's name; the aggregator's name is its role."""
 
 _SECRET_BYTES = 20
 _CODE = re.compile(r"doorbell-([a-z2-7]{32})-([0-9a-f]{32})")
@@ -73,90 +70,50 @@ class JoinCode:
         return hashlib.sha256(b"doorbell-invitation/1" + self.secret).hexdigest()[:32]
 
 
-@dataclass(frozen=True)
-class JoinRequest:
-    """What a service that wants to join sends.
+def join_request(code: JoinCode, name: str, role: Role, identity: Identity) -> JoinRequest:
+    """Return the request of one service with one code.
 
-    Attributes:
-        invitation: Names the code.
-        name: What it wants to be called.
+    Args:
+        code: The operator's invitation.
+        name: What the service wants to be called.
         role: "device" or "secure-aggregator".
-        public_key: 32 bytes, Ed25519.
-        proof: HMAC-SHA256 under the code's secret: it was invited.
-        signature: By its own key: it owns it.
+        identity: Its key pair.
     """
-
-    invitation: str
-    name: str
-    role: Role
-    public_key: bytes
-    proof: bytes
-    signature: bytes
-
-    @classmethod
-    def make(cls, code: JoinCode, name: str, role: Role, identity: Identity) -> JoinRequest:
-        """Return the request of one service with one code."""
-        what = _transcript(code.main_key_id, code.invitation, name, role, identity.public)
-        return cls(
-            code.invitation,
-            name,
-            role,
-            identity.public,
-            _proof(code, "member", what),
-            identity.sign(what),
-        )
-
-    @classmethod
-    def parse(cls, message: object) -> JoinRequest:
-        """Return the request in a decoded JSON message.
-
-        Raises:
-            InvalidMessage: It is anything else.
-        """
-        if not isinstance(message, dict) or set(message) != set(cls.__dataclass_fields__):
-            raise InvalidMessage("This is not a request to join.")
-        role, invitation = message["role"], message["invitation"]
-        if role not in ("device", "secure-aggregator"):
-            raise InvalidMessage("This asks to join in a role that there is not.")
-        if not isinstance(invitation, str) or not re.fullmatch(r"[0-9a-f]{32}", invitation):
-            raise InvalidMessage("This names no invitation.")
-        name = checked_member_name(message["name"], role)
-        data = [
-            _from_base64(message[key], size)
-            for key, size in (("public_key", 32), ("proof", 32), ("signature", 64))
-        ]
-        return cls(invitation, name, role, *data)
-
-    def to_json(self) -> dict[str, str]:
-        """Return the form that travels."""
-        data = {
-            key: base64.b64encode(getattr(self, key)).decode()
-            for key in ("public_key", "proof", "signature")
-        }
-        return {"invitation": self.invitation, "name": self.name, "role": self.role} | data
-
-    def transcript(self, main_key_id: str) -> bytes:
-        """Return what both proofs are about."""
-        return _transcript(main_key_id, self.invitation, self.name, self.role, self.public_key)
-
-    def proves(self, code: JoinCode) -> bool:
-        """Return whether whoever sent this knows the code's secret and owns the key it names."""
-        what = self.transcript(code.main_key_id)
-        invited = hmac.compare_digest(self.proof, _proof(code, "member", what))
-        return invited and verify(self.public_key, self.signature, what)
+    what = _transcript(code.main_key_id, code.invitation, name, role, identity.public)
+    return JoinRequest(
+        invitation=code.invitation,
+        name=name,
+        role=role,
+        public_key=identity.public,
+        proof=_proof(code, "member", what),
+        signature=identity.sign(what),
+    )
 
 
-def admission(code: JoinCode, request: JoinRequest, main: Identity) -> dict[str, str]:
+def transcript(request: JoinRequest, main_key_id: str) -> bytes:
+    """Return what both sides prove to have agreed on."""
+    return _transcript(
+        main_key_id, request.invitation, request.name, request.role, request.public_key
+    )
+
+
+def proves(request: JoinRequest, code: JoinCode) -> bool:
+    """Return whether the sender of a request knows the code's secret and owns the key it names."""
+    what = transcript(request, code.main_key_id)
+    is_invited = hmac.compare_digest(request.proof, _proof(code, "member", what))
+    return is_invited and verify(request.public_key, request.signature, what)
+
+
+def admission(code: JoinCode, request: JoinRequest, main: Identity) -> Admission:
     """Return the main server's answer: its key, and proof that it knows the secret and owns the
     key.
     """
-    what = request.transcript(code.main_key_id)
-    data = {
-        "public_key": main.public,
-        "proof": _proof(code, "main", what),
-        "signature": main.sign(b"main" + what),
-    }
-    return {key: base64.b64encode(value).decode() for key, value in data.items()}
+    what = transcript(request, code.main_key_id)
+    return Admission(
+        public_key=main.public,
+        proof=_proof(code, "main", what),
+        signature=main.sign(b"main" + what),
+    )
 
 
 @dataclass(frozen=True)
@@ -169,29 +126,23 @@ class Membership:
     name: str
 
     @classmethod
-    def accept(cls, code: JoinCode, request: JoinRequest, answer: object) -> Membership:
+    def accept(cls, code: JoinCode, request: JoinRequest, answer: Admission) -> Membership:
         """Return the membership that an admission gives.
 
         Raises:
             InvalidMessage: Whoever answered is not the main server that made the code.
         """
-        if not isinstance(answer, dict) or set(answer) != {"public_key", "proof", "signature"}:
-            raise InvalidMessage("The answer to the request to join is not an admission.")
-        key, proof, signature = (
-            _from_base64(answer[name], size)
-            for name, size in (("public_key", 32), ("proof", 32), ("signature", 64))
-        )
-        what = request.transcript(code.main_key_id)
-        known = fingerprint(key) == code.main_key_id and hmac.compare_digest(
-            proof, _proof(code, "main", what)
-        )
-        if not known or not verify(key, signature, b"main" + what):
+        what = transcript(request, code.main_key_id)
+        is_named = fingerprint(answer.public_key) == code.main_key_id
+        is_invited = hmac.compare_digest(answer.proof, _proof(code, "main", what))
+        is_owner = verify(answer.public_key, answer.signature, b"main" + what)
+        if not (is_named and is_invited and is_owner):
             raise InvalidMessage(
                 "Whoever answered is not the main server that made this join code.",
                 kept="Nothing was joined.",
                 todo="Check DOORBELL_MAIN_URL, and ask for a new code.",
             )
-        return cls(key, request.name)
+        return cls(answer.public_key, request.name)
 
     @property
     def main_key_id(self) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
-from dataclasses import asdict, dataclass
 from typing import Protocol
 
-from shared.errors import Forbidden
+from shared.errors import Forbidden, InvalidMessage
+from shared.messages import decode
+from shared.protocol.manifest import Manifest
 from shared.security.identity import Identity, verify
 
 HEADER = "Doorbell-Manifest"
@@ -36,34 +36,31 @@ class Model(Protocol):
         """Number of the round that made it."""
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """What a version is: whose, which, made from what, by which round (0: by none), when (seconds
-    since the epoch).
+def manifest_of(federation: str, model: Model, data: bytes, now: float) -> Manifest:
+    """Return the manifest of a model.
+
+    Args:
+        federation: Whose.
+        model: The model.
+        data: Its container's bytes.
+        now: Seconds since the epoch.
     """
+    return Manifest(
+        federation=federation,
+        detector=model.detector,
+        version=hashlib.sha256(data).hexdigest(),
+        parent=model.parent,
+        architecture=model.architecture,
+        round=model.round,
+        time=now,
+    )
 
-    federation: str
-    detector: str
-    version: str
-    parent: str | None
-    architecture: str
-    round: int
-    time: float
 
-    @classmethod
-    def of(cls, federation: str, model: Model, data: bytes, now: float) -> Manifest:
-        """Return the manifest of a model and its container's bytes."""
-        version = hashlib.sha256(data).hexdigest()
-        return cls(
-            federation, model.detector, version, model.parent, model.architecture, model.round, now
-        )
-
-    def signed(self, main: Identity) -> str:
-        """Return the header field: the manifest and the main server's signature, both in base64."""
-        data = json.dumps(asdict(self), sort_keys=True, separators=(",", ":")).encode()
-        return ".".join(
-            base64.b64encode(part).decode() for part in (data, main.sign(_CONTEXT + data))
-        )
+def signed_manifest(manifest: Manifest, main: Identity) -> str:
+    """Return the header field: the manifest and the main server's signature, both in base64."""
+    data = manifest.canonical()
+    parts = (data, main.sign(_CONTEXT + data))
+    return ".".join(base64.b64encode(part).decode() for part in parts)
 
 
 def check_manifest(header: str | None, main_public_key: bytes, model: Model, data: bytes) -> None:
@@ -78,18 +75,27 @@ def check_manifest(header: str | None, main_public_key: bytes, model: Model, dat
     Raises:
         Forbidden: It does not.
     """
-    try:
-        encoded, signature = (
-            base64.b64decode(part, validate=True) for part in (header or "")[:_MAX_CHARS].split(".")
-        )
-        vouched = verify(main_public_key, signature, _CONTEXT + encoded)
-        manifest = Manifest(**json.loads(encoded)) if vouched else None
-    except (ValueError, TypeError):
-        manifest = None
-    if manifest is None or manifest != Manifest.of(manifest.federation, model, data, manifest.time):
+    manifest = _vouched(header, main_public_key)
+    if manifest is None or manifest != manifest_of(manifest.federation, model, data, manifest.time):
         raise Forbidden(
             "This model's manifest is not the main server's word for it.",
             kept="The model held is as it was.",
             todo="Fetch the model from the main server itself.",
             slug="manifest-invalid",
         )
+
+
+def _vouched(header: str | None, main_public_key: bytes) -> Manifest | None:
+    """Return the manifest in a header field that the main server signed, or None."""
+    # Cut before anything is decoded: the header is a peer's.
+    parts = (header or "")[:_MAX_CHARS].split(".")
+    try:
+        encoded, signature = (base64.b64decode(part, validate=True) for part in parts)
+    except ValueError:
+        return None
+    if not verify(main_public_key, signature, _CONTEXT + encoded):
+        return None
+    try:
+        return decode(Manifest, encoded)
+    except InvalidMessage:
+        return None

@@ -24,7 +24,6 @@ from typing import Any
 
 from shared.errors import BadSignature
 from shared.security.identity import Identity, fingerprint
-from shared.security.nonces import Spending
 from shared.security.signature_form import (
     PARAMETERS,
     Headers,
@@ -35,6 +34,7 @@ from shared.security.signature_form import (
     sign_form,
     verify_form,
 )
+from shared.storage.nonces import Spending
 
 PROTOCOL = "doorbell/1"
 LIFETIME_S, MAX_LIFETIME_S, CLOCK_TOLERANCE_S = 300, 600, 300

@@ -12,9 +12,8 @@ from __future__ import annotations
 import fcntl
 import logging
 import sqlite3
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,55 +23,21 @@ from sqlalchemy import (
     Engine,
     MetaData,
     Table,
-    create_engine,
-    event,
     func,
     insert,
     inspect,
     select,
     text,
 )
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError, TimeoutError
+from sqlalchemy.exc import SQLAlchemyError
 
-from shared.errors import SettingsError, StorageFailed, StorageUnavailable
+from shared.errors import SettingsError
 from shared.storage.blobs import storage_errors
+from shared.storage.database_failures import storage_failure
+from shared.storage.migration import migrate
+from shared.storage.postgresql import LOCK_CLASS, postgresql_engine
+from shared.storage.sqlite import copy_to, empty_log, sqlite_engine
 
-_LOCK_CLASS = 0x_D00B
-_SHORTLY_S = 0.1
-_BUSY = ("is busy.", "Try again in a moment.")
-_GONE = ("does not answer.", "Start it, or mend DATABASE_URL; then try again.")
-_CLOSED = ("cannot be written.", "Let this service's user write there, then try again.")
-_DAMAGED = ("is damaged.", "Stop the service, and restore a backup: python -m federation restore.")
-_FULL = ("is full, or its disk is.", "Free some space there, then try again.")
-_SAID: dict[int | str, tuple[str, str]] = {
-    sqlite3.SQLITE_BUSY: _BUSY,
-    sqlite3.SQLITE_LOCKED: _BUSY,
-    sqlite3.SQLITE_FULL: _FULL,
-    sqlite3.SQLITE_READONLY: _CLOSED,
-    sqlite3.SQLITE_CANTOPEN: (
-        "cannot be opened.",
-        "Let this service's user own its folder, then try again.",
-    ),
-    sqlite3.SQLITE_CORRUPT: _DAMAGED,
-    sqlite3.SQLITE_NOTADB: _DAMAGED,
-    sqlite3.SQLITE_IOERR: (
-        "cannot be read or written: the disk reports an error.",
-        "Look at the disk.",
-    ),
-    # PostgreSQL's errors, and classes of them
-    "08": _GONE,
-    "3D": _GONE,
-    "57": _GONE,
-    "53": _FULL,
-    "25006": _CLOSED,
-    "42501": _CLOSED,
-    "55P03": _BUSY,
-    "40P01": _BUSY,
-    "40001": _BUSY,  # waited too long for a lock; a deadlock; changed meanwhile
-    "58": ("cannot be read or written: its disk fails.", "Look at the disk."),
-    "XX001": _DAMAGED,
-    "XX002": _DAMAGED,
-}
 _log = logging.getLogger(__name__)
 
 
@@ -130,7 +95,9 @@ class Database:
             if not look:
                 folder.mkdir(parents=True, exist_ok=True)
                 folder.chmod(0o700)
-        engine = _sqlite(folder) if url is None else _postgresql(url, migrations.parent.name)
+        engine = (
+            sqlite_engine(folder) if url is None else postgresql_engine(url, migrations.parent.name)
+        )
         what = (
             f"The database in {folder}"
             if url is None
@@ -140,8 +107,7 @@ class Database:
 
     @contextmanager
     def write(self, alone: bool = True) -> Iterator[Connection]:
-        """One transaction that may write: nobody else's begins until it ends, and then it is on
-        disk.
+        """One transaction that may write: it excludes all others, and is on disk when it ends.
 
         Args:
             alone: False for a single statement, which needs no write lock on PostgreSQL to be one
@@ -156,9 +122,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """One transaction that only reads, and sees one state of everything; raises as `write`
-        does.
-        """
+        """One transaction that only reads, and sees one state; raises as `write` does."""
         with self._failures(), self._begin(reading=True) as connection:
             yield connection
 
@@ -196,8 +160,7 @@ class Database:
 
     @contextmanager
     def prepare(self) -> Iterator[tuple[Database, Connection]]:
-        """One transaction to make the tables and fill them in, while nobody else opens the
-        database.
+        """One transaction to make and fill the tables, while nobody else opens the database.
 
         Yields:
             The database as it looks inside the transaction: what writes or reads through it, does
@@ -208,7 +171,7 @@ class Database:
 
     def migrate(self, connection: Connection, to: str = "head") -> None:
         """Bring the tables to a revision, in a transaction that may do more."""
-        _migrate(connection, self.migrations, replace(self, _inside=connection).revision(), to)
+        migrate(connection, self.migrations, replace(self, _inside=connection).revision(), to)
 
     def tables(self, connection: Connection) -> dict[str, Table]:
         """Return the tables of whatever revision it has, without the one that says which; in an
@@ -241,12 +204,9 @@ class Database:
         owner can read.
         """
         with self._failures(), storage_errors(f"The folder {self.folder}"):
-            (path := self.folder / name).touch(0o600)
-            with (
-                closing(sqlite3.connect(self.folder / "state.sqlite3")) as one,
-                closing(sqlite3.connect(path)) as copy,
-            ):
-                one.backup(copy)
+            path = self.folder / name
+            path.touch(0o600)
+            copy_to(self.folder, path)
         return path
 
     def clear_traces(self, rewrite: bool = False) -> bool:
@@ -268,11 +228,7 @@ class Database:
         if self.shared:  # PostgreSQL vacuums by itself
             return True
         try:
-            path = self.folder / "state.sqlite3"
-            with closing(sqlite3.connect(path, _SHORTLY_S, isolation_level=None)) as connection:
-                if rewrite:
-                    connection.execute("VACUUM")
-                busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            return empty_log(self.folder, rewrite=rewrite)
         except sqlite3.Error as error:
             _log.warning(
                 "%s still holds what was deleted; that goes later. SQLite says: %s.",
@@ -280,7 +236,6 @@ class Database:
                 error,
             )
             return False
-        return not busy
 
     def close(self) -> None:
         """Let go of every connection; the next transaction makes new ones."""
@@ -300,7 +255,7 @@ class Database:
         switch to WAL.
         """
         if self.shared:
-            lock = {"a": _LOCK_CLASS, "b": 0}  # one of its own, beside the transactions'
+            lock = {"a": LOCK_CLASS, "b": 0}  # one of its own, beside the transactions'
             with (
                 self._failures(),
                 self._engine.execution_options(alone=False).begin() as connection,
@@ -340,97 +295,4 @@ class Database:
         try:
             yield
         except (SQLAlchemyError, sqlite3.Error) as error:
-            raise self._failure(error) or error from error
-
-    def _failure(self, error: Exception) -> StorageFailed | None:
-        """Return what a person is to read of a failure that is the database's, and not a mistake of
-        ours.
-        """
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        code, state = (
-            getattr(cause, "sqlite_errorcode", None),
-            getattr(cause, "sqlstate", None) or "",
-        )
-        said = _SAID.get(code & 0xFF) if code else _SAID.get(state) or _SAID.get(state[:2])
-        no_answer = (
-            not code
-            and not state
-            and "OperationalError" in {kind.__name__ for kind in type(cause).__mro__}
-        )
-        if no_answer or getattr(error, "connection_invalidated", False):
-            said = _GONE
-        elif isinstance(error, TimeoutError):  # all connections are in use
-            said = _BUSY
-        if said is None:
-            return None
-        kind = StorageUnavailable if said in (_GONE, _BUSY) else StorageFailed
-        return kind(f"{self.what} {said[0]}", kept="What was stored before is kept.", todo=said[1])
-
-
-def _sqlite(folder: Path) -> Engine:
-    engine = create_engine(f"sqlite:///{folder / 'state.sqlite3'}", connect_args={"timeout": 30})
-
-    def prepare(connection: Any, _record: object) -> None:
-        connection.isolation_level = None  # sqlite3 would begin by itself, and too late
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute(
-            "PRAGMA secure_delete = ON"
-        )  # SQLite's own default depends on who built it
-
-    def begin(connection: Connection) -> None:
-        reading = connection.get_execution_options().get("reading")
-        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
-
-    event.listen(engine, "connect", prepare)
-    event.listen(engine, "begin", begin)
-    return engine
-
-
-def _postgresql(url: str, schema: str) -> Engine:
-    """Return an engine for one service's schema: psycopg, few connections, time-outs, dead ones
-    replaced.
-    """
-    engine = create_engine(
-        "postgresql+psycopg://" + url.partition("://")[2],
-        pool_size=4,
-        max_overflow=4,
-        pool_timeout=30,
-        pool_pre_ping=True,
-        connect_args={
-            "connect_timeout": 5,
-            "options": f"-csearch_path={schema} -clock_timeout=30s",
-        },
-    )
-    lock = {"a": _LOCK_CLASS, "b": zlib.crc32(schema.encode()) & 0x7FFFFFFF}
-
-    def begin(connection: Connection) -> None:
-        if connection.get_execution_options().get("reading"):
-            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        elif connection.get_execution_options().get(
-            "alone", True
-        ):  # what is read after the lock is the last state
-            connection.execute(text("SELECT pg_advisory_xact_lock(:a, :b)"), lock)
-
-    event.listen(engine, "begin", begin)
-    return engine
-
-
-def _migrate(connection: Connection, migrations: Path, revision: str | None, to: str) -> None:
-    from alembic import command  # noqa: PLC0415 - a service that starts with its tables there does without
-    from alembic.config import Config  # noqa: PLC0415
-
-    def literal(path: Path) -> str:
-        return str(path).replace(
-            "%", "%%"
-        )  # configparser would look for a variable after a single one
-
-    config = Config()
-    config.set_main_option("script_location", literal(Path(__file__).parent / "migrations"))
-    config.set_main_option("path_separator", "newline")
-    config.set_main_option("version_locations", literal(migrations))
-    config.attributes["connection"] = connection
-    if revision == "0001" and "alembic_version" not in inspect(connection).get_table_names():
-        command.stamp(config, revision)
-    command.upgrade(config, to)
+            raise storage_failure(self.what, error) or error from error

@@ -13,7 +13,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import requests
 from urllib3.exceptions import HTTPError
@@ -28,11 +28,14 @@ from shared.errors import (
     OutOfOrder,
     PeerUnreachable,
 )
+from shared.messages import SAME_VERSION, Message, decode, encode
+from shared.protocol.answers import Problem
 from shared.round.container import MAX_HEADER_BYTES
 from shared.security.identity import Identity
 from shared.security.signing import sign_request, verify_response
 from shared.telemetry.logs import id_header
 
+M = TypeVar("M", bound=Message)
 CONTAINER_TYPE = "application/vnd.doorbell.container"
 _REFUSALS: dict[int, type[DoorbellError]] = {
     400: InvalidMessage,
@@ -75,10 +78,30 @@ class Reply:
     """A peer's answer: its body, its header fields, and how many body bytes went up and came down."""
 
     body: bytes
-    json: Any
     headers: Mapping[str, str]
     bytes_up: int
     bytes_down: int
+
+    @property
+    def json(self) -> Any:
+        """The answer as plain values, as a person's tool shows it; None if it is not JSON."""
+        try:
+            return json.loads(self.body) if _is_json(self.headers) else None
+        except (ValueError, RecursionError):
+            return None
+
+    def read(self, kind: type[M]) -> M:
+        """Return the message in the answer.
+
+        Args:
+            kind: What it must be.
+
+        Raises:
+            InvalidMessage: It is anything else.
+        """
+        if not _is_json(self.headers):
+            raise InvalidMessage(f"Invalid {kind.noun}: it is not JSON.", todo=SAME_VERSION)
+        return decode(kind, self.body)
 
 
 @dataclass(frozen=True)
@@ -119,10 +142,9 @@ class HttpClient:
         return self._send("GET", url, b"", {}, to)
 
     def post_json(self, url: str, message: object, to: Peer | None = None) -> Reply:
-        """POST `message` as JSON; raises as `post` does."""
-        return self._send(
-            "POST", url, json.dumps(message).encode(), {"Content-Type": "application/json"}, to
-        )
+        """POST a message, or plain values, as JSON; raises as `post` does."""
+        body = encode(message) if isinstance(message, Message) else json.dumps(message).encode()
+        return self._send("POST", url, body, {"Content-Type": "application/json"}, to)
 
     def post(
         self,
@@ -152,13 +174,6 @@ class HttpClient:
         self, method: str, url: str, body: bytes, headers: dict[str, str], to: Peer | None
     ) -> Reply:
         answer, signature = self._attempt(method, url, body, _ASKED | headers, to)
-        is_json = answer.headers.get("Content-Type", "").startswith(
-            ("application/json", "application/problem+json")
-        )
-        try:
-            message = json.loads(answer.body) if is_json else None
-        except (ValueError, RecursionError):
-            message = None
         if to is not None and to.public_key is not None and answer.status in _VOUCHED:
             try:
                 verify_response(
@@ -170,8 +185,8 @@ class HttpClient:
                     todo=error.todo,
                 ) from error
         if not 200 <= answer.status < 300:
-            raise self._refusal(url, answer.status, message)
-        return Reply(answer.body, message, answer.headers, len(body), len(answer.body))
+            raise _refusal(url, answer)
+        return Reply(answer.body, answer.headers, len(body), len(answer.body))
 
     def _attempt(
         self, method: str, url: str, body: bytes, headers: dict[str, str], to: Peer | None
@@ -235,18 +250,25 @@ class HttpClient:
         )  # requests rewrites some escapes
         return sign_request(method, as_sent, headers, body, self._identity, to.name, self._clock())
 
-    @staticmethod
-    def _refusal(url: str, status: int, message: Any) -> DoorbellError:
-        if (
-            status in _REFUSALS
-            and isinstance(message, dict)
-            and isinstance(message.get("detail"), str)
-        ):
-            return _REFUSALS[status](message["detail"][:_MAX_DETAIL_CHARS], kept="")
-        return PeerUnreachable(
-            f"{_origin(url)} answered {status}, which is not what a service of this federation says.",
-            todo="Look at that service's log, or mend its address, and try again.",
-        )
+
+def _refusal(url: str, answer: _Answer) -> DoorbellError:
+    """Return the error that a peer's refusal stands for, in the peer's own words."""
+    try:
+        if answer.status in _REFUSALS and _is_json(answer.headers):
+            detail = decode(Problem, answer.body).detail
+            return _REFUSALS[answer.status](detail[:_MAX_DETAIL_CHARS], kept="")
+    except InvalidMessage:
+        pass  # it is no service of ours
+    return PeerUnreachable(
+        f"{_origin(url)} answered {answer.status}, which is not what a service of this federation"
+        " says.",
+        todo="Look at that service's log, or mend its address, and try again.",
+    )
+
+
+def _is_json(headers: Mapping[str, str]) -> bool:
+    kinds = ("application/json", "application/problem+json")
+    return headers.get("Content-Type", "").startswith(kinds)
 
 
 def _origin(url: str) -> str:

@@ -20,7 +20,7 @@ from gunicorn.http.errors import NoMoreData, ParseException
 from werkzeug.exceptions import BadRequest, HTTPException, MethodNotAllowed
 
 from shared import __version__
-from shared.errors import DoorbellError, InvalidMessage
+from shared.errors import DoorbellError
 from shared.names import checked_name
 from shared.settings import LogSettings, OperatorSettings
 from shared.telemetry import logs, metrics
@@ -194,21 +194,6 @@ def add_message(
     if operation is not None:
         declare(app.extensions, view.__name__, **dict.fromkeys(methods, operation))
     app.add_url_rule(rule, view.__name__, view, methods=methods)
-
-
-def json_body() -> object:
-    """Return the request's JSON.
-
-    Raises:
-        InvalidMessage: It has none.
-    """
-    try:
-        message = request.get_json(silent=True)
-    except RecursionError:
-        message = None
-    if message is None:
-        raise InvalidMessage("This request carries no JSON.")
-    return message
 
 
 def _answer(app: Flask, answer: Answer, data: Mapping[str, object]) -> Response:

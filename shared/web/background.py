@@ -8,37 +8,16 @@ to run in several workers and machines at once, and to be killed at any moment.
 from __future__ import annotations
 
 import logging
-import random
 import threading
 from collections.abc import Callable
 
 from flask import Flask
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 Work = Callable[[threading.Event], None]
 _KEY = "doorbell-background"
 _THREADS = "doorbell-threads"
 _RESTART_S = 5.0
 _log = logging.getLogger(__name__)
-
-
-class BackOff:
-    """Pauses with full jitter: anything from nothing to a limit, which doubles from one second to a
-    minute.
-    """
-
-    def __init__(self, rng: random.Random) -> None:
-        self._rng, self._limit = rng, FIRST_PAUSE_S
-
-    def next(self) -> float:
-        """Return the next pause, in seconds."""
-        pause = self._rng.uniform(0.0, self._limit)
-        self._limit = min(2 * self._limit, LONGEST_PAUSE_S)
-        return pause
-
-    def reset(self) -> None:
-        """Begin with short pauses again."""
-        self._limit = FIRST_PAUSE_S
 
 
 def add_background(app: Flask, name: str, work: Work) -> None:

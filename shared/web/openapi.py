@@ -8,28 +8,32 @@ said here once. https://spec.openapis.org
 
 from __future__ import annotations
 
-import base64
 import re
-import types
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args
 
+import msgspec
 from werkzeug.routing import Rule
 
 from shared.errors import DoorbellError, SignatureFault
+from shared.messages import Message
 from shared.names import NAME, VERSION
+from shared.protocol.answers import Said
 from shared.security.manifest import HEADER
 from shared.security.signing import PROTOCOL
 from shared.transport.http_client import CONTAINER_TYPE
 
+_REFERENCE = "#/components/schemas/{name}"
 OPERATIONS = "doorbell.operations"  # key in app.extensions: endpoint to method to Operation
 OTHER_TYPES = ("revoked", "wrong-role", "join-refused", "manifest-invalid", "step")
 """Ends of problem types that an error is given where it is raised, instead of by its class."""
 
 Schema = Mapping[str, object]
-Content = Mapping[str, Schema]  # media type to schema
+Kinds = tuple[type[Message], ...]
+Content = Mapping[str, Schema | Kinds]
+"""Media type to its schema, or to the declared messages of which it is one."""
 
 _PROBLEMS = {
     400: "The request is not what the protocol says.",
@@ -65,22 +69,9 @@ def text(pattern: str) -> Schema:
     return {"type": "string", "pattern": f"^(?:{pattern})$"}
 
 
-def base64_of(size: int) -> Schema:
-    """Return the schema of `size` bytes in base64."""
-    digits, equals, more = base64.b64encode(bytes(size)).decode().partition("=")
-    return text(f"[A-Za-z0-9+/]{{{len(digits)}}}{equals}{more}")
-
-
 def record(**members: Schema) -> Schema:
     """Return the schema of an object that has at least these members."""
     return {"type": "object", "required": list(members), "properties": members}
-
-
-def record_of(kind: type) -> Schema:
-    """Return the schema of a dataclass of plain values, as it travels."""
-    hints = get_type_hints(kind)
-    members = record(**{member.name: _plain(hints[member.name]) for member in fields(kind)})
-    return {**members, "additionalProperties": False}
 
 
 def table(values: Schema) -> Schema:
@@ -89,8 +80,13 @@ def table(values: Schema) -> Schema:
 
 
 def as_json(schema: Schema) -> Content:
-    """Return the content of a message in JSON."""
+    """Return the content of an answer in JSON that no party reads."""
     return {"application/json": schema}
+
+
+def json_of(*kinds: type[Message]) -> Content:
+    """Return the content of a message between parties, of one of these kinds."""
+    return {"application/json": kinds}
 
 
 STRING: Schema = {"type": "string"}
@@ -100,7 +96,7 @@ CONTAINER: Content = {CONTAINER_TYPE: {}}
 HTML: Content = {"text/html": STRING}
 PNG: Content = {"image/png": {}}
 JPEG: Content = {"image/jpeg": {}}
-SAID = as_json(record(said=STRING))
+SAID = json_of(Said)
 MANIFEST: Schema = {"name": HEADER, "in": "header", "required": True, "schema": STRING}
 _PICKED = text(f"({NAME.pattern})?")
 PICK: Schema = {
@@ -191,6 +187,7 @@ def describe(
         extensions: Its app's, with what was declared.
         has_token: Whether operators show a token.
     """
+    schemas, refs = _declared(extensions[OPERATIONS])
     paths: dict[str, dict[str, object]] = {}
     for rule in rules:
         path = paths.setdefault(re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), {})
@@ -199,9 +196,10 @@ def describe(
                 "operationId": f"{method.lower()}_{rule.endpoint}",
                 "summary": operation.summary,
             }
-            path[method.lower()] = named | _operation(operation, sorted(rule.arguments), has_token)
+            described = _operation(operation, sorted(rule.arguments), has_token, refs)
+            path[method.lower()] = named | described
     problem = {"application/problem+json": {"$ref": "#/components/schemas/Problem"}}
-    content = _media({"text/plain": STRING, **problem, **HTML})
+    content = _media({"text/plain": STRING, **problem, **HTML}, refs)
     answers = {
         str(status): {"description": meaning, "content": content}
         for status, meaning in _PROBLEMS.items()
@@ -211,21 +209,41 @@ def describe(
     }
     components = {
         "securitySchemes": schemes,
-        "schemas": {"Problem": _problem()},
+        "schemas": {"Problem": _problem(), **schemas},
         "responses": answers,
     }
     info = {"title": f"Doorbell Federation: {service}", "version": PROTOCOL.rpartition("/")[2]}
     return {"openapi": "3.1.1", "info": info, "paths": paths, "components": components}
 
 
-def _operation(operation: Operation, names: list[str], has_token: bool) -> dict[str, object]:
+def _declared(
+    operations: Mapping[str, Mapping[str, Operation]],
+) -> tuple[dict[str, Any], dict[type[Message], Schema]]:
+    """Return the schemas of all messages that operations take and give, and a reference to each."""
+    found: set[type[Message]] = set()
+    for methods in operations.values():
+        for operation in methods.values():
+            for content in (operation.body, operation.answer):
+                for known in content.values():
+                    found.update(known if isinstance(known, tuple) else ())
+    kinds = sorted(found, key=lambda kind: kind.__name__)
+    refs, schemas = msgspec.json.schema_components(kinds, ref_template=_REFERENCE)
+    return schemas, dict(zip(kinds, refs, strict=True))
+
+
+def _operation(
+    operation: Operation,
+    names: list[str],
+    has_token: bool,
+    refs: Mapping[type[Message], Schema],
+) -> dict[str, object]:
     known = {"detector": NAME_TEXT, "version": VERSION_TEXT}
     parts = [
         {"name": name, "in": "path", "required": True, "schema": known.get(name, STRING)}
         for name in names
     ]
     done = {
-        "content": _media(operation.answer),
+        "content": _media(operation.answer, refs),
         "headers": {name: {"schema": STRING} for name in operation.headers},
     }
     answers: dict[str, object] = {
@@ -241,15 +259,20 @@ def _operation(operation: Operation, names: list[str], has_token: bool) -> dict[
     if operation.body:
         described["requestBody"] = {
             "required": FORM not in operation.body,
-            "content": _media(operation.body),
+            "content": _media(operation.body, refs),
         }
     return described | {"security": [{operation.security: []}] if needed else []}
 
 
-def _media(content: Content) -> dict[str, object]:
-    return {
-        media_type: {"schema": schema} if schema else {} for media_type, schema in content.items()
-    }
+def _media(content: Content, refs: Mapping[type[Message], Schema]) -> dict[str, object]:
+    described: dict[str, object] = {}
+    for media_type, known in content.items():
+        if isinstance(known, tuple):
+            among = [refs[kind] for kind in known]
+            described[media_type] = {"schema": among[0] if len(among) == 1 else {"anyOf": among}}
+        else:
+            described[media_type] = {"schema": known} if known else {}
+    return described
 
 
 def _problem() -> Schema:
@@ -261,14 +284,3 @@ def _problem() -> Schema:
     kind = {"enum": ["about:blank", *(f"urn:doorbell:problem:{slug}" for slug in sorted(kinds))]}
     status: Schema = {"type": "integer", "minimum": 400, "maximum": 599}
     return record(type=kind, title=STRING, status=status, detail=STRING)
-
-
-def _plain(hint: Any) -> Schema:
-    if get_origin(hint) is Literal:
-        return {"enum": list(get_args(hint))}
-    names = {str: "string", int: "integer", float: "number", types.NoneType: "null"}
-    return {
-        "type": [names[part] for part in get_args(hint)]
-        if get_origin(hint) is types.UnionType
-        else names[hint]
-    }

@@ -10,14 +10,14 @@ from dataclasses import replace
 from flask import Flask, Response, after_this_request, g, request
 
 from shared.errors import InvalidMessage
-from shared.security.authenticator import AnyRole, Caller, Gate
+from shared.security.authenticator import AnyRole, Authenticator, Caller
 from shared.web.app import add_message
 from shared.web.openapi import Operation
 
 
 def add_signed_message(
     app: Flask,
-    gate: Gate,
+    authenticator: Authenticator,
     rule: str,
     view: Callable[..., Response],
     roles: tuple[AnyRole, ...],
@@ -28,7 +28,7 @@ def add_signed_message(
 
     Args:
         app: The service's app.
-        gate: The service's gate.
+        authenticator: The service's authenticator.
         rule: As Flask writes it.
         view: Answers; gets the caller, and what the rule names.
         roles: Whose messages are taken.
@@ -42,16 +42,20 @@ def add_signed_message(
         ):  # a prefix that a proxy names would route another path than the signed one
             raise InvalidMessage("Messages are taken at this service's own addresses alone.")
         target = request.environ.get("RAW_URI") or request.environ["REQUEST_URI"]
-        caller = gate.admit(request.method, target, request.headers, request.get_data, roles)
+        caller = authenticator.admit(
+            request.method, target, request.headers, request.get_data, roles
+        )
         g.member = caller.name
-        after_this_request(lambda response: _signed(gate, caller, response))
+        after_this_request(lambda response: _signed(authenticator, caller, response))
         return view(caller, **values)
 
     verified.__name__ = view.__name__
     add_message(app, rule, verified, methods, replace(operation, security="signature"))
 
 
-def _signed(gate: Gate, caller: Caller, response: Response) -> Response:
+def _signed(authenticator: Authenticator, caller: Caller, response: Response) -> Response:
     covered = {name: value for name, value in response.headers if name == "Content-Type"}
-    response.headers.update(gate.sign_answer(response.status_code, covered, response.data, caller))
+    response.headers.update(
+        authenticator.sign_answer(response.status_code, covered, response.data, caller)
+    )
     return response

@@ -17,14 +17,14 @@ import requests
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from device.notifications.notification import Answer
 from device.store.events import EventStore
-from device.store.store import Store
+from device.store.store import DeviceStore
+from device.vision.prediction import Prediction
 from tests.browser.conftest import PHONE, until
 from tests.e2e.conftest import Federation, MakeFederation
 
-ANSWER = Answer(0.61, True, 0.55, "a" * 64)
-SEVERAL = {"animal": Answer(0.2, False, 0.7, "b" * 64), "face": ANSWER}
+ANSWER = Prediction(0.61, True, 0.55, "a" * 64)
+SEVERAL = {"animal": Prediction(0.2, False, 0.7, "b" * 64), "face": ANSWER}
 AT = "document.activeElement.id"
 
 
@@ -47,7 +47,7 @@ def federation(make_federation: MakeFederation, camera: Path) -> Federation:
 def events(federation: Federation) -> Iterator[EventStore]:
     """The device's events, of which there are none yet."""
     folder = federation.home / "devices" / "device-1"
-    store = Store(folder)
+    store = DeviceStore(folder)
     kept = EventStore(store.database, folder / "events")
     for event in kept.events(1000):
         kept.delete(event)
@@ -61,7 +61,7 @@ def add(events: EventStore) -> Callable[..., list[int]]:
     newest first.
     """
 
-    def do(count: int, answers: dict[str, Answer]) -> list[int]:
+    def do(count: int, answers: dict[str, Prediction]) -> list[int]:
         jpegs = [
             cv2.imencode(".jpg", np.full((90, 160, 3), 9 * shade, np.uint8))[1]
             for shade in range(count)

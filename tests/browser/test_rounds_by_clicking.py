@@ -119,7 +119,7 @@ def test_doorbell_is_rung_and_told_what_was_right(
     with open_page(federation.url("device1", "/events"), java_script_enabled=script) as page:
         page.get_by_label("Ring with a picture").set_input_files(picture)
         page.get_by_role("button", name="Ring", exact=True).click()
-        expect(page.locator("#notice")).to_contain_text("Seen: ")
+        expect(page.locator("#notice")).to_contain_text("Detected: ")
         page.goto(federation.url("device1", "/events"))
         event = page.locator("article").first
         expect(event).to_contain_text("face: ")
@@ -127,12 +127,11 @@ def test_doorbell_is_rung_and_told_what_was_right(
         event.get_by_label("face", exact=True).check()
         event.get_by_label("animal", exact=True).uncheck()
         event.get_by_role("button", name="Learn this").click()
-        expect(page.locator("#notice")).to_contain_text(
-            "no animal, face, no parcel. The next training uses it."
-        )
+        expect(page.locator("#notice")).to_contain_text("Label saved (")
+        expect(page.locator("#notice")).to_contain_text("no animal, face, no parcel.")
         page.goto(federation.url("device1", "/events"))
         page.get_by_role("button", name="Undo").first.click()
-        expect(page.locator("#notice")).to_contain_text("Taken back")
+        expect(page.locator("#notice")).to_contain_text("Label removed")
 
 
 def test_keyboard_alone_is_enough(federation: Federation, open_page: Any) -> None:

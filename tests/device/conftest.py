@@ -12,23 +12,12 @@ import pytest
 import device.app
 from device.context import Device, identity_path
 from device.rounds import participation
-from device.training.jobs import (
-    Activity,
-    Compare,
-    Comparison,
-    Epoch,
-    Job,
-    Measure,
-    Metrics,
-    Score,
-    Scores,
-    Train,
-    Trained,
-)
+from device.settings import DeviceSettings
+from device.training.jobs import Activity, Compare, Job, Measure, Train
+from device.training.results import Comparison, Epoch, Metrics, Score, Scores, Trained
 from learning.model import Model, parse_model
 from shared.security.identity import Identity
-from shared.security.manifest import HEADER, Manifest
-from shared.settings import DeviceSettings
+from shared.security.manifest import HEADER, manifest_of, signed_manifest
 
 R = TypeVar("R")
 STEP = np.float32(0.25)
@@ -171,8 +160,8 @@ def vouched() -> Callable[..., str]:
     """Return what gives the main server's signed word for a model."""
 
     def vouch(federation: Any, model: Model) -> str:
-        return Manifest.of("doorbell", model, model.to_bytes(), 1e9).signed(
-            federation.as_main.identity
+        return signed_manifest(
+            manifest_of("doorbell", model, model.to_bytes(), 1e9), federation.as_main.identity
         )
 
     return vouch

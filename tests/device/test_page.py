@@ -13,8 +13,9 @@ import pytest
 from device.context import Device
 from device.page import fingerprint
 from device.rounds import participation
-from device.store.records import Setback
-from device.training.jobs import Activity, Epoch, Progress, Train
+from device.store.records import Failure
+from device.training.jobs import Activity, Train
+from device.training.results import Epoch, Progress
 from shared.round.plan import LocalWork
 
 
@@ -90,7 +91,7 @@ def test_history_has_every_round(
 
 def test_what_went_wrong_is_shown_as_text(show: Any, federation: Any, doorbell: Device) -> None:
     participation.train(doorbell, "package")
-    doorbell.store.note_setback(Setback("package", 2, "<script>alert(1)</script>"))
+    doorbell.store.failures.record(Failure("package", 2, "<script>alert(1)</script>"))
     page = show()
     assert "Round 2: &lt;script&gt;alert(1)&lt;/script&gt;" in page and "<script>alert" not in page
 
@@ -229,7 +230,7 @@ def test_fingerprint_is_another_one_when_the_page_should_be(
     assert changed()
     participation.send(doorbell, "package", participation.announce(doorbell))
     assert changed()
-    doorbell.store.note_setback(Setback("package", 5, "It went wrong."))
+    doorbell.store.failures.record(Failure("package", 5, "It went wrong."))
     assert changed()
     finish_a_round(federation, doorbell, make_device(federation, 2))
     federation.step("main", "send_model_clients")

@@ -22,7 +22,7 @@ import requests
 import standardwebhooks
 
 from device.store.events import EventStore
-from device.store.store import Store
+from device.store.store import DeviceStore
 from tests.e2e.conftest import Federation, MakeFederation
 from tests.owners import SECRET, Server, Watcher, a_broker
 from tests.ports import free_port
@@ -59,7 +59,7 @@ def visit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def events_of(federation: Federation, number: int) -> Iterator[EventStore]:
     """What a device has kept."""
     folder = federation.home / "devices" / f"device-{number}"
-    store = Store(folder)
+    store = DeviceStore(folder)
     try:
         yield EventStore(store.database, folder / "events")
     finally:

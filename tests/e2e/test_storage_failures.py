@@ -25,8 +25,8 @@ from main_server.store.rounds import newest_round
 from main_server.store.store import Store
 from shared.errors import DoorbellError, StorageFailed, StorageUnavailable
 from shared.round.plan import RoundPlan, parse_round_plan
-from shared.security.authenticator import Standing
 from shared.security.identity import Identity
+from shared.transport.enrolment import Enrolment
 from shared.transport.http_client import HttpClient
 from tests.e2e.conftest import Federation, MakeFederation
 from tests.main_store import read
@@ -73,12 +73,12 @@ class Member:
         identity = Identity.open(folder / "identity.key")
         http = HttpClient(identity, 10, 1)
         codes = federation.home / "main-server"
-        self.standing = Standing(identity, "device", name, folder, self.url, http, None, codes)
+        self.enrolment = Enrolment(identity, "device", name, folder, self.url, http, None, codes)
 
     def announce(self) -> RoundPlan:
         message = {"address": f"http://{self.name}", "detectors": {"person": None}}
-        reply = self.standing.http.post_json(
-            f"{self.url}/clientstatus", message, self.standing.main()
+        reply = self.enrolment.http.post_json(
+            f"{self.url}/clientstatus", message, self.enrolment.main()
         )
         return parse_round_plan(reply.json["rounds"]["person"])
 
@@ -88,7 +88,7 @@ class Member:
         body = plain_update(
             np.full(current.size, 0.01, np.float32), 10, current, self.name
         ).to_bytes()
-        reply = self.standing.http.post(f"{self.url}/cmodel", body, self.standing.main())
+        reply = self.enrolment.http.post(f"{self.url}/cmodel", body, self.enrolment.main())
         return str(reply.json["said"])
 
 
@@ -220,7 +220,7 @@ def test_postgresql_may_go_and_come_back_while_services_run(
             step = federation.step("main", "/aggregate_models")
             assert step.status_code == StorageUnavailable.status and "does not answer" in step.text
             said = start_in_vain(federation.home / "other", ["main_server"], DATABASE_URL=url)
-            assert "on PostgreSQL does not answer" in said and "mend DATABASE_URL" in said
+            assert "on PostgreSQL does not answer" in said and "fix DATABASE_URL" in said
         finally:
             postgresql.start()
         assert "is kept" in two.send()
@@ -245,12 +245,12 @@ def test_clock_that_is_an_hour_off_is_named_and_harms_nothing(
     member = Member(direct, f"late{off % 7}")
     member.announce()
     before = kept(direct)
-    wrong = HttpClient(member.standing.identity, 10, 1, clock=lambda: time.time() + off)
+    wrong = HttpClient(member.enrolment.identity, 10, 1, clock=lambda: time.time() + off)
     with pytest.raises(DoorbellError, match=said):
         wrong.post_json(
             f"{member.url}/clientstatus",
             {"address": "http://x", "detectors": {}},
-            member.standing.main(),
+            member.enrolment.main(),
         )
     assert kept(direct) == before
     member.announce()

@@ -1,5 +1,4 @@
-"""A service that is killed at a chosen point, once: gunicorn serves `fragile:app` instead of the
-service's own app.
+"""A service that is killed once, at a chosen point: gunicorn serves `fragile:app` instead of its app.
 
 What it serves is the real app; only the one function, transaction or answer that the point names is
 wrapped. Nothing in the project knows of it. What a service does besides answering requests is
@@ -7,16 +6,17 @@ started only where rounds are to run by themselves; elsewhere nothing comes to t
 step. The same file, run as a program, is a training child with such a point in it.
 
 Environment:
-    KILL_APP    What is served, "wsgi3:app".
-    KILL_POINT  Where: "module:Class.method:moment" or "/address:moment"; "#2" behind it is the
-    second time.
-                Without it, nobody is killed.
-    KILL_WHOM   "service": the whole process group, that is gunicorn's master, its workers and the
-    training child;
-                "process": the process that comes to the point, and nothing else.
-    KILL_MARK   A file that is made just before the kill. Where it is there already, nobody is
-    killed any more. KILL_BACKGROUND Where it is set, the service also does what it does besides
-    answering requests.
+    KILL_APP         What is served, "wsgi3:app".
+    KILL_POINT       Where: "module:Class.method:moment" or "/address:moment"; "#2" behind it is
+                     the second time. Without it, nobody is killed.
+    KILL_WHOM        "service": the whole process group, that is gunicorn's master, its workers
+                     and the training child;
+                     "process": the process that comes to the point, and nothing else.
+    KILL_MARK        A file that is made just before the kill. Where it is there already, nobody
+                     is killed any more.
+    KILL_BACKGROUND  Where it is set, the service also does what it does besides answering requests.
+    KILL_TRAINERS    Where `trainers.py` listens, whose children train; without it, children of
+                     the device's own.
 
 Moments of a function:
     before, after   before it is called, after it has returned

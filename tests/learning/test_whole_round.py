@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from numpy.typing import NDArray
 
 from learning.architectures import PORCH_CNN, Params
@@ -119,7 +120,7 @@ def test_secure_round_steps_to_the_weighted_mean_of_the_trained_models() -> None
 
 
 def test_secure_and_direct_topology_come_to_the_same_model() -> None:
-    direct = replace(PLAN, topology="direct", sealing_key="")
+    direct = structs.replace(PLAN, topology="direct", sealing_key="")
     means = []
     for device, result in results(BASE, WEIGHTS, direct).items():
         update = share(result, direct, device, np.random.default_rng(0))
@@ -140,7 +141,7 @@ def test_sum_without_one_devices_seed_is_refused_or_noise() -> None:
 
 def test_servers_step_size_comes_from_the_plan() -> None:
     whole = secure_round(BASE, WEIGHTS, PLAN).params
-    half = secure_round(BASE, WEIGHTS, replace(PLAN, server_learning_rate=0.5)).params
+    half = secure_round(BASE, WEIGHTS, structs.replace(PLAN, server_learning_rate=0.5)).params
     base = PORCH_CNN.flatten(BASE)
     np.testing.assert_allclose(half - base, (whole - base) / 2, atol=1e-6)
 

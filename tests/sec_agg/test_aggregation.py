@@ -349,7 +349,7 @@ def test_update_that_comes_between_check_and_freeze_is_checked_too(federation: A
 
         def post_json(self, url: str, message: Any, to: Any) -> Any:
             reply = federation.aggregator.http.post_json(url, message, to)
-            self.checks.append(sorted(message["sealed_seeds"]))
+            self.checks.append(sorted(message.sealed_seeds))
             if len(self.checks) == 1:
                 federation.upload("c", federation.delta())
             return reply

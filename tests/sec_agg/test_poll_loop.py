@@ -25,9 +25,9 @@ from sec_agg.roster import Roster
 from sec_agg.store.store import Store
 from shared.errors import Forbidden, OutOfOrder, PeerUnreachable
 from shared.round.payloads import parse_aggregate
-from shared.security.authenticator import Standing
 from shared.security.identity import Identity
 from shared.storage.blobs import BlobStore
+from shared.transport.enrolment import Enrolment
 from shared.transport.http_client import HttpClient
 from shared.web.background import start_background
 from tests.main_store import read
@@ -69,7 +69,7 @@ class Asked:
         if not url.endswith("/work"):
             return self.http.post_json(url, message, to)
         assert to.public_key is not None, "the answer must be signed"
-        self.asked.append(message)
+        self.asked.append(message.to_json())
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
@@ -228,7 +228,7 @@ def test_one_detector_does_not_hold_up_the_others(
 )
 def test_answer_that_is_no_list_of_tasks_is_not_acted_upon(federation: Any, answer: Any) -> None:
     send(federation, "a", "b")
-    with pytest.raises(PeerUnreachable, match="did not say what is to be done"):
+    with pytest.raises(PeerUnreachable, match="did not send a list of tasks"):
         attendant(federation, answer).attend_once()
     assert federation.aggregator.store.newest_round("package").state == "open"
 
@@ -366,7 +366,7 @@ def test_one_of_several_attends_and_another_takes_over_when_it_ends(federation: 
 
 
 def test_another_takes_over_when_the_process_that_attends_is_killed(federation: Any) -> None:
-    folder = federation.aggregator.standing.folder
+    folder = federation.aggregator.enrolment.folder
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     holder = context.Process(
@@ -394,7 +394,7 @@ def test_two_aggregators_on_one_database_that_are_asked_at_once_make_one_sum(
 ) -> None:
     devices = [f"device-{number}" for number in range(8)]
     send(federation, *devices)
-    folder = federation.aggregator.standing.folder
+    folder = federation.aggregator.enrolment.folder
     server = make_server("127.0.0.1", 0, federation.network.apps["main"], threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -438,12 +438,12 @@ def _add_up(folder: Path, database_url: str | None, port: int, pipe: Any) -> Non
     identity = Identity.open(folder / "identity.key")
     http = HttpClient(identity)
     url = f"http://127.0.0.1:{port}"
-    standing = Standing(
+    enrolment = Enrolment(
         identity, "secure-aggregator", "secure-aggregator", folder, url, http, None, folder
     )
     store = Store(folder, database_url)
     aggregator = Aggregator(
-        store, BlobStore(folder / "blobs"), http, standing, Roster(standing, http)
+        store, BlobStore(folder / "blobs"), http, enrolment, Roster(enrolment, http)
     )
     pipe.send("ready")
     pipe.recv()

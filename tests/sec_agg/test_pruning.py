@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from main_server.store.rounds import find_round
 from main_server.store.versions import newest_version
@@ -29,7 +30,6 @@ from sec_agg.pruning import (
 from sec_agg.store.store import Store, Stored
 from shared.errors import InvalidMessage, OutOfOrder, StorageFailed
 from shared.round.payloads import parse_aggregate, parse_masked_update
-from shared.round.plan import RoundPlan
 from shared.storage.blobs import BlobStore
 from tests.main_store import read
 
@@ -319,7 +319,7 @@ def test_failed_pruning_fails_no_hand_over(
 
 
 def test_processes_that_prune_while_a_round_is_played_take_nothing_away(federation: Any) -> None:
-    folder = federation.aggregator.standing.folder
+    folder = federation.aggregator.enrolment.folder
     context = multiprocessing.get_context("spawn")
     over = context.Event()
     processes = [
@@ -351,4 +351,4 @@ def _prune_on(folder: Path, over: Any) -> None:
 def open_here(federation: Any, number: int) -> None:
     """Let the aggregator know of a round."""
     settings = federation.announce("a")
-    federation.aggregator.store.remember_round(RoundPlan(**(vars(settings) | {"round": number})))
+    federation.aggregator.store.remember_round(structs.replace(settings, round=number))

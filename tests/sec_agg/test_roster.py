@@ -38,7 +38,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def roster(federation: Any, clock: Clock) -> Roster:
-    return Roster(federation.aggregator.standing, federation.aggregator.http, clock)
+    return Roster(federation.aggregator.enrolment, federation.aggregator.http, clock)
 
 
 def asked(federation: Any) -> int:
@@ -232,7 +232,7 @@ def test_answer_that_is_no_roster_changes_nothing(
     first = roster.member(a)
     with monkeypatch.context() as patched:
         patched.setattr(
-            "main_server.routes.jsonify",
+            "main_server.routes.answer_with",
             lambda _: federation.network.apps["main"].json.response(make(a)),
         )
         clock.now += FRESH_S + 0.01

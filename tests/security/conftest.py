@@ -29,13 +29,14 @@ import numpy as np
 import psutil
 import pytest
 
-from device.store.store import Store as DeviceStore
+from device.store.store import DeviceStore
 from main_server.store.publication import revoke
 from main_server.store.store import Store
+from shared.protocol.joining import Role
 from shared.round.payloads import MaskedUpdate
 from shared.round.plan import RoundPlan, parse_round_plan
 from shared.security.identity import Identity
-from shared.security.joining import JoinCode, JoinRequest, Role
+from shared.security.joining import JoinCode, join_request
 from shared.transport.http_client import CONTAINER_TYPE
 from tests.main_store import write
 from tests.security import aftermath
@@ -284,7 +285,7 @@ class Field:
         takes its time.
         """
         store, deadline = DeviceStore(self.home(device)), time.monotonic() + 120
-        while store.newest_score(detector) is None:
+        while store.models.newest_score(detector) is None:
             assert time.monotonic() < deadline, self.log(device)
             time.sleep(0.05)
         store.database.close()
@@ -418,7 +419,7 @@ class Field:
 
     def join(self, name: str, service: str = "main", role: Role = "device") -> Member:
         member = self.members.setdefault(name, Member(name))
-        request = JoinRequest.make(self.code(service, role), name, role, member.identity)
+        request = join_request(self.code(service, role), name, role, member.identity)
         self.takes(json_message(service, "/join", request.to_json()))
         return member
 

@@ -14,10 +14,10 @@ import pytest
 
 from main_server.context import MainServer
 from main_server.models.registry import _deliver_to, keep_model, load_model
+from main_server.settings import MainSettings
 from main_server.store.records import Device
 from main_server.store.versions import newest_version
 from shared.errors import PeerUnreachable
-from shared.settings import MainSettings
 from shared.transport.addresses import permitted
 from shared.transport.http_client import HttpClient
 from tests.main_store import read

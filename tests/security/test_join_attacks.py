@@ -13,7 +13,7 @@ import pytest
 
 from main_server.store.members import Invitation, find_invitation, invite
 from shared.security.identity import Identity
-from shared.security.joining import JoinCode, JoinRequest, new_key_statement
+from shared.security.joining import JoinCode, join_request, new_key_statement
 from tests.main_store import read, write
 
 Field = Any
@@ -27,7 +27,7 @@ def request(
     field: Field, name: str = "eve", role: Any = "device", code: JoinCode | None = None, **how: Any
 ) -> Any:
     """Return a request to join that is honest but for what is named; JSON."""
-    made = JoinRequest.make(code or field.code(), name, role, how.pop("identity", None) or fresh())
+    made = join_request(code or field.code(), name, role, how.pop("identity", None) or fresh())
     return made.to_json() | how
 
 

@@ -32,7 +32,7 @@ from shared.round.payloads import (
     parse_masked_update,
 )
 from shared.round.plan import EXTRA_COORDINATES
-from shared.security.manifest import HEADER, Manifest
+from shared.security.manifest import HEADER, manifest_of, signed_manifest
 from shared.storage.blobs import BlobStore
 from shared.transport.http_client import CONTAINER_TYPE
 from tests.main_store import read, write
@@ -532,7 +532,9 @@ def vouched(
     field: Field, model: Model, signer: str = "main", body: bytes | None = None
 ) -> tuple[bytes, str]:
     body = body if body is not None else model.to_bytes()
-    return body, Manifest.of("doorbell", model, body, 1e9).signed(field.key_of(signer).identity)
+    return body, signed_manifest(
+        manifest_of("doorbell", model, body, 1e9), field.key_of(signer).identity
+    )
 
 
 def spoilt(field: Field, value: float) -> tuple[bytes, str]:
@@ -590,7 +592,7 @@ def with_member(field: Field, **members: object) -> tuple[bytes, str]:
     """Return a manifest with other members, signed by the main server's own key."""
     model = newer(field)
     body = model.to_bytes()
-    encoded = json.dumps(vars(Manifest.of("doorbell", model, body, 1.0)) | members).encode()
+    encoded = json.dumps(manifest_of("doorbell", model, body, 1.0).to_json() | members).encode()
     signature = field.key_of("main").identity.sign(b"doorbell-manifest/1" + encoded)
     return body, ".".join(base64.b64encode(part).decode() for part in (encoded, signature))
 

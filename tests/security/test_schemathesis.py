@@ -26,11 +26,12 @@ from schemathesis.engine import events, from_schema
 
 from learning.architectures import architecture
 from learning.model import Model
+from shared.protocol.joining import Admission
 from shared.round.masking import SEALED_BYTES
 from shared.round.payloads import Aggregate, MaskedUpdate, PlainUpdate
 from shared.round.plan import RoundPlan, parse_round_plan
 from shared.security.identity import Identity
-from shared.security.joining import JoinCode, JoinRequest, Membership
+from shared.security.joining import JoinCode, Membership, join_request
 from shared.security.signing import sign_request
 from shared.transport.http_client import CONTAINER_TYPE, HttpClient, Peer
 from tests.e2e.conftest import Federation
@@ -180,8 +181,8 @@ def take_part(federation: Federation, member: Identity) -> RoundPlan:
     member.
     """
     code = JoinCode.parse((federation.home / "main-server" / "local-join-code.device").read_text())
-    asking, http = JoinRequest.make(code, MEMBER, "device", member), HttpClient(member)
-    answer = http.post_json(federation.url("main", "/join"), asking.to_json()).json
+    asking, http = join_request(code, MEMBER, "device", member), HttpClient(member)
+    answer = http.post_json(federation.url("main", "/join"), asking).read(Admission)
     main = Peer(
         "main-server",
         federation.url("main"),

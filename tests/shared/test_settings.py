@@ -14,17 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from device.settings import BellSettings, DeviceSettings, port_of
 from learning.architectures import ARCHITECTURES, architecture
+from main_server.settings import MainSettings
+from sec_agg.settings import AggregatorSettings
 from shared.errors import SettingsError
 from shared.round.plan import RoundPlan, parse_round_plan
-from shared.settings import (
-    AggregatorSettings,
-    BellSettings,
-    DeviceSettings,
-    MainSettings,
-    OperatorSettings,
-    port_of,
-)
+from shared.settings import OperatorSettings, declared_in
 
 RoundSettingsFactory = Callable[..., RoundPlan]
 Environ = Mapping[str, str]
@@ -58,6 +54,7 @@ def test_device_settings_by_default() -> None:
             false_alarms=0.05,
             keep_days=30.0,
             keep_mb=500.0,
+            notify=(),
             webhook=None,
             webhook_secret=None,
             mqtt=None,
@@ -89,6 +86,7 @@ def test_addresses_of_the_owner_are_not_shown() -> None:
     environ = {
         "DOORBELL_CAMERA": "rtsp://me:secret@camera",
         "DOORBELL_MQTT": "mqtts://me:secret@broker",
+        "DOORBELL_NOTIFY": "mqtts://me:secret@broker",
     }
     assert "secret" not in repr(
         device(
@@ -96,6 +94,23 @@ def test_addresses_of_the_owner_are_not_shown() -> None:
             | {"DOORBELL_WEBHOOK": "https://x/secret", "DOORBELL_WEBHOOK_SECRET": "whsec_secret"}
         )
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "urls"),
+    [
+        ("", ()),
+        (" , ", ()),
+        ("mqtt://a", ("mqtt://a",)),
+        ("mqtt://a https://b/c", ("mqtt://a", "https://b/c")),
+        ("mqtt://a,https://b/c\n\thttp://d,", ("mqtt://a", "https://b/c", "http://d")),
+        ("https://b/c?x=1,2 ,  mqtt://me:p,w@a", ("https://b/c?x=1,2", "mqtt://me:p,w@a")),
+        ("mqtt://a b", ("mqtt://a b",)),
+    ],
+    ids=str,
+)
+def test_channels_are_separated_by_commas_or_space(text: str, urls: tuple[str, ...]) -> None:
+    assert device({"DOORBELL_NOTIFY": text}).bell.notify == urls
 
 
 def test_main_server_settings_by_default() -> None:
@@ -107,6 +122,7 @@ def test_main_server_settings_by_default() -> None:
         epochs=None,
         batch_size=None,
         learning_rate=None,
+        strategy="fedavg",
         server_learning_rate=1.0,
         clipping_norm=None,
         value_range=1.0,
@@ -332,7 +348,7 @@ def test_bad_value_names_its_variable(variable: str, text: str) -> None:
     with pytest.raises(SettingsError) as refused:
         read({variable: text})
     assert refused.value.happened.startswith(f"{variable} cannot be ")
-    assert refused.value.todo.startswith(f"Mend {variable}")
+    assert refused.value.todo.startswith(f"Fix {variable}")
     assert refused.value.kept == "The service was not started."
 
 
@@ -443,3 +459,42 @@ def test_servers_take_the_database_as_heroku_names_it_and_devices_do_not() -> No
         )
         assert "word" not in repr(server)
     assert "word" not in repr(DeviceSettings.read(1, environ))
+
+
+UNUSABLE = {
+    "DATABASE_URL": "mysql://nowhere",
+    "DOORBELL_BLOBS": "/srv/blobs",
+    "DOORBELL_S3_ENDPOINT": "nowhere",
+    "DOORBELL_SECRET": "short",
+    "DOORBELL_MAX_BODY_MB": "0",
+    "DOORBELL_DEVICE_URL": "nowhere",
+    "DOORBELL_AGGREGATOR_URL": "nowhere",
+    "DOORBELL_WATCH": "perhaps",
+    "DOORBELL_SEED": "-1",
+}
+
+
+@pytest.mark.parametrize(
+    ("read", "used"),
+    [
+        (device, {"DOORBELL_DEVICE_URL", "DOORBELL_AGGREGATOR_URL", "DOORBELL_WATCH"}),
+        (MainSettings.read, {"DOORBELL_SEED", *list(UNUSABLE)[:5]}),
+        (AggregatorSettings.read, set(list(UNUSABLE)[:5])),
+        (OperatorSettings.read, set()),
+    ],
+)
+def test_service_is_stopped_by_the_variables_that_it_uses_alone(
+    read: Callable[[Environ], Any], used: set[str]
+) -> None:
+    read({name: value for name, value in UNUSABLE.items() if name not in used})
+    for variable in used:
+        with pytest.raises(SettingsError, match=f"^{variable} cannot be "):
+            read({variable: UNUSABLE[variable]})
+
+
+@pytest.mark.parametrize("kind", [DeviceSettings, MainSettings, AggregatorSettings])
+def test_every_setting_is_declared_with_a_sentence_and_one_way(kind: type) -> None:
+    declared = list(declared_in(kind))
+    assert all(setting.sentence and setting.values.range for setting in declared)
+    by_variable = {setting.variable: setting for setting in declared}
+    assert all(by_variable[setting.variable] is setting for setting in declared)

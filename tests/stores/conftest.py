@@ -47,8 +47,8 @@ def aggregator_store(open_store: Callable[..., Any]) -> sec_agg.store.store.Stor
 
 
 @pytest.fixture
-def device_store(open_store: Callable[..., Any]) -> device.store.store.Store:
-    store: device.store.store.Store = open_store(device.store.store.Store)
+def device_store(open_store: Callable[..., Any]) -> device.store.store.DeviceStore:
+    store: device.store.store.DeviceStore = open_store(device.store.store.DeviceStore)
     return store
 
 

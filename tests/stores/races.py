@@ -13,20 +13,21 @@ from typing import Any
 import device.store.store
 import main_server.store.store
 import sec_agg.store.store
+from device.store.records import Training
 from main_server.store import members, publication, rounds, runs
 from main_server.store.members import MemberRecord
 from main_server.store.records import PASSED, Version
 from main_server.store.runs import Run
 from sec_agg.store.store import Stored
 from shared.round.plan import RoundPlan
-from shared.security.nonces import open_nonces
+from shared.storage.nonces import open_nonces
 from tests.main_store import write
 
 NOW = 1_800_000_000.0
 STORES: dict[str, Any] = {
     "main_server": main_server.store.store.Store.open,
     "sec_agg": sec_agg.store.store.Store,
-    "device": device.store.store.Store,
+    "device": device.store.store.DeviceStore,
 }
 THREADS = 4
 _CONTENDERS: dict[str, Callable[..., Any]] = {}
@@ -120,10 +121,8 @@ def hear_of_round(store: sec_agg.store.store.Store, me: int, current: RoundPlan)
 
 
 @contender
-def keep_update(
-    store: device.store.store.Store, me: int, training: device.store.store.Training
-) -> Any:
-    return store.keep_update(training, f"update {me}")
+def keep_update(store: device.store.store.DeviceStore, me: int, training: Training) -> Any:
+    return store.trainings.keep_update(training, f"update {me}")
 
 
 @contender

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from main_server.store.contributions import keep_plain_update, plain_updates, sent_updates
 from main_server.store.devices import (
@@ -72,7 +73,7 @@ from main_server.store.versions import (
     newest_versions,
     release,
 )
-from shared.protocol.evaluations import METRICS, ROWS, Estimate, Performance
+from shared.protocol.evaluations import METRICS, ROWS, Estimate, performance_of
 from shared.round.plan import RoundPlan
 from tests.main_store import read, write
 
@@ -380,7 +381,7 @@ def test_performance_is_kept_of_who_takes_part_and_moves_and_goes_with_its_devic
     main_store: Store,
 ) -> None:
     figures = {row: dict.fromkeys(METRICS, Estimate(0.25, -0.0, 1 / 3)) for row in ROWS}
-    measured = Performance("person", 2**31 - 1, version(3).version, 2**31 - 1, figures)
+    measured = performance_of("person", 2**31 - 1, version(3).version, 2**31 - 1, figures)
     assert not write(main_store, note_performance, "anna", measured, NOW)
     write(main_store, invite, CODE)
     write(main_store, admit, CODE.invitation, ANNA, NOW)
@@ -389,7 +390,7 @@ def test_performance_is_kept_of_who_takes_part_and_moves_and_goes_with_its_devic
     write(main_store, add_version, version(3))
     for pictures in (5, 5, 2**31 - 1):
         assert write(
-            main_store, note_performance, "anna", replace(measured, pictures=pictures), NOW
+            main_store, note_performance, "anna", structs.replace(measured, pictures=pictures), NOW
         )
     assert read(main_store, performances) == (DeviceEvaluation("anna", measured, 3, NOW),)
     assert kinds(main_store).count("measured") == 2

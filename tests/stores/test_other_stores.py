@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import device.store.store
 import sec_agg.store.store
-from device.store.records import Errand, Held, Score, Setback
+from device.store.records import Failure, GlobalModel, ScheduledTraining, Score
 from sec_agg.store.store import Round, Stored
 from shared.round.plan import RoundPlan
 
@@ -70,69 +70,97 @@ def test_first_sum_stays(aggregator_store: sec_agg.store.store.Store, round_of: 
     assert newest and (newest.state, newest.aggregate, newest.delivered) == ("summed", "x", True)
 
 
-def test_model_waits_is_in_force_or_turned_down(device_store: device.store.store.Store) -> None:
+def test_model_waits_is_in_force_or_turned_down(
+    device_store: device.store.store.DeviceStore,
+) -> None:
     first, second, third = (
-        Held("person", letter * 64, number) for number, letter in enumerate("abc")
+        GlobalModel("person", letter * 64, number) for number, letter in enumerate("abc")
     )
-    assert device_store.propose(second) is None and device_store.propose(first) == second
-    assert device_store.candidate("person") == second and device_store.candidates() == ("person",)
+    assert (
+        device_store.models.propose(second) is None and device_store.models.propose(first) == second
+    )
+    assert device_store.models.candidate(
+        "person"
+    ) == second and device_store.models.candidates() == ("person",)
     score = Score(second.version, "person", 1, 0.875, 40)
-    assert device_store.hold(second, score) and not device_store.hold(first)
-    assert device_store.held("person") == second and device_store.candidate("person") is None
-    assert device_store.score(second.version) == score == device_store.newest_score("person")
-    device_store.propose(third)
+    assert device_store.models.activate(second, score) and not device_store.models.activate(first)
+    assert (
+        device_store.models.active("person") == second
+        and device_store.models.candidate("person") is None
+    )
+    assert (
+        device_store.models.score(second.version)
+        == score
+        == device_store.models.newest_score("person")
+    )
+    device_store.models.propose(third)
     for _ in range(2):
-        device_store.turn_down(third, "It does not answer.")
-    assert device_store.held("person") == second and device_store.refused("person") == third.version
-    assert device_store.setback("person") == Setback("person", 2, "It does not answer.")
-    assert device_store.held("car") is None and device_store.score("none") is None
+        device_store.models.reject(third, "It does not answer.")
+    assert (
+        device_store.models.active("person") == second
+        and device_store.models.rejected("person") == third.version
+    )
+    assert device_store.failures.latest("person") == Failure("person", 2, "It does not answer.")
+    assert device_store.models.active("car") is None and device_store.models.score("none") is None
 
 
 def test_training_makes_good_what_went_wrong(
-    device_store: device.store.store.Store, training_values: dict[str, object], round_of: Rounds
+    device_store: device.store.store.DeviceStore,
+    training_values: dict[str, object],
+    round_of: Rounds,
 ) -> None:
-    device_store.note_setback(Setback("person", 2, "No pictures."))
-    device_store.begin_errand("person", 5, "2027-01-15")
-    assert device_store.errand("person") == Errand("person", "2027-01-15", 5, 0)
-    device_store.add_training(training_values)
-    assert device_store.setback("person") == Setback("person", 2, "No pictures.")
-    device_store.add_training(training_values | {"round": 2})
-    newest = device_store.newest_training("person")
+    device_store.failures.record(Failure("person", 2, "No pictures."))
+    device_store.schedule.begin("person", 5, "2027-01-15")
+    assert device_store.schedule.latest("person") == ScheduledTraining("person", "2027-01-15", 5, 0)
+    device_store.trainings.add(training_values)
+    assert device_store.failures.latest("person") == Failure("person", 2, "No pictures.")
+    device_store.trainings.add(training_values | {"round": 2})
+    newest = device_store.trainings.newest("person")
     assert (
         newest
         and newest.history == training_values["history"]
         and newest.update is None
         and not newest.sent
     )
-    assert device_store.trained_rounds() == {"person": newest.round}
-    assert device_store.setback("person") is None and device_store.sent_round("person") is None
-    assert [device_store.keep_update(newest, letter * 64) for letter in "ab"] == ["a" * 64] * 2
-    for _ in range(2):
-        device_store.note_sent(newest)
-    assert device_store.newest_training("person") == replace(newest, update="a" * 64, sent=1)
-    assert device_store.sent_round("person") == 2
-    device_store.end_errand("person")
-    assert device_store.errand("person") == Errand("person", "2027-01-15", 20, None)
-    device_store.remember_rounds([round_of(4)])
-    for _ in range(2):
-        device_store.remember_rounds([round_of(5)])
+    assert device_store.trainings.newest_rounds() == {"person": newest.round}
     assert (
-        device_store.newest_round("person") == round_of(5)
-        and device_store.newest_round("car") is None
+        device_store.failures.latest("person") is None
+        and device_store.trainings.sent_round("person") is None
+    )
+    assert [device_store.trainings.keep_update(newest, letter * 64) for letter in "ab"] == [
+        "a" * 64
+    ] * 2
+    for _ in range(2):
+        device_store.trainings.record_sent(newest)
+    assert device_store.trainings.newest("person") == replace(newest, update="a" * 64, sent=1)
+    assert device_store.trainings.sent_round("person") == 2
+    device_store.schedule.end("person")
+    assert device_store.schedule.latest("person") == ScheduledTraining(
+        "person", "2027-01-15", 20, None
+    )
+    device_store.rounds.remember([round_of(4)])
+    for _ in range(2):
+        device_store.rounds.remember([round_of(5)])
+    assert (
+        device_store.rounds.newest("person") == round_of(5)
+        and device_store.rounds.newest("car") is None
     )
 
 
 def test_forgetting_keeps_the_newest(
-    device_store: device.store.store.Store, training_values: dict[str, object]
+    device_store: device.store.store.DeviceStore, training_values: dict[str, object]
 ) -> None:
     for number in range(4):
-        device_store.add_training(
+        device_store.trainings.add(
             training_values | {"round": number, "local_model": str(number) * 64}
         )
-        device_store.hold(
-            Held("person", f"{number}" * 64, number),
+        device_store.models.activate(
+            GlobalModel("person", f"{number}" * 64, number),
             Score(f"{number}" * 64, "person", number, 0.5, 4),
         )
     needed = device_store.forget_old(2)
     assert needed == {"0" * 64, "2" * 64, "3" * 64}
-    assert device_store.score("1" * 64) is None and device_store.score("2" * 64) is not None
+    assert (
+        device_store.models.score("1" * 64) is None
+        and device_store.models.score("2" * 64) is not None
+    )

@@ -122,9 +122,9 @@ def test_one_cohort_is_frozen_and_one_sum_is_kept(
 def test_one_update_is_made_of_a_training(
     device_store: Any, race: Race, training_values: dict[str, object]
 ) -> None:
-    device_store.add_training(training_values)
-    (kept,) = set(race("device", "keep_update", device_store.newest_training("person")))
-    assert device_store.newest_training("person").update == kept
+    device_store.trainings.add(training_values)
+    (kept,) = set(race("device", "keep_update", device_store.trainings.newest("person")))
+    assert device_store.trainings.newest("person").update == kept
 
 
 def test_one_spends_each_nonce(aggregator_store: Any, race: Race) -> None:

@@ -1,14 +1,12 @@
-"""A process that has imported TensorFlow, and forks training children from itself; a device is
-given them as its own.
+"""A process that has imported TensorFlow and forks training children for a device from itself.
 
 Importing TensorFlow takes longer than everything else in most tests of services together, and
 nothing of it runs before its first use, so a child that was forked after the import is what `python
 -m device.training.worker` is a moment later.
 
-    trainers.py serve SOCKET    the process that forks
-    trainers.py child SOCKET    what the device starts instead of the child: it hands its pipes
-    over, is in the child's
-                                place, and ends as the child ends
+    trainers.py serve SOCKET  the process that forks
+    trainers.py child SOCKET  what the device starts instead of the child: it hands its pipes over,
+                              is in the child's place, and ends as the child ends
 
 The child is in the device's process group: whoever kills all of the device kills it as well.
 """

@@ -11,8 +11,9 @@ from sklearn.preprocessing import StandardScaler
 from dataset import __main__ as command_line
 from dataset.porch import camera as porch_camera
 from dataset.porch import drawing as porch
-from dataset.porch import scene
-from dataset.porch.brush import Brush, Traits
+from dataset.porch.brush import Brush
+from dataset.porch.site import site
+from dataset.porch.traits import Traits
 from shared.errors import DatasetError
 
 SMALL = {"train": 4, "valid": 2, "test": 2}
@@ -126,7 +127,7 @@ def test_cameras_have_different_places(detector: str) -> None:
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_neighbouring_cameras_share_neither_house_nor_floor_nor_lens(seed: int) -> None:
     for camera in range(1, 6):
-        one, next_door = scene.site(seed, camera), scene.site(seed, camera + 1)
+        one, next_door = site(seed, camera), site(seed, camera + 1)
         for trait in ("wall", "roof", "floor", "lawn", "sun", "posts"):
             assert getattr(one, trait) != getattr(next_door, trait), trait
         assert abs(one.bend - next_door.bend) > 0.02

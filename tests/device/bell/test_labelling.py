@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from device.bell.labelling import delete, label, take_back, wanted_event
+from device.bell.labelling import delete, label, remove_label, wanted_event
 from device.context import Device
-from device.notifications.notification import Answer
-from device.store.events import Event, EventStore
+from device.store.events import EventStore, RingEvent
+from device.vision.prediction import Prediction
 from shared.errors import InvalidMessage, NotFound
 
 
@@ -21,7 +21,7 @@ def events(doorbell: Device) -> EventStore:
 
 
 @pytest.fixture
-def event(events: EventStore) -> Event:
+def event(events: EventStore) -> RingEvent:
     return events.add(1e6, "button", b"what the camera saw", {})
 
 
@@ -36,12 +36,12 @@ def held_in(folders: list[Path], what: str) -> list[str]:
     return [str(path) for path in files if what in path.name or what.encode() in path.read_bytes()]
 
 
-def place(event: Event, detector: str, folder: str) -> str:
+def place(event: RingEvent, detector: str, folder: str) -> str:
     return f"{detector}/client_1/{event.split}/{folder}/event-{event.sha256[:16]}.jpg"
 
 
 def test_labelled_picture_joins_the_data_set(
-    doorbell: Device, events: EventStore, event: Event
+    doorbell: Device, events: EventStore, event: RingEvent
 ) -> None:
     label(doorbell, events, event, {"package": True, "animal": False})
     assert learned(doorbell) == [
@@ -56,7 +56,7 @@ def test_labelled_picture_joins_the_data_set(
 
 
 def test_device_without_pictures_can_start_this_way(
-    doorbell: Device, events: EventStore, event: Event
+    doorbell: Device, events: EventStore, event: RingEvent
 ) -> None:
     assert "face" not in doorbell.detectors()
     label(doorbell, events, event, {"face": True})
@@ -64,7 +64,7 @@ def test_device_without_pictures_can_start_this_way(
 
 
 def test_another_word_takes_the_place_of_the_first(
-    doorbell: Device, events: EventStore, event: Event
+    doorbell: Device, events: EventStore, event: RingEvent
 ) -> None:
     label(doorbell, events, event, {"package": True, "animal": False})
     label(doorbell, events, event, {"package": False})
@@ -73,18 +73,18 @@ def test_another_word_takes_the_place_of_the_first(
 
 
 def test_word_that_is_taken_back_leaves_nothing_to_learn_from(
-    doorbell: Device, events: EventStore, event: Event
+    doorbell: Device, events: EventStore, event: RingEvent
 ) -> None:
     label(doorbell, events, event, {"package": True})
-    take_back(doorbell, events, event)
-    take_back(doorbell, events, event)
+    remove_label(doorbell, events, event)
+    remove_label(doorbell, events, event)
     kept = events.event(event.id)
     assert learned(doorbell) == [] and kept is not None and kept.labels is None
     assert events.picture(kept) == b"what the camera saw"
 
 
 def test_picture_of_two_events_is_learned_from_while_one_of_them_says_so(
-    doorbell: Device, events: EventStore, event: Event
+    doorbell: Device, events: EventStore, event: RingEvent
 ) -> None:
     twin, unlabelled = (
         events.add(1e6 + after, "upload", b"what the camera saw", {}) for after in (1, 2)
@@ -92,7 +92,7 @@ def test_picture_of_two_events_is_learned_from_while_one_of_them_says_so(
     label(doorbell, events, event, {"package": True, "animal": False})
     label(doorbell, events, twin, {"package": True})
     delete(doorbell, events, unlabelled)
-    take_back(doorbell, events, event)
+    remove_label(doorbell, events, event)
     assert learned(doorbell) == [place(event, "package", "package")]
     label(doorbell, events, event, {"animal": True})
     assert learned(doorbell) == [
@@ -106,7 +106,7 @@ def test_picture_of_two_events_is_learned_from_while_one_of_them_says_so(
 
 
 def test_picture_of_two_events_is_never_learned_both_ways(
-    doorbell: Device, events: EventStore, event: Event
+    doorbell: Device, events: EventStore, event: RingEvent
 ) -> None:
     twin = events.add(1e6 + 1, "upload", b"what the camera saw", {})
     label(doorbell, events, event, {"package": True})
@@ -115,7 +115,7 @@ def test_picture_of_two_events_is_never_learned_both_ways(
 
 
 def test_another_picture_keeps_no_copy_alive(
-    doorbell: Device, events: EventStore, event: Event
+    doorbell: Device, events: EventStore, event: RingEvent
 ) -> None:
     label(doorbell, events, events.add(1e6 + 1, "upload", b"something else", {}), {"package": True})
     label(doorbell, events, event, {"package": True})
@@ -127,7 +127,7 @@ def test_another_picture_keeps_no_copy_alive(
 
 
 def test_deleted_event_is_gone_from_the_data_set_and_from_the_caches(
-    doorbell: Device, events: EventStore, event: Event
+    doorbell: Device, events: EventStore, event: RingEvent
 ) -> None:
     label(doorbell, events, event, {"package": True})
     cache = doorbell.settings.folder / "pictures-cache"
@@ -147,12 +147,15 @@ def test_deleted_event_is_gone_from_the_data_set_and_from_the_caches(
 
 
 def test_nothing_tells_of_a_deleted_event_any_more(doorbell: Device, events: EventStore) -> None:
-    answers = {"package": Answer(0.123456789, True, 0.5, "a" * 64)}
+    answers = {"package": Prediction(0.123456789, True, 0.5, "a" * 64)}
     others = [
         events.add(1e6 + number, "button", b"picture %d" % number, answers) for number in range(9)
     ]
     event = events.add(
-        1e6, "button", b"what the camera saw", {"package": Answer(0.987654321, True, 0.5, "a" * 64)}
+        1e6,
+        "button",
+        b"what the camera saw",
+        {"package": Prediction(0.987654321, True, 0.5, "a" * 64)},
     )
     label(doorbell, events, event, {"package": True})
     told = (event.sha256, event.sha256[:16], event.picture, "0.987654321", "what the camera saw")
@@ -164,7 +167,7 @@ def test_nothing_tells_of_a_deleted_event_any_more(doorbell: Device, events: Eve
 
 
 def test_event_that_is_deleted_while_somebody_reads_is_gone_at_once_and_its_traces_later(
-    doorbell: Device, events: EventStore, event: Event
+    doorbell: Device, events: EventStore, event: RingEvent
 ) -> None:
     folders = [doorbell.settings.folder]
     with doorbell.store.database.read() as connection:
@@ -178,7 +181,7 @@ def test_event_that_is_deleted_while_somebody_reads_is_gone_at_once_and_its_trac
 
 
 def test_pictures_that_were_there_before_are_left_alone(
-    doorbell: Device, events: EventStore, event: Event, add_pictures: Any
+    doorbell: Device, events: EventStore, event: RingEvent, add_pictures: Any
 ) -> None:
     for split in ("train", "valid", "test"):
         add_pictures(doorbell, split)
@@ -190,7 +193,7 @@ def test_pictures_that_were_there_before_are_left_alone(
 
 @pytest.mark.parametrize("labels", [{}, {"../../etc": True}, {"": True}, {"Face": True}], ids=str)
 def test_what_names_no_detector_is_refused(
-    doorbell: Device, events: EventStore, event: Event, labels: dict[str, bool], tmp_path: Path
+    doorbell: Device, events: EventStore, event: RingEvent, labels: dict[str, bool], tmp_path: Path
 ) -> None:
     before = sorted(tmp_path.rglob("*.jpg"))
     with pytest.raises(InvalidMessage):
@@ -199,7 +202,7 @@ def test_what_names_no_detector_is_refused(
 
 
 @pytest.mark.parametrize("number", ["", "0", "-1", "2", "1.0", "１", "9" * 30, "x"])
-def test_event_that_is_none_is_not_found(events: EventStore, event: Event, number: str) -> None:
+def test_event_that_is_none_is_not_found(events: EventStore, event: RingEvent, number: str) -> None:
     assert wanted_event(events, str(event.id)) == event
     with pytest.raises(NotFound):
         wanted_event(events, number)

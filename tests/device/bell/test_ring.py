@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 
 import device.bell.doorbell
-import device.vision.predictor
+import device.vision.networks
 from device.camera.camera import Camera
 from device.context import Device
-from device.notifications.notification import Answer
 from device.rounds import participation
 from device.store.events import EventStore
 from device.vision.litert import answering_file
+from device.vision.prediction import Prediction
 from learning.architectures import EFFICIENTNET_LITE0_HEAD
 from shared.errors import StorageFailed
 from tests.pages import page_of, text_of
@@ -29,14 +29,14 @@ FEATURES = 1280
 PORCH = np.full((72, 128, 3), 120, np.uint8)
 
 
-class PretendEmbedder:
-    """Gives every picture the same features."""
+class PretendBody:
+    """A frozen body that gives every picture the same features."""
 
-    def __init__(self, path: Any) -> None:
+    def __init__(self, path: Path) -> None:
         """Nothing is loaded."""
 
-    def embed(self, images: Any) -> Any:
-        return np.full((len(images), FEATURES), 0.1, np.float32)
+    def run(self, pixels: Any, params: Any) -> Any:
+        return np.full(FEATURES, 0.1, np.float32)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def jpeg() -> bytes:
 
 @pytest.fixture
 def client(federation: Any, doorbell: Device, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(device.vision.predictor, "Embedder", PretendEmbedder)
+    monkeypatch.setattr(device.vision.networks, "Network", PretendBody)
     doorbell.settings.cache.mkdir(parents=True)
     answering_file(doorbell.settings.cache, EFFICIENTNET_LITE0_HEAD).touch()
     return federation.network.apps[doorbell.settings.name].test_client()
@@ -99,7 +99,7 @@ def test_ring_is_answered_and_kept_with_its_picture(
     ask: Any, doorbell: Device, jpeg: bytes
 ) -> None:
     participation.train(doorbell, "package")
-    held = doorbell.store.held("package")
+    held = doorbell.store.models.active("package")
     said = ask("/ring", data=jpeg, content_type="image/jpeg")
     answer = said["answers"]["package"]
     assert held is not None and answer["version"] == held.version and 0 < answer["score"] < 1
@@ -122,7 +122,7 @@ def test_ring_is_kept_although_nothing_can_answer_yet(
 
 def test_picture_may_come_in_a_form(ask: Any, jpeg: bytes) -> None:
     said = ask("/ring", data={"picture": (io.BytesIO(jpeg), "porch.jpg")})
-    assert said["answers"] == {} and "No model is in force here yet" in said["said"]
+    assert said["answers"] == {} and "No model is active here yet" in said["said"]
     assert ask(f"/event/{said['event']}.jpg", method="GET") == jpeg
 
 
@@ -172,6 +172,16 @@ def test_owners_word_is_learned_and_taken_back(ask: Any, doorbell: Device, jpeg:
     ask(f"/delete_event?event={number}")
     ask(f"/event/{number}.jpg", 404, method="GET")
     ask(f"/label?event={number}&shows=package", 404)
+
+
+def test_label_names_the_split_that_the_picture_joins(
+    ask: Any, doorbell: Device, jpeg: bytes
+) -> None:
+    number = ask("/ring", data=jpeg, content_type="image/jpeg")["event"]
+    sentence = ask(f"/label?event={number}&shows=package")["said"]
+    (learned,) = doorbell.settings.data.rglob("event-*")
+    split = {"train": "training", "valid": "validation", "test": "test"}[learned.parts[-3]]
+    assert sentence == f"Label saved ({split} split): package."
 
 
 def test_right_and_wrong_go_by_the_verdict(ask: Any, doorbell: Device, jpeg: bytes) -> None:
@@ -224,8 +234,8 @@ def test_page_says_from_which_score_on_an_answer_is_yes(
 ) -> None:
     events = EventStore(doorbell.store.database, doorbell.settings.folder / "events")
     answers = {
-        "face": Answer(0.614, True, 0.55, "a" * 64),
-        "package": Answer(0.6149, False, 0.6151, "b" * 64),
+        "face": Prediction(0.614, True, 0.55, "a" * 64),
+        "package": Prediction(0.6149, False, 0.6151, "b" * 64),
     }
     events.add(1e6, "button", jpeg, answers)
     said = text_of(page_of(client.application, "/events"))
@@ -355,7 +365,7 @@ def test_model_of_a_later_round_answers_the_next_ring(
     finish_a_round(federation, doorbell, make_device(federation, 2))
     federation.step("main", "send_model_clients")
     after = ask("/ring", data=jpeg, content_type="image/jpeg")["answers"]["package"]["version"]
-    held = doorbell.store.held("package")
+    held = doorbell.store.models.active("package")
     assert held is not None and held.version == after != before
 
 
@@ -363,7 +373,7 @@ def test_threshold_that_was_chosen_decides(ask: Any, doorbell: Device, jpeg: byt
     participation.train(doorbell, "package")
     score = ask("/ring", data=jpeg, content_type="image/jpeg")["answers"]["package"]["score"]
     for threshold in (score / 2, (1 + score) / 2):
-        held = doorbell.store.held("package")
+        held = doorbell.store.models.active("package")
         assert held is not None
         with doorbell.store.database.write() as connection:
             connection.exec_driver_sql("DELETE FROM scores")

@@ -31,6 +31,8 @@ from numpy.typing import NDArray
 from device.camera.camera import Camera, NoPicture, shown
 from shared.errors import SettingsError
 
+pytestmark = pytest.mark.heavy  # starts a process for each camera
+
 ROOT = Path(__file__).resolve().parents[3]
 SECRET = "s3cr3t@w:rd"
 JPEG = bytes(cv2.imencode(".jpg", np.full((48, 64, 3), 90, np.uint8))[1])

@@ -21,7 +21,7 @@ from device.context import Device
 from device.evaluation import evaluations
 from device.rounds import participation
 from device.rounds.cleanup import tidy
-from device.store.records import Held
+from device.store.records import GlobalModel
 from device.training.jobs import Compare, Folders
 from federation.backup.backup import services
 from learning.architectures import architecture
@@ -87,8 +87,11 @@ def test_measurement_is_kept_with_what_was_measured_and_outlives_the_device(
     federation: Any, measuring: Device, make_device: Callable[..., Device]
 ) -> None:
     measure(measuring)
-    kept = make_device(federation).store.measurement("package")
-    training, held = measuring.store.newest_training("package"), measuring.store.held("package")
+    kept = make_device(federation).store.evaluations.latest("package")
+    training, held = (
+        measuring.store.trainings.newest("package"),
+        measuring.store.models.active("package"),
+    )
     assert (kept.local_model, kept.trained_round) == (training.local_model, 1)
     assert (kept.version, kept.global_round, kept.measured_at) == (held.version, 0, 99.0)
     assert kept.plot == ""
@@ -103,11 +106,11 @@ def test_answer_has_the_intervals_and_no_file_name(measuring: Device) -> None:
 
 def test_newest_measurement_is_kept_and_the_one_before_goes(measuring: Device) -> None:
     measure(measuring)
-    before = measuring.store.measurement("package")
+    before = measuring.store.evaluations.latest("package")
     measuring.trainer.report["pictures"] = 5  # type: ignore[attr-defined]
     measure(measuring)
     tidy(measuring, grace_s=-1.0)
-    now = measuring.store.measurement("package")
+    now = measuring.store.evaluations.latest("package")
     there = {path.name for path in (measuring.settings.folder / "blobs").iterdir()}
     assert now.report in there
     assert before.report not in there
@@ -115,11 +118,11 @@ def test_newest_measurement_is_kept_and_the_one_before_goes(measuring: Device) -
 
 def test_failed_measurement_leaves_the_one_before(measuring: Device) -> None:
     measure(measuring)
-    before = measuring.store.measurement("package")
+    before = measuring.store.evaluations.latest("package")
     measuring.trainer.errors["compare"] = [TrainingFailed("No.")]  # type: ignore[attr-defined]
     with pytest.raises(TrainingFailed):
         measure(measuring)
-    assert measuring.store.measurement("package") == before
+    assert measuring.store.evaluations.latest("package") == before
 
 
 def test_backup_takes_the_files_of_a_measurement(federation: Any, measuring: Device) -> None:
@@ -128,7 +131,7 @@ def test_backup_takes_the_files_of_a_measurement(federation: Any, measuring: Dev
 
     measure(measuring)
     assert get(federation, "/report/package.png").data.startswith(b"\x89PNG")
-    kept = measuring.store.measurement("package")
+    kept = measuring.store.evaluations.latest("package")
     environ = {"DOORBELL_HOME": str(federation.folder)}
     assert "devices/device-1" in services(environ)
     backup(federation.folder / "backup.tar", environ)
@@ -158,7 +161,7 @@ def test_main_server_is_told_the_figures_and_nothing_of_a_picture(
     (kept,) = read(federation.main.store, performances)
     assert (kept.device, kept.performance.pictures) == ("device-1", 4)
     assert kept.performance.figures == parse_figures(measuring.trainer.report["figures"])  # type: ignore[attr-defined]
-    assert measuring.store.untold() == ()
+    assert measuring.store.evaluations.unreported() == ()
 
 
 def test_measurement_is_kept_without_the_main_server_and_told_with_the_next(
@@ -167,7 +170,7 @@ def test_measurement_is_kept_without_the_main_server_and_told_with_the_next(
     federation.network.down = {"main"}
     said = measure(measuring)
     assert said.endswith("The main server does not answer; it is told with the next measurement.")
-    assert measuring.store.measurement("package").told == 0
+    assert measuring.store.evaluations.latest("package").told == 0
     federation.network.down = set()
     (measuring.settings.data / "raccoon" / measuring.settings.client).mkdir(parents=True)
     participation.train(measuring, "raccoon")
@@ -179,7 +182,7 @@ def test_measurement_is_kept_without_the_main_server_and_told_with_the_next(
 def test_one_measurement_that_is_refused_holds_no_other_up(
     federation: Any, measuring: Device
 ) -> None:
-    measuring.store.hold(Held("package", "f" * 64, 8))
+    measuring.store.models.activate(GlobalModel("package", "f" * 64, 8))
     assert (
         "The main server did not take the figures: That is no version of package here."
         in measure(measuring)
@@ -190,7 +193,7 @@ def test_one_measurement_that_is_refused_holds_no_other_up(
     assert [each.performance.detector for each in read(federation.main.store, performances)] == [
         "raccoon"
     ]
-    assert [each.detector for each in measuring.store.untold()] == ["package"]
+    assert [each.detector for each in measuring.store.evaluations.unreported()] == ["package"]
 
 
 # --- shown
@@ -258,7 +261,7 @@ def test_page_says_when_something_newer_came(
         participation.train(measuring, "package")
         assert "Out of date: a training for round 1 came since." in get(federation).text
     else:
-        measuring.store.hold(Held("package", "f" * 64, 8))
+        measuring.store.models.activate(GlobalModel("package", "f" * 64, 8))
         assert "Out of date: the global model of round 8 came since." in get(federation).text
 
 

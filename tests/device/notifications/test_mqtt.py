@@ -24,31 +24,37 @@ from typing import Any
 import pytest
 import yaml
 
+from device.notifications.channel import NotDelivered
 from device.notifications.home_assistant import Entities
-from device.notifications.mqtt import Broker, Mqtt, parse_broker
-from device.notifications.notification import Answer, Happening
-from device.notifications.notifier import NotTold, Telling
-from device.store.notifications import ToldStore
-from device.store.store import Store
+from device.notifications.mqtt import Mqtt
+from device.notifications.mqtt_connection import Broker, parse_broker
+from device.notifications.notification import Notification
+from device.notifications.notifier import Notifier
+from device.store.notifications import DeliveryStore
+from device.store.store import DeviceStore
+from device.vision.prediction import Prediction
 from shared.errors import InvalidMessage, SettingsError
 from tests.device.tls import write_certificate
 from tests.owners import Watcher, a_broker
 from tests.ports import free_port
 
+pytestmark = pytest.mark.heavy  # starts brokers
+
 ROOT = Path(__file__).resolve().parents[3]
 DEVICE = """
 import json, sys, time
 from device.notifications.home_assistant import Entities
-from device.notifications.mqtt import Broker, Mqtt
+from device.notifications.mqtt import Mqtt
+from device.notifications.mqtt_connection import Broker
 
-teller = Mqtt(Broker("localhost", int(sys.argv[1])), Entities(sys.argv[2], "device-1"), lambda: {"cat": 1})
-teller.ready(lambda: None)
+channel = Mqtt(Broker("localhost", int(sys.argv[1])), Entities(sys.argv[2], "device-1"), lambda: {"cat": 1})
+channel.connect(lambda: None)
 print("ready", flush=True)
 time.sleep(60)
 """
-CAT = Answer(0.93, True, 0.8, "a" * 64)
-DOG = Answer(0.125, False, 0.5, "b" * 64)
-RING = Happening(17, 1_700_000_000.5, "device-1", "button", {"cat": CAT, "dog": DOG})
+CAT = Prediction(0.93, True, 0.8, "a" * 64)
+DOG = Prediction(0.125, False, 0.5, "b" * 64)
+RING = Notification(17, 1_700_000_000.5, "device-1", "button", {"cat": CAT, "dog": DOG})
 PASSWORD = "hidden-password"
 
 
@@ -81,7 +87,7 @@ def watch(port: int, identity: str) -> Iterator[Callable[..., Watcher]]:
 
 
 @pytest.fixture
-def tell(port: int, identity: str) -> Iterator[Callable[..., Mqtt]]:
+def channel_of(port: int, identity: str) -> Iterator[Callable[..., Mqtt]]:
     """Return a maker of this test's device."""
     with contextlib.ExitStack() as made:
 
@@ -89,18 +95,18 @@ def tell(port: int, identity: str) -> Iterator[Callable[..., Mqtt]]:
             rounds: Mapping[str, int] | None = None, of: str = identity, **changed: Any
         ) -> Mqtt:
             known = {"cat": 3, "dog": 4} if rounds is None else rounds
-            teller = Mqtt(
+            channel = Mqtt(
                 Broker("localhost", port), Entities(of, "device-1", **changed), lambda: known
             )
-            made.callback(teller.close)
-            return teller
+            made.callback(channel.close)
+            return channel
 
         yield make
 
 
-def ready(teller: Mqtt, woken: Callable[[], None] = lambda: None) -> Mqtt:
-    teller.ready(woken)
-    return teller
+def connected(channel: Mqtt, woken: Callable[[], None] = lambda: None) -> Mqtt:
+    channel.connect(woken)
+    return channel
 
 
 def retained(watch: Callable[..., Watcher], identity: str) -> dict[str, str]:
@@ -125,9 +131,9 @@ OPTIONAL = {"unit_of_measurement", "suggested_display_precision", "state_class",
 
 
 def test_home_assistant_finds_what_it_requires(
-    tell: Callable[..., Mqtt], watch: Callable[..., Watcher], identity: str
+    channel_of: Callable[..., Mqtt], watch: Callable[..., Watcher], identity: str
 ) -> None:
-    ready(tell(pictures=True, page="http://door.local:8001/"))
+    connected(channel_of(pictures=True, page="http://door.local:8001/"))
     kept = retained(watch, identity)
     document = json.loads(kept[f"homeassistant/device/doorbell_{identity}/config"])
     assert re.fullmatch("[a-zA-Z0-9_-]+", f"doorbell_{identity}")
@@ -216,12 +222,12 @@ def test_unique_ids_outlive_a_restart_and_a_new_name(identity: str) -> None:
 
 
 def test_ring_is_an_event_after_what_the_sensors_say(
-    tell: Callable[..., Mqtt], watch: Callable[..., Watcher], identity: str
+    channel_of: Callable[..., Mqtt], watch: Callable[..., Watcher], identity: str
 ) -> None:
-    watcher, teller = watch(), ready(tell())
+    watcher, channel = watch(), connected(channel_of())
     watcher.until_of("/dog/verdict", "OFF")
     watcher.heard.clear()
-    teller.tell(RING)
+    channel.deliver(RING)
     heard = watcher.until(lambda heard: any(topic.endswith("/ring") for topic, _, _ in heard))
     base = f"doorbell/{identity}"
     event = json.loads(heard.pop()[1])
@@ -243,9 +249,9 @@ def test_ring_is_an_event_after_what_the_sensors_say(
 
 
 def test_who_comes_later_sees_scores_and_rounds_but_no_visitor(
-    tell: Callable[..., Mqtt], watch: Callable[..., Watcher], identity: str
+    channel_of: Callable[..., Mqtt], watch: Callable[..., Watcher], identity: str
 ) -> None:
-    ready(tell()).tell(RING)
+    connected(channel_of()).deliver(RING)
     base, kept = f"doorbell/{identity}", retained(watch, identity)
     assert kept.pop(f"homeassistant/device/doorbell_{identity}/config")
     assert kept == {
@@ -268,16 +274,16 @@ def test_event_has_a_type_that_was_announced(source: str, kind: str) -> None:
 
 
 def test_picture_is_published_only_if_allowed_and_never_retained(
-    tell: Callable[..., Mqtt], watch: Callable[..., Watcher], identity: str
+    channel_of: Callable[..., Mqtt], watch: Callable[..., Watcher], identity: str
 ) -> None:
     shown, watcher = replace(RING, picture=b"\xff\xd8 a visitor"), watch()
-    teller = ready(tell())
-    teller.tell(shown)
+    channel = connected(channel_of())
+    channel.deliver(shown)
     watcher.until(lambda heard: any(topic.endswith("/ring") for topic, _, _ in heard))
     assert not any("visitor" in payload for _, payload, _ in watcher.heard)
     assert "picture" not in watcher.documents()[-1]["components"]
-    teller.close()
-    ready(tell(pictures=True)).tell(shown)
+    channel.close()
+    connected(channel_of(pictures=True)).deliver(shown)
     heard = watcher.until(lambda heard: sum(topic.endswith("/ring") for topic, _, _ in heard) == 2)
     assert [topic for topic, payload, _ in heard if "visitor" in payload] == [
         f"doorbell/{identity}/picture"
@@ -305,29 +311,29 @@ def test_killed_device_is_offline(port: int, watch: Callable[..., Watcher], iden
 
 
 def test_device_that_ends_says_so(
-    tell: Callable[..., Mqtt], watch: Callable[..., Watcher], identity: str
+    channel_of: Callable[..., Mqtt], watch: Callable[..., Watcher], identity: str
 ) -> None:
     watcher, woken = watch(), threading.Event()
-    teller = ready(tell(), woken.set)
-    teller.close()
+    channel = connected(channel_of(), woken.set)
+    channel.close()
     watcher.until_of("/availability", "offline")
     assert not woken.is_set()
 
 
-def test_home_assistant_that_starts_is_told_again(
-    tell: Callable[..., Mqtt], watch: Callable[..., Watcher], identity: str
+def test_device_is_announced_again_when_home_assistant_starts(
+    channel_of: Callable[..., Mqtt], watch: Callable[..., Watcher], identity: str
 ) -> None:
     watcher, woken = watch(), threading.Event()
     watcher.say("homeassistant/status", "online", retain=True)
-    teller = ready(tell(), woken.set)
-    teller.tell(RING)
+    channel = connected(channel_of(), woken.set)
+    channel.deliver(RING)
     watcher.say("homeassistant/status", "offline", retain=True)
-    ready(teller)
+    connected(channel)
     watcher.until_of("/dog/verdict", "OFF", times=2)
     assert len(watcher.documents()) == 1
     watcher.say("homeassistant/status", "online")
     assert woken.wait(10)
-    ready(teller)
+    connected(channel)
     watcher.until(lambda _: len(watcher.documents()) == 2)
     assert watcher.documents()[0] == watcher.documents()[1]
     assert (
@@ -336,14 +342,14 @@ def test_home_assistant_that_starts_is_told_again(
 
 
 def test_detector_that_goes_is_removed(
-    tell: Callable[..., Mqtt], watch: Callable[..., Watcher], identity: str
+    channel_of: Callable[..., Mqtt], watch: Callable[..., Watcher], identity: str
 ) -> None:
     rounds, watcher = {"cat": 3, "dog": 4}, watch()
-    teller = ready(tell(rounds))
-    teller.tell(RING)
+    channel = connected(channel_of(rounds))
+    channel.deliver(RING)
     del rounds["dog"]
     rounds["bird"] = 1
-    ready(teller)
+    connected(channel)
     watcher.until(lambda _: len(watcher.documents()) == 3)
     _, removing, last = (document["components"] for document in watcher.documents())
     gone = {"verdict-dog": "binary_sensor", "score-dog": "sensor", "round-dog": "sensor"}
@@ -353,24 +359,24 @@ def test_detector_that_goes_is_removed(
     kept = retained(watch, identity)
     assert not [topic for topic in kept if "/dog/" in topic]
     assert kept[f"doorbell/{identity}/bird/verdict"] == "OFF"
-    teller.tell(replace(RING, id=18))
+    channel.deliver(replace(RING, id=18))
     assert not [topic for topic in retained(watch, identity) if "/dog/" in topic]
 
 
 def test_detector_that_went_while_the_device_was_off_is_removed(
-    tell: Callable[..., Mqtt], watch: Callable[..., Watcher], identity: str
+    channel_of: Callable[..., Mqtt], watch: Callable[..., Watcher], identity: str
 ) -> None:
-    ready(tell(pictures=True)).close()
+    connected(channel_of(pictures=True)).close()
     watcher, woken = watch(), threading.Event()
-    teller = ready(tell({"cat": 3}), woken.set)
+    channel = connected(channel_of({"cat": 3}), woken.set)
     assert woken.wait(10)
-    ready(teller)
+    connected(channel)
     watcher.until(
         lambda _: any(
             {"platform": "sensor"} in each["components"].values() for each in watcher.documents()
         )
     )
-    ready(teller)
+    connected(channel)
     kept = retained(watch, identity)
     parts = json.loads(kept[f"homeassistant/device/doorbell_{identity}/config"])["components"]
     assert parts.keys() == {"ring", "verdict-cat", "score-cat", "round-cat"}
@@ -390,33 +396,33 @@ def test_detector_that_went_while_the_device_was_off_is_removed(
     ids=["bytes", "deep", "empty", "number", "names", "long"],
 )
 def test_what_somebody_else_left_at_the_broker_does_no_harm(
-    tell: Callable[..., Mqtt], watch: Callable[..., Watcher], identity: str, found: bytes
+    channel_of: Callable[..., Mqtt], watch: Callable[..., Watcher], identity: str, found: bytes
 ) -> None:
     watcher = watch()
     watcher.say(f"homeassistant/device/doorbell_{identity}/config", found, retain=True)
     watcher.until(lambda heard: heard)
     watcher.heard.clear()
     watcher.say("homeassistant/status", found)
-    teller = ready(tell())
-    teller.tell(RING)
-    ready(teller)
-    teller.tell(replace(RING, id=18))
+    channel = connected(channel_of())
+    channel.deliver(RING)
+    connected(channel)
+    channel.deliver(replace(RING, id=18))
     watcher.until(lambda heard: sum(topic.endswith("/ring") for topic, _, _ in heard) == 2)
     assert len(watcher.documents()) == 1
     assert retained(watch, identity).keys() >= {f"doorbell/{identity}/cat/score"}
 
 
 def test_two_devices_do_not_meet(
-    tell: Callable[..., Mqtt], watch: Callable[..., Watcher], identity: str
+    channel_of: Callable[..., Mqtt], watch: Callable[..., Watcher], identity: str
 ) -> None:
     other = identity + "_2"
-    mine, its = ready(tell()), ready(tell(of=other))
+    mine, its = connected(channel_of()), connected(channel_of(of=other))
     watcher = watch(other)
     watcher.until_of("/availability", "online")
     watcher.heard.clear()
-    mine.tell(RING)
+    mine.deliver(RING)
     mine.close()
-    its.tell(replace(RING, id=99))
+    its.deliver(replace(RING, id=99))
     heard = watcher.until(lambda heard: any(topic.endswith("/ring") for topic, _, _ in heard))
     assert [
         json.loads(payload)["id"] for topic, payload, _ in heard if topic.endswith("/ring")
@@ -439,11 +445,14 @@ def test_two_devices_do_not_meet(
     ids=["topic", "nan", "device"],
 )
 def test_hostile_answers_are_not_published(
-    tell: Callable[..., Mqtt], watch: Callable[..., Watcher], identity: str, changed: dict[str, Any]
+    channel_of: Callable[..., Mqtt],
+    watch: Callable[..., Watcher],
+    identity: str,
+    changed: dict[str, Any],
 ) -> None:
-    teller = ready(tell())
+    channel = connected(channel_of())
     with pytest.raises(InvalidMessage):
-        teller.tell(replace(RING, **changed))
+        channel.deliver(replace(RING, **changed))
     assert not [topic for topic in retained(watch, identity) if topic.endswith("/score")]
 
 
@@ -474,23 +483,23 @@ class Held(random.Random):
         return 0.05
 
 
-def test_broker_that_was_away_is_told_once_and_in_order(
+def test_broker_that_was_away_gets_every_event_once_and_in_order(
     identity: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     port, events, stop, pauses = free_port(), [RING], threading.Event(), Held()
-    teller = Mqtt(
+    channel = Mqtt(
         Broker("localhost", port), Entities(identity, "device-1"), lambda: {"cat": 3}, timeout_s=2
     )
-    telling = Telling(
-        teller,
-        ToldStore(Store(tmp_path).database),
+    notifier = Notifier(
+        channel,
+        DeliveryStore(DeviceStore(tmp_path).database),
         lambda after: next((each for each in events if each.id > after), None),
         clock=lambda: RING.at,
         rng=pauses,
     )
-    thread = threading.Thread(target=telling.run, args=(stop,))
+    thread = threading.Thread(target=notifier.run, args=(stop,))
 
-    def told(watcher: Watcher) -> list[int]:
+    def rings(watcher: Watcher) -> list[int]:
         return [
             json.loads(payload)["id"]
             for topic, payload, _ in watcher.heard
@@ -501,7 +510,7 @@ def test_broker_that_was_away_is_told_once_and_in_order(
         with a_broker(port):
             watcher = Watcher(port, identity)
             thread.start()
-            watcher.until(lambda _: told(watcher) == [17])
+            watcher.until(lambda _: rings(watcher) == [17])
             watcher.close()
         deadline = time.monotonic() + 10
         while (
@@ -512,26 +521,26 @@ def test_broker_that_was_away_is_told_once_and_in_order(
         for number in (18, 19, 20):
             events.append(replace(RING, id=number))
             begun = time.perf_counter()
-            telling.look()
+            notifier.wake()
             assert time.perf_counter() - begun < 0.001
         with a_broker(port):
             watcher = Watcher(port, identity)
             pauses.may.set()
-            watcher.until(lambda _: 20 in told(watcher))
+            watcher.until(lambda _: 20 in rings(watcher))
             events.append(replace(RING, id=21))
-            telling.look()
-            watcher.until(lambda _: 21 in told(watcher))
-            assert told(watcher) == [18, 19, 20, 21]
+            notifier.wake()
+            watcher.until(lambda _: 21 in rings(watcher))
+            assert rings(watcher) == [18, 19, 20, 21]
             assert watcher.heard[0][0].endswith("/config")
             watcher.close()
     finally:
         stop.set()
         pauses.may.set()
         thread.join(5)
-    assert telling.told.last("mqtt") == 21
+    assert notifier.deliveries.last(notifier.channel.name) == 21
 
 
-def test_wrong_password_is_said_without_it(
+def test_wrong_password_is_reported_without_it(
     tmp_path: Path, identity: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     from pwdlib import PasswordHash  # noqa: PLC0415 - amqtt's own
@@ -548,30 +557,32 @@ def test_wrong_password_is_said_without_it(
         for password in (PASSWORD + "-wrong", PASSWORD):
             broker = parse_broker(f"mqtt://door:{password}@localhost:{port}")
             assert PASSWORD not in repr(broker) + str(broker)
-            teller = Mqtt(broker, Entities(identity, "device-1"), dict)
-            telling = Telling(teller, ToldStore(Store(tmp_path).database), lambda _: None)
+            channel = Mqtt(broker, Entities(identity, "device-1"), dict)
+            notifier = Notifier(
+                channel, DeliveryStore(DeviceStore(tmp_path).database), lambda _: None
+            )
             if password == PASSWORD:
-                telling.once()
-                teller.close()
+                notifier.deliver_pending()
+                channel.close()
                 continue
-            with pytest.raises(NotTold):
-                telling.once()
+            with pytest.raises(NotDelivered):
+                notifier.deliver_pending()
             said = f"The broker at localhost:{port} refuses the user name or the password."
             assert said in caplog.text
     assert PASSWORD not in caplog.text
 
 
-def test_certificate_of_the_broker_must_hold(
+def test_certificate_of_the_broker_must_be_valid(
     tmp_path: Path, identity: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     certificate, key = write_certificate(tmp_path)
     with a_broker(port := free_port(), ssl=True, certfile=str(certificate), keyfile=str(key)):
         broker = parse_broker(f"mqtts://localhost:{port}")
-        teller = Mqtt(broker, Entities(identity, "device-1"), dict)
-        with pytest.raises(NotTold, match="its certificate does not hold"):
-            teller.ready(lambda: None)
+        channel = Mqtt(broker, Entities(identity, "device-1"), dict)
+        with pytest.raises(NotDelivered, match="its certificate is not valid"):
+            channel.connect(lambda: None)
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-        ready(teller).close()
+        connected(channel).close()
 
 
 @pytest.mark.parametrize(
@@ -583,7 +594,7 @@ def test_what_is_no_broker_is_given_up_in_time(identity: str, said: bytes) -> No
     """It accepts, says this, and then nothing."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         broker = Broker("127.0.0.1", listener.getsockname()[1])
-        teller = Mqtt(broker, Entities(identity, "device-1"), dict, timeout_s=0.5)
+        channel = Mqtt(broker, Entities(identity, "device-1"), dict, timeout_s=0.5)
         peers: list[socket.socket] = []
 
         def accept() -> None:
@@ -593,8 +604,8 @@ def test_what_is_no_broker_is_given_up_in_time(identity: str, said: bytes) -> No
         thread = threading.Thread(target=accept)
         thread.start()
         begun = time.monotonic()
-        with pytest.raises(NotTold, match="The broker at"):
-            teller.ready(lambda: None)
+        with pytest.raises(NotDelivered, match="The broker at"):
+            channel.connect(lambda: None)
         assert time.monotonic() - begun < 5
         thread.join()
         peers[0].close()
@@ -603,7 +614,7 @@ def test_what_is_no_broker_is_given_up_in_time(identity: str, said: bytes) -> No
 
 def test_broker_that_confirms_nothing_is_given_up_in_time(identity: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        teller = Mqtt(
+        channel = Mqtt(
             Broker("127.0.0.1", listener.getsockname()[1]),
             Entities(identity, "device-1"),
             dict,
@@ -618,8 +629,8 @@ def test_broker_that_confirms_nothing_is_given_up_in_time(identity: str) -> None
         thread = threading.Thread(target=accept)
         thread.start()
         begun = time.monotonic()
-        with pytest.raises(NotTold, match="did not confirm"):
-            teller.ready(lambda: None)
+        with pytest.raises(NotDelivered, match="did not confirm"):
+            channel.connect(lambda: None)
         assert time.monotonic() - begun < 5
         thread.join()
         peers[0].close()
@@ -653,7 +664,7 @@ def test_address_of_a_broker(address: str, broker: Broker) -> None:
         "mqtt://hidden\n@broker",
     ],
 )
-def test_address_that_is_none_is_refused_without_being_quoted(address: str) -> None:
+def test_invalid_address_is_refused_without_being_quoted(address: str) -> None:
     with pytest.raises(SettingsError) as caught:
         parse_broker(address)
     assert "hid" not in str(caught.value)

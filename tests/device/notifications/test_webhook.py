@@ -18,11 +18,13 @@ from typing import Any
 import pytest
 import standardwebhooks
 
-from device.notifications.notification import Answer, Happening
-from device.notifications.notifier import WORTH_TELLING_S, NotTold, Telling, Unwanted
+from device.notifications.channel import ChannelClosed, NotDelivered
+from device.notifications.notification import Notification
+from device.notifications.notifier import MAX_AGE_S, Notifier
 from device.notifications.webhook import Webhook
-from device.store.notifications import ToldStore
-from device.store.store import Store
+from device.store.notifications import DeliveryStore
+from device.store.store import DeviceStore
+from device.vision.prediction import Prediction
 from shared.errors import SettingsError
 from tests.device.tls import write_certificate
 from tests.owners import SECRET, Server
@@ -30,8 +32,8 @@ from tests.ports import free_port
 
 DOCUMENTATION = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "home-assistant.md"
 PATH = "/hook/hidden-in-the-path?token=hidden-in-the-query"
-ANSWER = Answer(0.93, True, 0.8, "a" * 64)
-RING = Happening(17, time.time(), "device-1", "button", {"cat": ANSWER})
+ANSWER = Prediction(0.93, True, 0.8, "a" * 64)
+RING = Notification(17, time.time(), "device-1", "button", {"cat": ANSWER})
 
 
 @pytest.fixture
@@ -40,10 +42,10 @@ def server() -> Iterator[Server]:
         yield running
 
 
-def telling_of(webhook: Webhook, folder: Path, *events: Happening, **changed: Any) -> Telling:
+def notifier_of(webhook: Webhook, folder: Path, *events: Notification, **changed: Any) -> Notifier:
     """Return what tells a webhook of these events."""
-    store = ToldStore(Store(folder).database)
-    return Telling(
+    store = DeliveryStore(DeviceStore(folder).database)
+    return Notifier(
         webhook,
         store,
         lambda after: next((each for each in events if each.id > after), None),
@@ -52,7 +54,7 @@ def telling_of(webhook: Webhook, folder: Path, *events: Happening, **changed: An
 
 
 def test_message_is_one_that_another_implementation_verifies(server: Server) -> None:
-    Webhook(server.url + PATH, SECRET).tell(RING)
+    Webhook(server.url + PATH, SECRET).deliver(RING)
     ((path, headers, body),) = server.got
     assert path == PATH
     assert standardwebhooks.Webhook(SECRET).verify(body, headers) == {
@@ -76,7 +78,7 @@ def test_message_is_one_that_another_implementation_verifies(server: Server) -> 
 
 
 def test_message_is_one_that_the_lines_in_the_documentation_verify(server: Server) -> None:
-    Webhook(server.url, SECRET).tell(RING)
+    Webhook(server.url, SECRET).deliver(RING)
     ((_, sent, body),) = server.got
     headers, names = {name.lower(): value for name, value in sent.items()}, {}
     exec(DOCUMENTATION.read_text().split("```python\n")[1].split("```")[0], names)
@@ -91,11 +93,11 @@ def test_every_attempt_has_the_same_id_and_its_own_time(server: Server) -> None:
     now = [1_700_000_000.9]
     webhook = Webhook(server.url, SECRET, clock=lambda: now[0])
     server.answers = [500]
-    with pytest.raises(NotTold):
-        webhook.tell(RING)
+    with pytest.raises(NotDelivered):
+        webhook.deliver(RING)
     now[0] += 60
-    webhook.tell(RING)
-    webhook.tell(replace(RING, id=18))
+    webhook.deliver(RING)
+    webhook.deliver(replace(RING, id=18))
     first, second, other = (headers for _, headers, _ in server.got)
     assert first["Webhook-Id"] == second["Webhook-Id"] != other["Webhook-Id"]
     assert "." not in first["Webhook-Id"]
@@ -108,8 +110,8 @@ def test_every_attempt_has_the_same_id_and_its_own_time(server: Server) -> None:
 
 def test_picture_is_in_the_message_only_if_it_was_given(server: Server) -> None:
     webhook = Webhook(server.url, SECRET)
-    webhook.tell(RING)
-    webhook.tell(replace(RING, source="motion", picture=b"\xff\xd8jpeg"))
+    webhook.deliver(RING)
+    webhook.deliver(replace(RING, source="motion", picture=b"\xff\xd8jpeg"))
     plain, shown = server.bodies()
     assert "picture" not in plain["data"]
     assert shown["type"] == "doorbell.motion"
@@ -119,25 +121,25 @@ def test_picture_is_in_the_message_only_if_it_was_given(server: Server) -> None:
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_redirect_is_not_followed(server: Server, status: int) -> None:
     server.answers = [status]
-    with pytest.raises(NotTold, match=f"answered {status}, a redirect, which is not followed"):
-        Webhook(server.url + PATH, SECRET).tell(RING)
+    with pytest.raises(NotDelivered, match=f"answered {status}, a redirect, which is not followed"):
+        Webhook(server.url + PATH, SECRET).deliver(RING)
     assert [path for path, _, _ in server.got] == [PATH]
 
 
 @pytest.mark.parametrize(("status", "least_s"), [(400, 0), (404, 0), (429, 21), (500, 0), (503, 0)])
-def test_refusal_is_tried_again_when_the_server_likes(
+def test_refused_delivery_is_repeated_after_retry_after(
     server: Server, status: int, least_s: float
 ) -> None:
     server.answers = [status]
-    with pytest.raises(NotTold, match=f"answered {status}\\.") as caught:
-        Webhook(server.url, SECRET).tell(RING)
+    with pytest.raises(NotDelivered, match=f"answered {status}\\.") as caught:
+        Webhook(server.url, SECRET).deliver(RING)
     assert caught.value.least_s == least_s
 
 
-def test_gone_is_the_last_word(server: Server) -> None:
+def test_410_closes_the_channel(server: Server) -> None:
     server.answers = [410]
-    with pytest.raises(Unwanted, match="answered 410"):
-        Webhook(server.url + PATH, SECRET).tell(RING)
+    with pytest.raises(ChannelClosed, match="answered 410"):
+        Webhook(server.url + PATH, SECRET).deliver(RING)
 
 
 @pytest.mark.parametrize(
@@ -151,19 +153,19 @@ def test_gone_is_the_last_word(server: Server) -> None:
     ],
     ids=["no-http", "many-fields", "long-line", "no-status", "nothing"],
 )
-def test_hostile_answer_is_no_answer(server: Server, answer: bytes) -> None:
+def test_hostile_answer_is_a_failed_delivery(server: Server, answer: bytes) -> None:
     server.answers = [answer]
-    with pytest.raises(NotTold) as caught:
-        Webhook(server.url + PATH, SECRET).tell(RING)
+    with pytest.raises(NotDelivered) as caught:
+        Webhook(server.url + PATH, SECRET).deliver(RING)
     assert "hidden" not in str(caught.value)
 
 
 def test_body_of_the_answer_is_not_waited_for(server: Server) -> None:
     server.answers = [b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\nendless"]
-    Webhook(server.url, SECRET, timeout_s=5).tell(RING)
+    Webhook(server.url, SECRET, timeout_s=5).deliver(RING)
 
 
-def test_answer_that_dribbles_ends_in_time() -> None:
+def test_slow_answer_is_cut_off_in_time() -> None:
     """Each byte comes soon enough, and the whole never."""
     listener = socket.create_server(("127.0.0.1", 0))
     stop = threading.Event()
@@ -181,10 +183,10 @@ def test_answer_that_dribbles_ends_in_time() -> None:
     thread.start()
     begun = time.monotonic()
     try:
-        with pytest.raises(NotTold):
-            Webhook(f"http://127.0.0.1:{listener.getsockname()[1]}/", SECRET, timeout_s=0.4).tell(
-                RING
-            )
+        with pytest.raises(NotDelivered):
+            Webhook(
+                f"http://127.0.0.1:{listener.getsockname()[1]}/", SECRET, timeout_s=0.4
+            ).deliver(RING)
         assert time.monotonic() - begun < 3
     finally:
         stop.set()
@@ -192,74 +194,74 @@ def test_answer_that_dribbles_ends_in_time() -> None:
         listener.close()
 
 
-def test_ring_is_told_after_refused_connections_and_errors(tmp_path: Path) -> None:
+def test_ring_is_delivered_after_refused_connections_and_errors(tmp_path: Path) -> None:
     port = free_port()
-    telling = telling_of(
+    notifier = notifier_of(
         Webhook(f"http://localhost:{port}", SECRET), tmp_path, RING, replace(RING, id=18)
     )
-    with pytest.raises(NotTold, match="refused"):
-        telling.once()
+    with pytest.raises(NotDelivered, match="refused"):
+        notifier.deliver_pending()
     server = Server(answers=[500])
     with server.running(port):
-        with pytest.raises(NotTold, match="answered 500"):
-            telling.once()
-        telling.once()
-        telling.once()
+        with pytest.raises(NotDelivered, match="answered 500"):
+            notifier.deliver_pending()
+        notifier.deliver_pending()
+        notifier.deliver_pending()
     assert [body["data"]["id"] for body in server.bodies()] == [17, 17, 18]
 
 
-def test_what_nobody_took_for_ten_minutes_is_given_up(server: Server, tmp_path: Path) -> None:
+def test_undelivered_event_is_dropped_after_ten_minutes(server: Server, tmp_path: Path) -> None:
     now = [RING.at]
-    telling = telling_of(Webhook(server.url, SECRET), tmp_path, RING, clock=lambda: now[0])
+    notifier = notifier_of(Webhook(server.url, SECRET), tmp_path, RING, clock=lambda: now[0])
     server.answers = [503]
-    with pytest.raises(NotTold):
-        telling.once()
-    now[0] += WORTH_TELLING_S + 1
-    telling.once()
+    with pytest.raises(NotDelivered):
+        notifier.deliver_pending()
+    now[0] += MAX_AGE_S + 1
+    notifier.deliver_pending()
     assert len(server.got) == 1
 
 
 def test_slow_server_does_not_hold_up_the_ring(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        telling = telling_of(Webhook(address, SECRET, timeout_s=1), tmp_path, RING)
+        notifier = notifier_of(Webhook(address, SECRET, timeout_s=1), tmp_path, RING)
         stop = threading.Event()
-        thread = threading.Thread(target=telling.run, args=(stop,))
+        thread = threading.Thread(target=notifier.run, args=(stop,))
         thread.start()
         with silent.accept()[0]:
             begun = time.perf_counter()
-            telling.look()
+            notifier.wake()
             assert time.perf_counter() - begun < 0.001
             stop.set()
         thread.join(5)
         assert not thread.is_alive()
 
 
-def test_certificate_must_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_certificate_must_be_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     certificate = write_certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificate)
     with Server(tls=context).running() as server:
-        with pytest.raises(NotTold, match="its certificate does not hold"):
-            Webhook(server.url + PATH, SECRET).tell(RING)
+        with pytest.raises(NotDelivered, match="its certificate is not valid"):
+            Webhook(server.url + PATH, SECRET).deliver(RING)
         assert server.got == []
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
-        with pytest.raises(NotTold, match="its certificate does not hold"):
-            Webhook(server.url.replace("localhost", "127.0.0.1"), SECRET).tell(RING)
-        Webhook(server.url + PATH, SECRET).tell(RING)
+        with pytest.raises(NotDelivered, match="its certificate is not valid"):
+            Webhook(server.url.replace("localhost", "127.0.0.1"), SECRET).deliver(RING)
+        Webhook(server.url + PATH, SECRET).deliver(RING)
         assert len(server.got) == 1
 
 
-def test_proxy_of_the_environment_is_not_asked(
+def test_proxy_of_the_environment_is_not_used(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    Webhook(server.url, SECRET).tell(RING)
+    Webhook(server.url, SECRET).deliver(RING)
     assert len(server.got) == 1
 
 
 def test_user_and_password_of_the_address_are_sent_as_such(server: Server) -> None:
-    Webhook(server.url.replace("://", "://me:p%40ss@"), SECRET).tell(RING)
+    Webhook(server.url.replace("://", "://me:p%40ss@"), SECRET).deliver(RING)
     assert server.got[0][1]["Authorization"] == "Basic " + base64.b64encode(b"me:p@ss").decode()
 
 
@@ -271,13 +273,16 @@ def test_no_secret_is_ever_logged(
         "://", "://me:hidden-password@"
     )
     server.answers = [status]
-    telling = telling_of(Webhook(address + PATH, SECRET), tmp_path, RING)
+    notifier = notifier_of(Webhook(address + PATH, SECRET), tmp_path, RING)
     stop = threading.Event()
-    thread = threading.Thread(target=telling.run, args=(stop,))
+    thread = threading.Thread(target=notifier.run, args=(stop,))
     with caplog.at_level(logging.DEBUG):
         thread.start()
         deadline = time.monotonic() + 10
-        while not (caplog.records or telling.told.last("webhook")) and time.monotonic() < deadline:
+        while (
+            not (caplog.records or notifier.deliveries.last(notifier.channel.name))
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.01)
         stop.set()
         thread.join(5)
@@ -300,7 +305,7 @@ def test_no_secret_is_ever_logged(
         "//host/hidden",
     ],
 )
-def test_address_that_is_none_is_refused_without_being_quoted(address: str) -> None:
+def test_invalid_address_is_refused_without_being_quoted(address: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Webhook(address, SECRET)
     assert "hid" not in str(caught.value)
@@ -317,7 +322,7 @@ def test_address_that_is_none_is_refused_without_being_quoted(address: str) -> N
         "whsec_" + base64.b64encode(bytes(23)).decode(),
     ],
 )
-def test_secret_that_is_none_is_refused_without_being_quoted(secret: str) -> None:
+def test_invalid_secret_is_refused_without_being_quoted(secret: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Webhook("https://host/", secret)
     assert "hidden" not in str(caught.value)

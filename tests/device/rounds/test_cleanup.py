@@ -13,7 +13,7 @@ import pytest
 from device.context import Device
 from device.rounds import cleanup, participation
 from device.rounds.cleanup import KEPT_TRAININGS, tidy
-from device.store.records import Held, Score
+from device.store.records import GlobalModel, Score
 from shared.errors import StorageFailed
 
 
@@ -34,13 +34,13 @@ def test_the_last_trainings_stay_with_their_blobs_and_the_others_go(
     for number in range(5):
         doorbell.trainer.step = np.float32(0.1 + number / 64)  # type: ignore[attr-defined]
         finish_a_round(federation, doorbell, other)
-        newest = doorbell.store.newest_training("package")
-        doorbell.store.keep_training_plot(newest, doorbell.blobs.put(b"plot %d" % number))
-        kept.append(doorbell.store.newest_training("package"))
-    held = Held("package", doorbell.blobs.put(b"held"), 8)
-    doorbell.store.hold(held)
-    waiting = Held("package", doorbell.blobs.put(b"waiting"), 9)
-    doorbell.store.propose(waiting)
+        newest = doorbell.store.trainings.newest("package")
+        doorbell.store.trainings.keep_plot(newest, doorbell.blobs.put(b"plot %d" % number))
+        kept.append(doorbell.store.trainings.newest("package"))
+    held = GlobalModel("package", doorbell.blobs.put(b"held"), 8)
+    doorbell.store.models.activate(held)
+    waiting = GlobalModel("package", doorbell.blobs.put(b"waiting"), 9)
+    doorbell.store.models.propose(waiting)
     stray = doorbell.blobs.put(b"a stray")
     assert tidy(doorbell) == 0, "what is young stays"
     assert tidy(doorbell, grace_s=-1.0) > 0
@@ -50,7 +50,9 @@ def test_the_last_trainings_stay_with_their_blobs_and_the_others_go(
     assert stray not in there(doorbell) and kept[0].local_model not in there(doorbell)
     assert len(_updates(doorbell)) == 3
     assert (
-        participation.send(doorbell, "package", {"package": doorbell.store.newest_round("package")})
+        participation.send(
+            doorbell, "package", {"package": doorbell.store.rounds.newest("package")}
+        )
         is not None
     )
 
@@ -66,16 +68,16 @@ def test_update_can_be_made_after_the_base_went_out_of_force(
     federation: Any, doorbell: Device
 ) -> None:
     participation.train(doorbell, "package")
-    doorbell.store.hold(Held("package", doorbell.blobs.put(b"newer"), 8))
+    doorbell.store.models.activate(GlobalModel("package", doorbell.blobs.put(b"newer"), 8))
     tidy(doorbell, grace_s=-1.0)
     participation.send(doorbell, "package", participation.announce(doorbell))
-    assert doorbell.store.sent_round("package") == 1
+    assert doorbell.store.trainings.sent_round("package") == 1
 
 
 def test_training_tidies_up(doorbell: Device) -> None:
     assert KEPT_TRAININGS == 20
     for number in range(22):
-        doorbell.store.add_training(
+        doorbell.store.trainings.add(
             {
                 "detector": "package",
                 "round": number,
@@ -96,13 +98,13 @@ def test_training_tidies_up(doorbell: Device) -> None:
 def test_old_scores_go_and_those_of_the_newest_versions_stay(doorbell: Device) -> None:
     for number in range(5):
         version = f"{number:064x}"
-        doorbell.store.hold(
-            Held("package", version, number), Score(version, "package", number, 0.5, 4)
+        doorbell.store.models.activate(
+            GlobalModel("package", version, number), Score(version, "package", number, 0.5, 4)
         )
     doorbell.store.forget_old(2)
-    assert [doorbell.store.score(f"{number:064x}") is None for number in range(5)] == [True] * 3 + [
-        False
-    ] * 2
+    assert [doorbell.store.models.score(f"{number:064x}") is None for number in range(5)] == [
+        True
+    ] * 3 + [False] * 2
 
 
 def test_disk_that_refuses_holds_no_training_up(

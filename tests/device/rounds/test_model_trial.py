@@ -14,9 +14,10 @@ import pytest
 from device.context import Device
 from device.rounds import model_trial, participation
 from device.rounds.model_trial import NoAnswer
-from device.store.records import Held
-from device.training.jobs import Folders, Measure, Scores, Train
-from device.training.jobs import Score as JobScore
+from device.store.records import GlobalModel
+from device.training.jobs import Folders, Measure, Train
+from device.training.results import Score as JobScore
+from device.training.results import Scores
 from device.training.worker_client import Busy, ChildDied
 from learning.model import Model, version_of
 from shared.errors import CannotTrain, DatasetError, InvalidMessage, OutOfOrder, TrainingFailed
@@ -50,10 +51,10 @@ def scored(doorbell: Device) -> list[str]:
 
 def test_model_that_answers_is_in_force_with_its_score(doorbell: Device, installed: Any) -> None:
     version = installed(round=3)
-    assert doorbell.store.held("package").version == version
-    score = doorbell.store.newest_score("package")
+    assert doorbell.store.models.active("package").version == version
+    score = doorbell.store.models.newest_score("package")
     assert (score.version, score.accuracy, score.pictures, score.said) == (version, 0.75, 4, None)
-    assert doorbell.store.candidate("package") is None
+    assert doorbell.store.models.candidate("package") is None
     assert scored(doorbell) == [version]
 
 
@@ -96,20 +97,20 @@ def test_version_pushed_and_fetched_at_the_same_time_is_asked_once(
         thread.join()
     assert failed == []
     assert scored(doorbell) == [version]
-    assert doorbell.store.held("package").version == version
+    assert doorbell.store.models.active("package").version == version
 
 
 def test_version_in_force_does_not_wait_and_one_that_waits_does_so_once(doorbell: Device) -> None:
-    held, newer = Held("package", "a" * 64, 3), Held("package", "b" * 64, 4)
-    doorbell.store.hold(held)
-    assert doorbell.store.propose(held) is None
-    assert doorbell.store.candidate("package") is None
-    assert doorbell.store.propose(newer) is doorbell.store.propose(newer) is None
-    assert doorbell.store.candidate("package") == newer
-    assert doorbell.store.propose(Held("package", "c" * 64, 3)) == newer
-    assert not doorbell.store.hold(Held("package", "c" * 64, 2))
-    assert doorbell.store.held("package") == held
-    assert doorbell.store.candidates() == ("package",)
+    held, newer = GlobalModel("package", "a" * 64, 3), GlobalModel("package", "b" * 64, 4)
+    doorbell.store.models.activate(held)
+    assert doorbell.store.models.propose(held) is None
+    assert doorbell.store.models.candidate("package") is None
+    assert doorbell.store.models.propose(newer) is doorbell.store.models.propose(newer) is None
+    assert doorbell.store.models.candidate("package") == newer
+    assert doorbell.store.models.propose(GlobalModel("package", "c" * 64, 3)) == newer
+    assert not doorbell.store.models.activate(GlobalModel("package", "c" * 64, 2))
+    assert doorbell.store.models.active("package") == held
+    assert doorbell.store.models.candidates() == ("package",)
 
 
 @pytest.mark.parametrize(
@@ -130,20 +131,20 @@ def test_model_that_does_not_answer_is_turned_down_and_the_one_before_stays(
     ):
         installed(round=4)
     assert doorbell.trainer.errors["measure"] == []
-    assert doorbell.store.held("package").version == before
-    assert doorbell.store.candidate("package") is None
-    setback = doorbell.store.setback("package")
+    assert doorbell.store.models.active("package").version == before
+    assert doorbell.store.models.candidate("package") is None
+    setback = doorbell.store.failures.latest("package")
     assert setback.round == 4
     assert str(errors[-1].happened) in setback.said  # type: ignore[attr-defined]
-    assert doorbell.store.refused("package") not in (None, before)
-    assert doorbell.store.newest_score("package").version == before
+    assert doorbell.store.models.rejected("package") not in (None, before)
+    assert doorbell.store.models.newest_score("package").version == before
 
 
 def test_accuracy_that_is_no_number_is_no_answer(doorbell: Device, installed: Any) -> None:
     doorbell.trainer.accuracy = float("nan")  # type: ignore[attr-defined]
     with pytest.raises(NoAnswer, match="No model is in force yet"):
         installed(round=4)
-    assert doorbell.store.held("package") is None
+    assert doorbell.store.models.active("package") is None
 
 
 def test_child_that_dies_once_is_replaced_and_the_model_asked_again(
@@ -151,9 +152,9 @@ def test_child_that_dies_once_is_replaced_and_the_model_asked_again(
 ) -> None:
     doorbell.trainer.errors["measure"] = [ChildDied("Killed.")]
     version = installed(round=4)
-    assert doorbell.store.held("package").version == version
+    assert doorbell.store.models.active("package").version == version
     assert scored(doorbell) == [version, version]
-    assert doorbell.store.setback("package") is None
+    assert doorbell.store.failures.latest("package") is None
 
 
 def test_model_that_answers_later_is_not_refused_any_more(doorbell: Device, installed: Any) -> None:
@@ -161,8 +162,8 @@ def test_model_that_answers_later_is_not_refused_any_more(doorbell: Device, inst
     with pytest.raises(NoAnswer):
         installed(round=4)
     version = installed(round=4)
-    assert doorbell.store.refused("package") is None
-    assert doorbell.store.newest_score("package").version == version
+    assert doorbell.store.models.rejected("package") is None
+    assert doorbell.store.models.newest_score("package").version == version
 
 
 def test_push_of_a_model_that_does_not_answer_gets_a_problem(
@@ -186,10 +187,10 @@ def test_without_validation_pictures_a_model_is_in_force_without_a_score_and_no_
         "is installed without a score: There are no validation pictures of one class or both."
         in said
     )
-    held = doorbell.store.held("package")
-    assert (held.round, doorbell.store.newest_score("package")) == (2, None)
-    assert "no validation pictures" in doorbell.store.score(held.version).said
-    assert doorbell.store.refused("package") is None
+    held = doorbell.store.models.active("package")
+    assert (held.round, doorbell.store.models.newest_score("package")) == (2, None)
+    assert "no validation pictures" in doorbell.store.models.score(held.version).said
+    assert doorbell.store.models.rejected("package") is None
     assert doorbell.trainer.jobs == []
 
 
@@ -198,9 +199,9 @@ def test_validation_pictures_that_cannot_be_used_give_no_score(
 ) -> None:
     doorbell.trainer.errors["measure"] = [DatasetError("The folder has no usable picture.")]
     version = installed(round=2)
-    assert doorbell.store.held("package").version == version
-    assert "no usable picture" in doorbell.store.score(version).said
-    assert doorbell.store.setback("package") is None
+    assert doorbell.store.models.active("package").version == version
+    assert "no usable picture" in doorbell.store.models.score(version).said
+    assert doorbell.store.failures.latest("package") is None
 
 
 def test_device_without_tensorflow_takes_a_model_without_a_score(
@@ -208,19 +209,19 @@ def test_device_without_tensorflow_takes_a_model_without_a_score(
 ) -> None:
     doorbell.trainer.errors["measure"] = [CannotTrain()]
     version = installed(round=2)
-    assert doorbell.store.held("package").version == version
-    assert "TensorFlow is not installed here" in doorbell.store.score(version).said
-    assert doorbell.store.setback("package") is None
+    assert doorbell.store.models.active("package").version == version
+    assert "TensorFlow is not installed here" in doorbell.store.models.score(version).said
+    assert doorbell.store.failures.latest("package") is None
 
 
 def test_threshold_of_a_model_is_kept_with_its_score(doorbell: Device, installed: Any) -> None:
     doorbell.trainer.threshold = 0.25
     version = installed(round=2)
-    assert doorbell.store.score(version).threshold == 0.25
+    assert doorbell.store.models.score(version).threshold == 0.25
     assert doorbell.trainer.jobs[-1].false_alarms == 0.05
-    assert {held.version: threshold for held, threshold in doorbell.store.in_force().items()} == {
-        version: 0.25
-    }
+    assert {
+        held.version: threshold for held, threshold in doorbell.store.models.all_active().items()
+    } == {version: 0.25}
 
 
 def test_model_that_comes_while_the_child_trains_waits_and_is_in_force_after_the_training(
@@ -233,12 +234,12 @@ def test_model_that_comes_while_the_child_trains_waits_and_is_in_force_after_the
     done = participation.install(doorbell, model.to_bytes(), vouched(federation, model))
     assert "is kept. This device is busy: training package" in done.said
     assert "Once it has answered the validation pictures, it is in force." in done.said
-    assert doorbell.store.held("package").version == before
-    assert doorbell.store.candidate("package").version == version_of(model.to_bytes())
+    assert doorbell.store.models.active("package").version == before
+    assert doorbell.store.models.candidate("package").version == version_of(model.to_bytes())
     with pytest.raises(OutOfOrder, match="round 3 is older than the one of round 4"):
         installed(round=3, parent=before)
     model_trial.settle_all(doorbell)
-    assert doorbell.store.held("package").version == version_of(model.to_bytes())
+    assert doorbell.store.models.active("package").version == version_of(model.to_bytes())
 
 
 def test_waiting_model_is_settled_before_the_next_training_and_what_comes_meanwhile_after_it(
@@ -255,14 +256,14 @@ def test_waiting_model_is_settled_before_the_next_training_and_what_comes_meanwh
 
     doorbell.trainer.run = pushed_meanwhile  # type: ignore[method-assign]
     participation.train(doorbell, "package")
-    assert doorbell.store.held("package").round == 7
+    assert doorbell.store.models.active("package").round == 7
     doorbell.trainer.run = run  # type: ignore[method-assign]
     newest = pushed(federation, round=8)
     model_trial.propose(doorbell, newest.to_bytes(), vouched(federation, newest))
     federation.network.down = {"main"}
     with pytest.raises(Exception, match="not heard of a round for the model it holds"):
         participation.train(doorbell, "package")
-    assert doorbell.store.held("package").round == 8
+    assert doorbell.store.models.active("package").round == 8
 
 
 def test_base_that_does_not_answer_is_not_trained_from(
@@ -273,8 +274,8 @@ def test_base_that_does_not_answer_is_not_trained_from(
     with pytest.raises(NoAnswer):
         participation.train(doorbell, "package")
     assert [type(job) for job in doorbell.trainer.jobs] == [Measure]
-    assert doorbell.store.newest_training("package") is None
-    assert doorbell.store.setback("package").round == 0
+    assert doorbell.store.trainings.newest("package") is None
+    assert doorbell.store.failures.latest("package").round == 0
 
 
 def test_training_fetches_asks_and_trains_in_this_order(
@@ -285,7 +286,7 @@ def test_training_fetches_asks_and_trains_in_this_order(
     participation.train(doorbell, "package")
     participation.train(doorbell, "package")
     assert [type(job) for job in doorbell.trainer.jobs] == [Measure, Train, Train]
-    assert doorbell.store.newest_training("package").pictures == 6
+    assert doorbell.store.trainings.newest("package").pictures == 6
 
 
 def test_device_that_was_killed_before_the_answer_settles_when_it_is_back(
@@ -301,8 +302,8 @@ def test_device_that_was_killed_before_the_answer_settles_when_it_is_back(
     model_trial.propose(doorbell, model.to_bytes(), vouched(federation, model))
     again = make_device(federation)
     model_trial.settle_all(again)
-    assert again.store.held("package").version == version_of(model.to_bytes())
-    assert again.store.newest_score("package").accuracy == 0.75
+    assert again.store.models.active("package").version == version_of(model.to_bytes())
+    assert again.store.models.newest_score("package").accuracy == 0.75
 
 
 @pytest.mark.heavy

@@ -28,7 +28,7 @@ from shared.errors import (
     TrainingFailed,
 )
 from shared.round.payloads import parse_masked_update, parse_plain_update
-from shared.security.manifest import HEADER, Manifest
+from shared.security.manifest import HEADER, manifest_of, signed_manifest
 from tests.main_store import read
 
 STEP = np.float32(0.25)
@@ -52,7 +52,7 @@ def send(doorbell: Device) -> Any:
 def test_training_fetches_version_0_and_keeps_it(federation: Any, doorbell: Device) -> None:
     done = participation.train(doorbell, "package")
     settings = federation.announce("device-1")
-    held = doorbell.store.held("package")
+    held = doorbell.store.models.active("package")
     assert (held.version, held.round) == (settings.base_version, 0)
     assert doorbell.blobs.get(held.version) == federation.main.blobs.get(held.version)
     assert done.figures["bytes_down"] == len(doorbell.blobs.get(held.version))
@@ -72,7 +72,7 @@ def test_training_is_kept_with_params_and_history_and_draws_nothing(
     federation: Any, doorbell: Device
 ) -> None:
     participation.train(doorbell, "package")
-    training = doorbell.store.newest_training("package")
+    training = doorbell.store.trainings.newest("package")
     local, base = (
         parse_model(doorbell.blobs.get(d)) for d in (training.local_model, training.base_version)
     )
@@ -143,7 +143,7 @@ def test_training_that_failed_keeps_nothing_new(federation: Any, doorbell: Devic
     doorbell.trainer.error = TrainingFailed("The training process was killed by SIGKILL.")
     with pytest.raises(TrainingFailed):
         participation.train(doorbell, "package")
-    assert doorbell.store.newest_training("package") is None
+    assert doorbell.store.trainings.newest("package") is None
     assert not list(doorbell.settings.folder.glob("training-*"))
 
 
@@ -160,7 +160,7 @@ def test_served_model_with_another_hash_is_refused(federation: Any, doorbell: De
     genuine.write_bytes(replace(model, params=params).to_bytes())
     with pytest.raises(InvalidMessage, match="not the one it named"):
         participation.train(doorbell, "package")
-    assert doorbell.store.held("package") is None
+    assert doorbell.store.models.active("package") is None
     assert not doorbell.trainer.jobs
 
 
@@ -179,7 +179,7 @@ def test_sending_twice_sends_identical_bytes(federation: Any, doorbell: Device) 
     assert len(uploads(federation)) == 2
     assert len(set(uploads(federation))) == 1
     assert first.said == second.said
-    assert doorbell.store.newest_training("package").sent == 1
+    assert doorbell.store.trainings.newest("package").sent == 1
 
 
 def test_sending_again_after_a_restart_sends_identical_bytes(
@@ -198,7 +198,7 @@ def test_update_is_kept_while_the_aggregator_does_not_answer(
     federation.network.down = {"aggregator"}
     with pytest.raises(PeerUnreachable):
         send(doorbell)
-    training = doorbell.store.newest_training("package")
+    training = doorbell.store.trainings.newest("package")
     assert training.sent == 0
     federation.network.down = set()
     send(doorbell)
@@ -211,7 +211,7 @@ def test_training_newer_than_the_update_makes_a_new_one(federation: Any, doorbel
         send(doorbell)
     assert len(set(uploads(federation))) == 2
     kept = federation.aggregator.store.updates("package", 1)
-    assert [update.digest for update in kept] == [doorbell.store.newest_training("package").update]
+    assert [update.digest for update in kept] == [doorbell.store.trainings.newest("package").update]
 
 
 def test_upload_is_masked_and_names_round_and_device(federation: Any, doorbell: Device) -> None:
@@ -283,7 +283,7 @@ def test_pushed_model_is_installed_and_training_starts_from_it(
     finish_a_round(federation, doorbell, other)
     assert federation.step("main", "send_model_clients")["delivered"] == ["device-1", "device-2"]
     newest = read(federation.main.store, newest_version, "package")
-    assert doorbell.store.held("package").version == newest.version
+    assert doorbell.store.models.active("package").version == newest.version
     participation.train(doorbell, "package")
     assert doorbell.trainer.jobs[-1].base_version == newest.version
     assert fetched(federation) == 2
@@ -294,7 +294,7 @@ def test_device_that_missed_the_delivery_fetches_the_model_when_it_trains(
 ) -> None:
     finish_a_round(federation, doorbell, make_device(federation, 2))
     participation.train(doorbell, "package")
-    assert doorbell.store.held("package").round == 1
+    assert doorbell.store.models.active("package").round == 1
     assert fetched(federation) == 3
 
 
@@ -306,7 +306,7 @@ def test_older_model_is_refused_and_the_newer_kept(
     with pytest.raises(OutOfOrder, match="round 4 is older than the one of round 5") as caught:
         push(federation, old)
     assert caught.value.status == 409
-    assert doorbell.store.held("package").round == 5
+    assert doorbell.store.models.active("package").round == 5
     assert "installed" in push(federation, new)
 
 
@@ -315,7 +315,7 @@ def test_model_for_a_detector_without_pictures_is_not_found(
 ) -> None:
     with pytest.raises(NotFound, match="no pictures for raccoon"):
         push(federation, pushed(federation, detector="raccoon"))
-    assert doorbell.store.held("raccoon") is None
+    assert doorbell.store.models.active("raccoon") is None
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -326,7 +326,7 @@ def test_model_with_a_value_that_is_not_finite_is_refused(
     params["logit/bias"][0] = bad
     with pytest.raises(InvalidMessage, match="not finite"):
         push(federation, pushed(federation, params=params))
-    assert doorbell.store.held("package") is None
+    assert doorbell.store.models.active("package") is None
 
 
 def test_model_whose_shapes_are_not_its_architectures_is_refused(
@@ -338,15 +338,15 @@ def test_model_whose_shapes_are_not_its_architectures_is_refused(
         push(federation, pushed(federation, architecture="resnet"))
     with pytest.raises(InvalidMessage):
         federation.as_main.post("http://device-1/aggmodel", b"no model")
-    assert doorbell.store.held("package") is None
+    assert doorbell.store.models.active("package") is None
 
 
 def test_model_that_the_main_server_does_not_vouch_for_is_refused(
     federation: Any, doorbell: Device, pushed: Any, vouched: Any, push: Any
 ) -> None:
     model, other = pushed(federation), pushed(federation, round=9)
-    forged = Manifest.of("doorbell", model, model.to_bytes(), 1e9).signed(
-        doorbell.standing.identity
+    forged = signed_manifest(
+        manifest_of("doorbell", model, model.to_bytes(), 1e9), doorbell.enrolment.identity
     )
     for manifest in ("", "x", forged, vouched(federation, other)):
         with pytest.raises(Forbidden, match="manifest is not the main server's word for it"):
@@ -355,7 +355,7 @@ def test_model_that_the_main_server_does_not_vouch_for_is_refused(
             participation.install(doorbell, model.to_bytes(), manifest or None)
     with pytest.raises(Forbidden):
         federation.as_main.post("http://device-1/aggmodel", model.to_bytes())
-    assert doorbell.store.held("package") is None
+    assert doorbell.store.models.active("package") is None
     assert "installed" in push(federation, model)
 
 
@@ -369,7 +369,7 @@ def test_model_that_another_device_pushes_is_refused(
             sender.post("http://device-1/aggmodel", model.to_bytes(), headers)
     with pytest.raises(Forbidden, match="not signed"):
         federation.http.post("http://device-1/aggmodel", model.to_bytes(), headers=headers)
-    assert doorbell.store.held("package") is None
+    assert doorbell.store.models.active("package") is None
 
 
 def test_served_model_without_the_main_servers_word_is_not_trained_from(
@@ -383,7 +383,7 @@ def test_served_model_without_the_main_servers_word_is_not_trained_from(
         database.commit()
     with pytest.raises(Forbidden, match="manifest"):
         participation.train(doorbell, "package")
-    assert doorbell.store.held("package") is None
+    assert doorbell.store.models.active("package") is None
     assert not doorbell.trainer.jobs
 
 
@@ -400,7 +400,7 @@ def test_performance_measures_local_and_global_model_on_the_test_split(
 ) -> None:
     participation.train(doorbell, "package")
     done = participation.performance(doorbell, "package")
-    job, training = doorbell.trainer.jobs[-1], doorbell.store.newest_training("package")
+    job, training = doorbell.trainer.jobs[-1], doorbell.store.trainings.newest("package")
     assert isinstance(job, Compare)
     assert (job.split, job.client) == ("test", "client_1")
     assert job.models["local"].name == training.local_model
@@ -425,7 +425,7 @@ def test_renamed_device_trains_sends_and_is_delivered_to_under_its_new_name(
     assert parse_masked_update(uploads(federation)[0]).device == "porch"
     assert read(federation.main.store, find_round, "package", 1).cohort == ("device-2", "porch")
     assert federation.step("main", "send_model_clients")["delivered"] == ["device-2", "porch"]
-    assert doorbell.store.held("package").round == 1
+    assert doorbell.store.models.active("package").round == 1
 
 
 def test_update_made_under_the_old_name_is_not_taken_until_it_is_trained_for_again(
@@ -462,6 +462,6 @@ def test_app_shows_the_plot_of_the_newest_training(federation: Any, doorbell: De
     participation.train(doorbell, "package")
     plot = federation.http.get("http://device-1/plot/package.png").body
     assert plot.startswith(b"\x89PNG")
-    kept = doorbell.store.newest_training("package")
+    kept = doorbell.store.trainings.newest("package")
     assert doorbell.blobs.get(kept.plot) == plot
     assert federation.http.get("http://device-1/plot/package.png").body == plot

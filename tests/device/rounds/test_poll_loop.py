@@ -5,6 +5,7 @@ anybody answering.
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import random
 import threading
@@ -18,13 +19,15 @@ from device.context import Device
 from device.rounds import participation
 from device.rounds.poll_loop import LEAST_S, Attendant, attend, call
 from device.rounds.schedule import Schedule, keep_to_schedule
-from device.store.records import Setback
+from device.store.records import Failure
 from device.training.jobs import Activity, Measure, PrepareRings, Train
 from device.training.worker_client import Busy, ChildDied
 from main_server.store.devices import participations
 from shared.errors import Forbidden, InvalidMessage, NotFound, PeerUnreachable, TrainingFailed
+from shared.protocol.work import DeviceWaits
+from shared.transport.backoff import LONGEST_PAUSE_S
 from shared.transport.http_client import Reply
-from shared.web.background import LONGEST_PAUSE_S, BackOff, start_background
+from shared.web.background import start_background
 from tests.main_store import read
 
 Answer = dict[str, Any] | Exception | Callable[[], dict[str, Any]]
@@ -46,16 +49,17 @@ class World:
             self.device, self.pause, lambda: self.is_ending, lambda: self.now, random.Random(3)
         )
 
-    def post_json(self, url: str, message: dict[str, Any], to: Any) -> Reply:
+    def post_json(self, url: str, message: DeviceWaits, to: Any) -> Reply:
         assert (url, to.name) == ("http://main/work", "main-server")
-        self.calls.append((self.now, message))
+        self.calls.append((self.now, message.to_json()))
         answer = self.answers.pop(0) if self.answers else {"tasks": [], "again_s": 0}
         if isinstance(answer, Exception):
             raise answer
         answer = answer() if callable(answer) else answer
         if not answer["tasks"]:
-            self.now += message["wait_s"] if self.waits_s is None else self.waits_s
-        return Reply(b"", {"name": "device-1", "again_s": 0} | answer, {}, 0, 0)
+            self.now += message.wait_s if self.waits_s is None else self.waits_s
+        body = json.dumps({"name": "device-1", "again_s": 0} | answer).encode()
+        return Reply(body, {"Content-Type": "application/json"}, 0, 0)
 
     def pause(self, seconds: float) -> bool:
         self.pauses.append(seconds)
@@ -121,19 +125,6 @@ def test_hours_without_connection_are_survived_with_pauses_of_a_minute_at_most(
     assert world.pauses[-1] <= 1.0, "the first success resets"
 
 
-def test_pauses_have_full_jitter_below_a_limit_that_doubles() -> None:
-    drawn = []
-    for seed in range(400):
-        back_off = BackOff(random.Random(seed))
-        drawn.append([back_off.next() for _ in range(9)])
-    for limit, pauses in zip(
-        [1, 2, 4, 8, 16, 32, 60, 60, 60], zip(*drawn, strict=True), strict=True
-    ):
-        assert 0 <= min(pauses) < 0.05 * limit
-        assert 0.95 * limit < max(pauses) <= limit
-        assert sum(pauses) / 400 == pytest.approx(limit / 2, rel=0.1)
-
-
 def test_reason_is_logged_once_until_it_changes(
     doorbell: Device, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -153,8 +144,8 @@ def test_device_that_cannot_join_says_so_once_and_goes_on_trying(
     lonely = make_device(federation, 2)
     for path in (federation.folder / "main-server").glob("*join*"):
         path.unlink()
-    standing = replace(lonely.standing, local_codes=federation.folder / "nowhere", join_code=None)
-    world = World(replace(lonely, standing=standing))
+    enrolment = replace(lonely.enrolment, local_codes=federation.folder / "nowhere", join_code=None)
+    world = World(replace(lonely, enrolment=enrolment))
     world.go(30)
     assert world.calls == []
     (said,) = caplog.messages
@@ -218,7 +209,7 @@ def test_what_it_says_is_what_it_has(federation: Any, doorbell: Device, add_pict
     assert world.calls[0][1]["detectors"] == {"package": nothing}
     add_pictures(doorbell, "valid")
     participation.train(doorbell, "package")
-    doorbell.store.note_setback(Setback("package", 1, "x" * 1000))
+    doorbell.store.failures.record(Failure("package", 1, "x" * 1000))
     world.go()
     version = federation.announce("device-1").base_version
     said = world.calls[1][1]["detectors"]["package"]
@@ -237,7 +228,7 @@ def test_real_main_server_takes_what_it_says(
     add_pictures(doorbell, "valid")
     assert call(doorbell, 0.0).tasks == ()
     participation.train(doorbell, "package")
-    doorbell.store.note_setback(Setback("package", 1, "It went wrong."))
+    doorbell.store.failures.record(Failure("package", 1, "It went wrong."))
     assert call(doorbell, 0.0).tasks == ()
     (part,) = read(federation.main.store, participations, "package")
     assert (part.device, part.trained_round, part.setback_round) == ("device-1", 1, 1)
@@ -263,13 +254,13 @@ def test_restart_in_the_middle_sends_what_is_trained_and_does_not_train_again(
     world = World(doorbell, task("train", round=1), task("train", round=1))
     world.go(2)
     assert [type(job) for job in doorbell.trainer.jobs] == [Train]
-    assert doorbell.store.setback("package") is None
+    assert doorbell.store.failures.latest("package") is None
     federation.network.down = set()
     again = make_device(federation)
     World(again, task("train", round=1)).go()
     assert again.trainer.jobs == []
     assert len(federation.network.sent("aggregator/cmodel")) == 1
-    assert again.store.sent_round("package") == 1
+    assert again.store.trainings.sent_round("package") == 1
 
 
 def test_killed_after_the_training_it_sends_just_that(
@@ -292,12 +283,12 @@ def test_aggregator_that_is_away_is_tried_with_growing_pauses_and_no_setback(
     world = World(doorbell, *(task("train", round=1) for _ in range(40)))
     world.go(40)
     assert 30 < max(world.pauses) <= LONGEST_PAUSE_S
-    assert doorbell.store.setback("package") is None
+    assert doorbell.store.failures.latest("package") is None
     assert len([record for record in caplog.records if "tried again" in record.message]) == 1
     federation.network.down = set()
     world.answers = [task("train", round=1)]
     world.go()
-    assert doorbell.store.sent_round("package") == 1
+    assert doorbell.store.trainings.sent_round("package") == 1
 
 
 def test_straggler_notes_why_and_takes_part_in_the_next_round(
@@ -307,13 +298,13 @@ def test_straggler_notes_why_and_takes_part_in_the_next_round(
     finish_a_round(federation, make_device(federation, 2), make_device(federation, 3))
     world = World(doorbell, task("train", round=1), task("train", round=2))
     world.go()
-    setback = doorbell.store.setback("package")
+    setback = doorbell.store.failures.latest("package")
     assert setback.round == 1
     assert "trained for round 1, and round 2 is open now" in setback.said
     world.go()
     assert world.calls[1][1]["detectors"]["package"]["setback"]["round"] == 1
-    assert doorbell.store.sent_round("package") == 2
-    assert doorbell.store.setback("package") is None
+    assert doorbell.store.trainings.sent_round("package") == 2
+    assert doorbell.store.failures.latest("package") is None
 
 
 def test_update_after_the_freeze_is_a_setback_for_its_round(
@@ -326,8 +317,8 @@ def test_update_after_the_freeze_is_a_setback_for_its_round(
         participation.send(other, "package", participation.announce(other))
     federation.step("aggregator", "aggregate_models")
     World(doorbell, task("train", round=1)).go()
-    setback = doorbell.store.setback("package")
-    assert (setback.round, doorbell.store.sent_round("package")) == (1, None)
+    setback = doorbell.store.failures.latest("package")
+    assert (setback.round, doorbell.store.trainings.sent_round("package")) == (1, None)
     assert "too late" in setback.said
 
 
@@ -342,22 +333,22 @@ def test_training_that_fails_is_a_setback_and_the_next_round_is_another_try(
     doorbell.trainer.errors["train"] = [error]  # type: ignore[attr-defined]
     world = World(doorbell, task("train", round=1), task("train", round=1))
     world.go()
-    assert doorbell.store.setback("package").round == 1
+    assert doorbell.store.failures.latest("package").round == 1
     assert 0 < world.pauses[-1] <= 1.0
     world.go()
-    assert doorbell.store.sent_round("package") == 1
-    assert doorbell.store.setback("package") is None
+    assert doorbell.store.trainings.sent_round("package") == 1
+    assert doorbell.store.failures.latest("package") is None
 
 
 def test_child_that_is_killed_once_costs_no_round_and_twice_is_a_setback(doorbell: Device) -> None:
     doorbell.trainer.errors["train"] = [ChildDied("Killed by SIGTERM.")] * 3  # type: ignore[attr-defined]
     world = World(doorbell, *(task("train", round=1) for _ in range(4)))
     world.go()
-    assert doorbell.store.setback("package") is None
+    assert doorbell.store.failures.latest("package") is None
     world.go()
-    assert doorbell.store.setback("package").said.startswith("Killed by SIGTERM.")
+    assert doorbell.store.failures.latest("package").said.startswith("Killed by SIGTERM.")
     world.go(2)
-    assert doorbell.store.sent_round("package") == 1
+    assert doorbell.store.trainings.sent_round("package") == 1
 
 
 def test_what_goes_wrong_while_the_device_is_stopped_is_no_setback(doorbell: Device) -> None:
@@ -365,7 +356,7 @@ def test_what_goes_wrong_while_the_device_is_stopped_is_no_setback(doorbell: Dev
     world = World(doorbell, task("train", round=1))
     world.is_ending = True
     world.go()
-    assert doorbell.store.setback("package") is None
+    assert doorbell.store.failures.latest("package") is None
     assert doorbell.trainer.errors["train"] == []  # type: ignore[attr-defined]
 
 
@@ -382,8 +373,8 @@ def test_while_the_owner_trains_it_waits_and_tries_again_without_a_setback(
     before = world.now
     world.go(2)
     assert world.now - before == 1.0
-    assert doorbell.store.setback("package") is None
-    assert doorbell.store.sent_round("package") == 1
+    assert doorbell.store.failures.latest("package") is None
+    assert doorbell.store.trainings.sent_round("package") == 1
 
 
 def test_asked_to_install_it_fetches_and_asks_the_model(
@@ -393,7 +384,7 @@ def test_asked_to_install_it_fetches_and_asks_the_model(
     version = federation.announce("device-1").base_version
     world = World(doorbell, task("install", version=version), task("install", version=version))
     world.go(3)
-    assert doorbell.store.held("package").version == version
+    assert doorbell.store.models.active("package").version == version
     assert [type(job) for job in doorbell.trainer.jobs] == [Measure]
     assert world.calls[1][1]["detectors"]["package"]["score"]["version"] == version
     assert (

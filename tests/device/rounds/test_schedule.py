@@ -73,7 +73,7 @@ def test_set_time_is_kept_once_a_day_and_the_update_is_sent(federation: Any, day
     life = days("2026-05-09 22:00", DOORBELL_TRAIN_AT="03:30")
     life.pass_time(50)
     assert life.trainings == ["10 03:30", "11 03:30"]
-    assert life.device.store.sent_round("package") == 1
+    assert life.device.store.trainings.sent_round("package") == 1
     assert len(set(federation.network.sent("aggregator/cmodel"))) == 2
 
 
@@ -136,7 +136,7 @@ def test_killed_in_the_middle_it_goes_on_and_trains_once(days: Any) -> None:
     life.look()
     life.pass_time(0.2)
     assert life.trainings == ["10 05:30"]
-    assert life.device.store.sent_round("package") == 1
+    assert life.device.store.trainings.sent_round("package") == 1
 
 
 def test_killed_between_training_and_sending_it_only_sends(federation: Any, days: Any) -> None:
@@ -147,7 +147,7 @@ def test_killed_between_training_and_sending_it_only_sends(federation: Any, days
     life.be_off(0.1)
     life.pass_time(0.1)
     assert life.trainings == ["10 03:30"]
-    assert life.device.store.sent_round("package") == 1
+    assert life.device.store.trainings.sent_round("package") == 1
     assert len(federation.network.sent("aggregator/cmodel")) == 1
 
 
@@ -158,18 +158,18 @@ def test_busy_child_is_waited_for(days: Any) -> None:
     assert life.look() < LOOK_EVERY_S
     assert life.look() < LOOK_EVERY_S
     assert life.look() == LOOK_EVERY_S
-    assert life.device.store.sent_round("package") == 1
-    assert life.device.store.setback("package") is None
+    assert life.device.store.trainings.sent_round("package") == 1
+    assert life.device.store.failures.latest("package") is None
 
 
 def test_training_that_fails_is_a_setback_and_the_next_day_another_try(days: Any) -> None:
     life = days("2026-05-10 03:29", DOORBELL_TRAIN_AT="03:30")
     life.device.trainer.errors["train"] = [DatasetError("No pictures.")]
     life.pass_time(1)
-    assert life.device.store.setback("package").round == 1
+    assert life.device.store.failures.latest("package").round == 1
     assert len(life.device.trainer.jobs) == 1
     life.pass_time(24)
-    assert life.device.store.sent_round("package") == 1
+    assert life.device.store.trainings.sent_round("package") == 1
 
 
 # --- on new pictures
@@ -183,7 +183,7 @@ def test_enough_new_pictures_make_it_train_and_fewer_do_not(days: Any, add_pictu
     add_pictures(life.device, "train", 1, first=4)
     life.pass_time(0.2)
     assert life.trainings == ["10 12:07"]
-    assert life.device.store.newest_training("package").pictures == 10
+    assert life.device.store.trainings.newest("package").pictures == 10
     add_pictures(life.device, "train", 4, first=5)
     life.be_off(1)
     life.pass_time(0.1)
@@ -191,7 +191,7 @@ def test_enough_new_pictures_make_it_train_and_fewer_do_not(days: Any, add_pictu
     add_pictures(life.device, "train", 1, first=9)
     life.pass_time(0.1)
     assert len(life.trainings) == 2
-    assert life.device.store.sent_round("package") == 1
+    assert life.device.store.trainings.sent_round("package") == 1
 
 
 def test_pictures_that_its_owner_trained_on_are_not_new(days: Any, add_pictures: Any) -> None:
@@ -270,8 +270,8 @@ def test_events_that_the_owner_labels_make_it_train(federation: Any, days: Any) 
     assert labelled > 6, "some of them validate or test"
     assert all(life.device.pictures("package", "train").values())
     assert len(life.trainings) == 1
-    assert life.device.store.newest_training("package").pictures == 6
-    assert life.device.store.sent_round("package") == 1
+    assert life.device.store.trainings.newest("package").pictures == 6
+    assert life.device.store.trainings.sent_round("package") == 1
     assert [type(job) for job in life.device.trainer.jobs] == [Train]
 
 

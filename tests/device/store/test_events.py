@@ -10,51 +10,56 @@ from pathlib import Path
 
 import pytest
 
-from device.notifications.notification import Answer
-from device.store.events import Event, EventStore
-from device.store.store import Store
+from device.store.events import EventStore, RingEvent
+from device.store.store import DeviceStore
+from device.vision.prediction import Prediction
 from shared.errors import NotFound
 
 NOW = 1_000_000.0
-ANSWERS = {"face": Answer(0.9, True, 0.5, "a" * 64), "animal": Answer(0.25, False, 0.5, "b" * 64)}
+ANSWERS = {
+    "face": Prediction(0.9, True, 0.5, "a" * 64),
+    "animal": Prediction(0.25, False, 0.5, "b" * 64),
+}
 
 
 @pytest.fixture
 def events(tmp_path: Path) -> EventStore:
-    return EventStore(Store(tmp_path).database, tmp_path / "events")
+    return EventStore(DeviceStore(tmp_path).database, tmp_path / "events")
 
 
 @pytest.fixture
-def add(events: EventStore) -> Callable[..., Event]:
+def add(events: EventStore) -> Callable[..., RingEvent]:
     def one(
-        at: float = NOW, picture: bytes = b"a picture", answers: dict[str, Answer] = ANSWERS
-    ) -> Event:
+        at: float = NOW, picture: bytes = b"a picture", answers: dict[str, Prediction] = ANSWERS
+    ) -> RingEvent:
         return events.add(at, "button", picture, answers)
 
     return one
 
 
 def test_event_is_there_again_after_a_restart(
-    events: EventStore, add: Callable[..., Event], tmp_path: Path
+    events: EventStore, add: Callable[..., RingEvent], tmp_path: Path
 ) -> None:
     event = add()
-    again = EventStore(Store(tmp_path).database, tmp_path / "events")
+    again = EventStore(DeviceStore(tmp_path).database, tmp_path / "events")
     assert again.event(event.id) == event and again.picture(event) == b"a picture"
     assert (event.answers, event.labels, event.bytes) == (ANSWERS, None, 9)
 
 
-def test_picture_is_for_its_owners_eyes(add: Callable[..., Event], tmp_path: Path) -> None:
+def test_picture_is_for_its_owners_eyes(add: Callable[..., RingEvent], tmp_path: Path) -> None:
     assert (tmp_path / "events" / add().picture).stat().st_mode & 0o777 == 0o600
 
 
-def test_numbers_grow_and_none_is_used_twice(events: EventStore, add: Callable[..., Event]) -> None:
+def test_numbers_grow_and_none_is_used_twice(
+    events: EventStore, add: Callable[..., RingEvent]
+) -> None:
     first, second = add(), add()
     events.delete(second)
     assert first.id < second.id < add().id
 
 
 def test_events_come_newest_first_and_a_page_at_a_time(
-    events: EventStore, add: Callable[..., Event]
+    events: EventStore, add: Callable[..., RingEvent]
 ) -> None:
     numbers = [add().id for _ in range(5)]
     assert [event.id for event in events.events(2)] == numbers[:2:-1]
@@ -62,7 +67,7 @@ def test_events_come_newest_first_and_a_page_at_a_time(
 
 
 def test_filter_goes_by_the_owners_word_and_else_by_the_verdict(
-    events: EventStore, add: Callable[..., Event]
+    events: EventStore, add: Callable[..., RingEvent]
 ) -> None:
     seen, other = add(), add(answers={})
     assert events.events(9, "face") == (seen,) and events.events(9, "animal") == ()
@@ -77,7 +82,7 @@ def test_filter_goes_by_the_owners_word_and_else_by_the_verdict(
 
 
 def test_deleted_event_leaves_nothing(
-    events: EventStore, add: Callable[..., Event], tmp_path: Path
+    events: EventStore, add: Callable[..., RingEvent], tmp_path: Path
 ) -> None:
     event, another = add(), add()
     events.delete(event)
@@ -92,7 +97,7 @@ def test_deleted_event_leaves_nothing(
 
 
 def test_old_events_and_those_beyond_the_limit_are_outdated(
-    events: EventStore, add: Callable[..., Event]
+    events: EventStore, add: Callable[..., RingEvent]
 ) -> None:
     old = add(NOW - 100)
     kept = [add(NOW - age, b"x" * 10) for age in (50, 40, 30)]
@@ -103,7 +108,7 @@ def test_old_events_and_those_beyond_the_limit_are_outdated(
 
 
 def test_no_more_go_than_have_to_where_the_clock_was_put_back(
-    events: EventStore, add: Callable[..., Event]
+    events: EventStore, add: Callable[..., RingEvent]
 ) -> None:
     kept = [add(NOW - age, b"x" * 10) for age in (50, 40, 30)]
     old = add(NOW - 100, b"x" * 10)
@@ -113,7 +118,7 @@ def test_no_more_go_than_have_to_where_the_clock_was_put_back(
 
 @pytest.mark.parametrize("name", ["stray.jpg", ".stray.jpg.0123abcd"], ids=["whole", "half"])
 def test_file_without_an_event_is_swept_once_it_is_old(
-    events: EventStore, add: Callable[..., Event], tmp_path: Path, name: str
+    events: EventStore, add: Callable[..., RingEvent], tmp_path: Path, name: str
 ) -> None:
     event, stray = add(), tmp_path / "events" / name
     stray.write_bytes(b"of a ring that was cut short")
@@ -124,7 +129,7 @@ def test_file_without_an_event_is_swept_once_it_is_old(
 
 
 def test_copy_that_was_left_of_a_deleted_row_is_swept(
-    events: EventStore, add: Callable[..., Event], tmp_path: Path
+    events: EventStore, add: Callable[..., RingEvent], tmp_path: Path
 ) -> None:
     def told() -> bool:
         return any(
@@ -143,11 +148,13 @@ def test_copy_that_was_left_of_a_deleted_row_is_swept(
         assert not told()
 
 
-def test_picture_stays_in_its_split_and_the_shares_are_as_stated(add: Callable[..., Event]) -> None:
+def test_picture_stays_in_its_split_and_the_shares_are_as_stated(
+    add: Callable[..., RingEvent],
+) -> None:
     event = add(picture=b"one")
     assert event.split == add(picture=b"one").split
     splits = [
-        Event(1, 0, "button", "", sha256(bytes([a, b])).hexdigest(), 1, {}, None).split
+        RingEvent(1, 0, "button", "", sha256(bytes([a, b])).hexdigest(), 1, {}, None).split
         for a in range(50)
         for b in range(40)
     ]
@@ -158,7 +165,7 @@ def test_picture_stays_in_its_split_and_the_shares_are_as_stated(add: Callable[.
 
 
 def test_fingerprint_changes_with_what_the_page_shows(
-    events: EventStore, add: Callable[..., Event]
+    events: EventStore, add: Callable[..., RingEvent]
 ) -> None:
     seen = {events.fingerprint()}
     event = add()

@@ -31,13 +31,13 @@ from device.training.jobs import (
     Job,
     Measure,
     PrepareRings,
-    Progress,
     Train,
     job_of,
     to_line,
 )
+from device.training.results import Progress
 from device.training.worker_client import Busy, ChildDied, Trainer, describe, progress_of
-from device.vision.predictor import in_force, open_seer
+from device.vision.predictor import active_models, open_predictor
 from device.vision.threshold import threshold_for
 from learning.architectures import PORCH_CNN
 from learning.model import Model
@@ -482,17 +482,16 @@ def test_real_child_chooses_the_threshold_by_the_validation_pictures_for_the_sha
     params["logit/kernel"] *= 3  # or all scores were near one half
     model = pushed(federation, architecture=PORCH_CNN.name, params=params)
     model_trial.install(doorbell, model.to_bytes(), vouched(federation, model))
-    ((held, chosen),) = in_force(doorbell).items()
+    ((held, chosen),) = active_models(doorbell).items()
     real.run(
         PrepareRings(detector="package", folders=doorbell.folders, architecture=PORCH_CNN.name)
     )
-    seer = open_seer(doorbell)
-    seer.follow(lambda: {held: chosen})
+    predictor = open_predictor(doorbell, lambda: {held: chosen})
 
     def threshold(split: str, false_alarms: float) -> float:
         labels = np.array([label for label, _ in shown[split]], np.uint8)
         scores = np.array(
-            [seer.answer(picture)["package"].score for _, picture in shown[split]], np.float32
+            [predictor.predict(picture)["package"].score for _, picture in shown[split]], np.float32
         )
         found = threshold_for(labels, scores, false_alarms)
         assert found is not None

@@ -21,16 +21,17 @@ import pytest
 
 import device.vision.export
 from dataset.porch import drawing as porch
-from device.bell.doorbell import _prepare
+from device.bell.preparation import prepare_networks
 from device.context import Device
 from device.rounds.model_trial import settle
-from device.store.records import Held
+from device.settings import DeviceSettings
+from device.store.records import GlobalModel
 from device.training.jobs import Export, Job, PrepareRings
 from device.training.models import set_params
 from device.training.worker_client import Busy, Trainer
 from device.vision.export import TOLERANCES, NotFaithful, export, labels
 from device.vision.litert import Network, answering_file
-from device.vision.predictor import in_force, open_seer
+from device.vision.predictor import open_predictor
 from learning.architectures import (
     ARCHITECTURES,
     EFFICIENTNET_LITE0_HEAD,
@@ -39,7 +40,6 @@ from learning.architectures import (
 )
 from learning.model import Model
 from shared.errors import CannotTrain, InvalidMessage, NotFound
-from shared.settings import DeviceSettings
 from shared.web.background import _keep_going
 from tests.warm.services import Trainers
 
@@ -71,8 +71,8 @@ def doorbell(environ: dict[str, str], trainers: Trainers) -> Iterator[Device]:
     for number, (detector, kind) in enumerate(
         (("face", EFFICIENTNET_LITE0_HEAD), ("animal", PORCH_CNN))
     ):
-        made.store.propose(
-            Held(detector, made.blobs.put(a_model(detector, kind, number).to_bytes()), 1)
+        made.store.models.propose(
+            GlobalModel(detector, made.blobs.put(a_model(detector, kind, number).to_bytes()), 1)
         )
         settle(made, detector)
         made.trainer.run(
@@ -100,9 +100,8 @@ def a_picture(index: int, size_px: int = 300) -> bytes:
 
 
 def rung(doorbell: Device, picture: bytes) -> dict[str, float]:
-    seer = open_seer(doorbell)
-    seer.follow(lambda: in_force(doorbell))
-    return {detector: answer.score for detector, answer in seer.answer(picture).items()}
+    predictor = open_predictor(doorbell)
+    return {detector: answer.score for detector, answer in predictor.predict(picture).items()}
 
 
 @pytest.mark.parametrize("detector", ["face", "animal"])
@@ -158,7 +157,7 @@ def test_file_that_answers_otherwise_is_not_kept(
 ) -> None:
     before = export(doorbell, form, "animal", tmp_path).path.read_bytes()
     another = replace(doorbell, trainer=Swapping(doorbell, a_model("animal", PORCH_CNN, 9)))
-    with pytest.raises(NotFaithful, match="answers otherwise than the doorbell") as refused:
+    with pytest.raises(NotFaithful, match="differs from the doorbell's scores") as refused:
         export(another, form, "animal", tmp_path)
     assert "a file from before is still there" in refused.value.kept
     assert (tmp_path / "animal" / device.vision.export._NAMES[form]).read_bytes() == before
@@ -167,13 +166,15 @@ def test_file_that_answers_otherwise_is_not_kept(
 def test_file_that_answers_no_number_is_not_kept(
     doorbell: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device.export, "_differences", lambda *_: [0.001, float("nan")])
-    with pytest.raises(NotFaithful, match="The keras file of animal answers what is no number"):
+    monkeypatch.setattr(device.vision.export, "_differences", lambda *_: [0.001, float("nan")])
+    with pytest.raises(
+        NotFaithful, match="The keras file of animal gives scores that are not finite"
+    ):
         export(doorbell, "keras", "animal", tmp_path)
 
 
 def test_detector_called_as_what_frigate_passes_over_is_refused() -> None:
-    with pytest.raises(InvalidMessage, match="Call the detector otherwise"):
+    with pytest.raises(InvalidMessage, match="Rename the detector"):
         labels("none")
 
 
@@ -193,7 +194,7 @@ class Swapping:
 
 
 def test_detector_without_a_model_is_refused(doorbell: Device, tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="No model of 'vehicle' is in force"):
+    with pytest.raises(NotFound, match="No model of 'vehicle' is active"):
         export(doorbell, "keras", "vehicle", tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -224,11 +225,11 @@ def test_device_that_never_trained_prepares_what_its_models_need(
     error: Exception | None,
     asked: int,
 ) -> None:
-    monkeypatch.setattr("device.bell.doorbell._LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr("device.bell.preparation._LOOK_EVERY_S", 0.01)
     trainer, stop = Preparing(*([error] if error else [])), threading.Event()
     other = replace(doorbell, trainer=trainer, settings=replace(doorbell.settings, cache=tmp_path))
     thread = threading.Thread(
-        target=_keep_going, args=("preparing", partial(_prepare, other), stop)
+        target=_keep_going, args=("preparing", partial(prepare_networks, other), stop)
     )
     thread.start()
     end = time.monotonic() + 10
@@ -272,4 +273,4 @@ def test_command_says_what_is_missing(environ: dict[str, str], tmp_path: Path) -
         and not list(tmp_path.iterdir())
     )
     unknown = run(environ, "keras", "--detector", "toaster")
-    assert unknown.returncode == 1 and "No model of 'toaster' is in force" in unknown.stderr
+    assert unknown.returncode == 1 and "No model of 'toaster' is active" in unknown.stderr

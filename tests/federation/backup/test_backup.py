@@ -18,7 +18,7 @@ import pytest
 
 import device.store.store
 import federation.__main__ as command_line
-from device.store.records import Held
+from device.store.records import GlobalModel
 from federation.backup import backup as backups
 from federation.backup import restore as restoring
 from federation.backup.archive import BackupUnusable, open_backup
@@ -129,14 +129,14 @@ def test_lost_machine_comes_back_but_for_what_the_aggregator_knew(
     there = make_federation(home)
     run_round(there)
     (home / "aggregator").rename(home / "secure-aggregator")
-    store = device.store.store.Store(home / "devices" / "a")
-    store.hold(Held("package", there.main.blobs.put(b"not here"), 1))
+    store = device.store.store.DeviceStore(home / "devices" / "a")
+    store.models.activate(GlobalModel("package", there.main.blobs.put(b"not here"), 1))
     store.database.close()
     with pytest.raises(StorageFailed, match="is not there, though its database refers to it"):
         backups.backup(file, environment(home, None))
     (home / "devices" / "a" / "blobs").mkdir(exist_ok=True)
     shutil.copy(
-        home / "main-server" / "blobs" / store.held("package").version,
+        home / "main-server" / "blobs" / store.models.active("package").version,
         home / "devices" / "a" / "blobs",
     )
     backups.backup(file, environment(home, None))
@@ -151,7 +151,9 @@ def test_lost_machine_comes_back_but_for_what_the_aggregator_knew(
     assert (
         len(said) == 4 and (home / "devices" / "a" / "identity.key").stat().st_mode & 0o777 == 0o600
     )
-    assert device.store.store.Store(home / "devices" / "a").held("package") == store.held("package")
+    assert device.store.store.DeviceStore(home / "devices" / "a").models.active(
+        "package"
+    ) == store.models.active("package")
     (home / "secure-aggregator").rename(home / "aggregator")
     again = make_federation(home)
     assert (

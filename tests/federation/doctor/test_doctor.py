@@ -34,11 +34,13 @@ import main_server.app
 import sec_agg.app
 from device.camera.camera import Camera
 from device.metrics import gauges
+from device.settings import DeviceSettings
 from federation.doctor import checks, checks_network, checks_state, doctor
 from federation.doctor.checks import Finding, Setup, known_variables
 from federation.doctor.checks_camera import cameras
 from federation.doctor.checks_members import memberships
 from federation.doctor.checks_network import WORRYING_S, network
+from main_server.settings import MainSettings
 from main_server.store import publication
 from main_server.store.devices import note_device
 from main_server.store.members import Invitation, MemberRecord, admit, invite
@@ -46,11 +48,11 @@ from main_server.store.publication import rename
 from main_server.store.records import Device
 from main_server.store.store import Store
 from main_server.store.tables import MIGRATIONS
+from sec_agg.settings import AggregatorSettings
 from shared import __version__
 from shared.security.identity import Identity
 from shared.security.joining import JoinCode
 from shared.security.signing import CLOCK_TOLERANCE_S
-from shared.settings import AggregatorSettings, DeviceSettings, MainSettings
 from shared.storage.database import Database
 from shared.telemetry.metrics import expose
 from tests.main_store import write
@@ -137,9 +139,9 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     with ExitStack() as stack:
         for port, app in apps.items():
             stack.enter_context(serving(app, port))
-        sec_agg.app.open_standing(AggregatorSettings.read(environ)).main()
+        sec_agg.app.open_enrolment(AggregatorSettings.read(environ)).main()
         second = DeviceSettings.read(2, environ | {"DOORBELL_DEVICE_NAME": "device-2"})
-        device.context.open_standing(second).main()
+        device.context.open_enrolment(second).main()
         assert (
             apps[first].test_client().post("/sendstatus", headers={"Host": "localhost"}).status_code
             == 200

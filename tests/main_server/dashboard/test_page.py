@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from sqlalchemy import Engine, event
 
 from main_server.dashboard.page import page
@@ -75,7 +76,7 @@ def long_past(federation: Any, rounds: int, detectors: tuple[str, ...] = ("packa
     for detector in detectors:
         call(federation.main, "a", detector)
         for number in range(1, rounds + 1):
-            current = replace(settings, detector=detector, round=number)
+            current = structs.replace(settings, detector=detector, round=number)
             write(store, add_round, current, NOON + number)
             name = f"{detectors.index(detector):032x}{number:032x}"
             version = Version(
@@ -98,7 +99,7 @@ def long_past(federation: Any, rounds: int, detectors: tuple[str, ...] = ("packa
         write(
             store,
             add_round,
-            replace(settings, detector=detector, round=rounds + 1),
+            structs.replace(settings, detector=detector, round=rounds + 1),
             NOON + rounds + 1,
         )
 

@@ -18,7 +18,8 @@ from main_server.models.evaluations import keep_evaluation
 from main_server.store.evaluations import performances
 from main_server.store.events import newest_events
 from shared.errors import DoorbellError, Forbidden, InvalidMessage, NotFound
-from shared.protocol.evaluations import METRICS
+from shared.messages import convert
+from shared.protocol.evaluations import METRICS, Performance
 from tests.main_store import read
 
 BETWEEN = {"value": 0.125, "low": -0.25, "high": 0.5}
@@ -62,7 +63,7 @@ def rows(federation: Any) -> list[dict[str, str]]:
 def test_what_a_device_tells_is_kept_with_the_round_of_its_version(federation: Any) -> None:
     main = replace(federation.main, clock=lambda: 1234.5)
     version = federation.announce("a").base_version
-    keep_evaluation(main, federation.caller("a"), measured(version))
+    keep_evaluation(main, federation.caller("a"), convert(Performance, measured(version)))
     (told,) = read(main.store, performances)
     assert (told.device, told.global_round, told.told_at) == ("a", 0, 1234.5)
     assert told.performance.to_json() == measured(version)

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from main_server.members.devices import MAX_DETECTORS
 from main_server.rounds.announcement import announce
 from main_server.store.devices import all_detectors, all_devices, participations
 from main_server.store.records import Device, Participation
 from shared.errors import InvalidMessage, NotFound
+from shared.messages import convert
+from shared.protocol.announcement import MAX_DETECTORS, Announcement
 from tests.main_store import read
 
 STATUS = {"address": "http://a:8001", "detectors": {"package": None}}
@@ -19,7 +20,7 @@ STATUS = {"address": "http://a:8001", "detectors": {"package": None}}
 
 def test_device_is_noted_with_address_and_time(federation: Any) -> None:
     main = replace(federation.main, clock=lambda: 1234.5)
-    announce(main, federation.caller("a"), STATUS)
+    announce(main, federation.caller("a"), convert(Announcement, STATUS))
     assert read(main.store, all_devices) == (Device("a", "http://a:8001", 1234.5),)
     assert read(main.store, participations) == (Participation("a", "package", None, None),)
 
@@ -28,7 +29,7 @@ def test_device_hears_the_open_round_of_each_of_its_detectors(federation: Any) -
     rounds = announce(
         federation.main,
         federation.caller("a"),
-        STATUS | {"detectors": {"package": None, "raccoon": None}},
+        convert(Announcement, STATUS | {"detectors": {"package": None, "raccoon": None}}),
     )
     assert {name: (settings.detector, settings.round) for name, settings in rounds.items()} == {
         "package": ("package", 1),
@@ -40,12 +41,9 @@ def test_device_hears_the_open_round_of_each_of_its_detectors(federation: Any) -
 def test_repeated_announcement_opens_no_other_round_and_updates_what_is_known(
     federation: Any,
 ) -> None:
-    first = announce(federation.main, federation.caller("a"), STATUS)
-    again = announce(
-        federation.main,
-        federation.caller("a"),
-        STATUS | {"address": "http://elsewhere/", "detectors": {"package": 1}},
-    )
+    first = announce(federation.main, federation.caller("a"), convert(Announcement, STATUS))
+    elsewhere = STATUS | {"address": "http://elsewhere/", "detectors": {"package": 1}}
+    again = announce(federation.main, federation.caller("a"), convert(Announcement, elsewhere))
     assert again == first
     assert read(federation.main.store, all_devices)[0].address == "http://elsewhere"
     assert read(federation.main.store, participations)[0].trained_round == 1
@@ -65,7 +63,14 @@ def test_device_is_noted_under_the_name_by_which_it_joined_and_no_other(federati
 
 
 def test_device_without_pictures_is_noted_and_hears_of_no_round(federation: Any) -> None:
-    assert announce(federation.main, federation.caller("a"), STATUS | {"detectors": {}}) == {}
+    assert (
+        announce(
+            federation.main,
+            federation.caller("a"),
+            convert(Announcement, STATUS | {"detectors": {}}),
+        )
+        == {}
+    )
     assert [device.name for device in read(federation.main.store, all_devices)] == ["a"]
     assert read(federation.main.store, all_detectors) == ()
 

@@ -37,6 +37,7 @@ from main_server.store.versions import (
     release,
 )
 from shared.errors import InvalidMessage, NotFound, OutOfOrder
+from shared.protocol.work import DetectorStatus, DeviceWaits, Install
 from tests.main_store import read, write
 
 NOON = 1_900_000_000.0
@@ -217,12 +218,10 @@ def test_rejection_gives_up_the_open_round_and_offers_the_devices_the_version_in
         PUBLISHED,
         PUBLISHED,
     ]
-    status = vars(Status(None, None, version.version, None, None))
-    said = {"address": "http://a", "wait_s": 0, "detectors": {"package": status}}
-    tasks = for_device(porch.main, ChangeNotifier(porch.main), porch.federation.caller("a"), said)[
-        "tasks"
-    ]
-    assert tasks == [{"do": "install", "detector": "package", "version": porch.newest.version}]
+    status = DetectorStatus(None, None, version.version, None, None, None)
+    said = DeviceWaits("http://a", 0, {"package": status})
+    work = for_device(porch.main, ChangeNotifier(porch.main), porch.federation.caller("a"), said)
+    assert work.tasks == (Install("package", porch.newest.version),)
     following = porch.federation.announce("a")
     assert following.base_version == porch.newest.version
     assert following.round > max(opened.round, porch.newest.round)

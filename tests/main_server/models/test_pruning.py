@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from main_server.models import gate, rollback
 from main_server.models.pruning import prune
@@ -164,13 +165,15 @@ def test_contributions_of_old_rounds_go(
     settings, store = federation.announce("a"), federation.main.store
     digests = {}
     for number in range(1, 9):
-        current = replace(settings, round=number)
+        current = structs.replace(settings, round=number)
         write(store, add_round, current, 1.0)
         digests[number] = federation.main.blobs.put(b"update %d" % number)
         assert write(store, keep_plain_update, current, "a", digests[number], 1.0)
     prune(federation.main, 0)
     left = [
-        number for number in digests if read(store, sent_updates, replace(settings, round=number))
+        number
+        for number in digests
+        if read(store, sent_updates, structs.replace(settings, round=number))
     ]
     assert left == [4, 5, 6, 7, 8]
     assert [

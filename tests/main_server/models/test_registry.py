@@ -13,15 +13,17 @@ import pytest
 
 import device.app
 from device.context import identity_path
-from device.store.store import Store
+from device.settings import DeviceSettings
+from device.store.store import DeviceStore
 from learning.architectures import ARCHITECTURES
 from main_server.context import MainServer
 from main_server.models.registry import load_model
 from main_server.store.devices import participations
 from main_server.store.versions import newest_version
 from shared.errors import InvalidMessage, NotFound, OutOfOrder
+from shared.messages import convert
+from shared.protocol.announcement import Announcement
 from shared.security.identity import Identity
-from shared.settings import DeviceSettings
 from tests.main_store import read
 
 
@@ -32,7 +34,7 @@ def finish_a_round(federation: Any) -> None:
     federation.step("aggregator", "send_model_secagg")
 
 
-def add_device(federation: Any, number: int, *detectors: str) -> Store:
+def add_device(federation: Any, number: int, *detectors: str) -> DeviceStore:
     """Put a real device app on the network, with picture folders; return its memory."""
     settings = DeviceSettings.read(
         number,
@@ -46,7 +48,7 @@ def add_device(federation: Any, number: int, *detectors: str) -> Store:
         (federation.folder / "pictures" / detector / settings.client).mkdir(parents=True)
     http = federation.network.client(Identity.open(identity_path(settings)))
     federation.network.apps[settings.name] = device.app.create_app(number, settings, http)
-    return Store(settings.folder)
+    return DeviceStore(settings.folder)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -80,7 +82,7 @@ def test_workers_that_start_at_the_same_time_make_one_version_0_and_one_round(
         main = MainServer.open(federation.settings, federation.http)
         start.wait()
         message = {"address": "http://d", "detectors": {"package": None}}
-        heard.append(announce(main, callers[number], message)["package"])
+        heard.append(announce(main, callers[number], convert(Announcement, message))["package"])
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(5)]
     for thread in threads:
@@ -142,7 +144,7 @@ def test_delivery_reaches_those_that_answer_and_names_those_that_fetch_it_later(
     assert done["delivered"] == ["device-1"]
     assert list(done["later"]) == ["device-2"]
     assert "device-2 fetches it later: No answer from http://device-2" in done["said"]
-    assert store.held("package").version == newest.version
+    assert store.models.active("package").version == newest.version
     delivered = {p.device: p.delivered for p in read(federation.main.store, participations)}
     assert delivered == {"device-1": newest.version, "device-2": None}
 

@@ -35,6 +35,8 @@ from main_server.store.runs import FINISHED, RUNNING, STOPPED, newest_runs
 from main_server.store.states import ABANDONED, FAILED, OPEN, PUBLISHED
 from main_server.store.versions import find_version, newest_version, newest_versions
 from shared.errors import InvalidMessage, NotFound, OutOfOrder
+from shared.messages import convert
+from shared.protocol.work import AggregatorWaits, DeviceWaits
 from shared.round.payloads import Aggregate
 from shared.storage.database import Database
 from tests.main_store import read, write
@@ -84,15 +86,16 @@ class Street:
         if name not in self.houses:
             self.houses[name] = House(name, {detector: dict(SAID) for detector in self.detectors})
         said = {"address": f"http://{name}", "wait_s": 0, "detectors": self.houses[name].said}
-        tasks: Any = for_device(
-            self.main, ChangeNotifier(self.main), self.federation.caller(name), said
-        )["tasks"]
-        return list(tasks)
+        message = convert(DeviceWaits, said)
+        work = for_device(
+            self.main, ChangeNotifier(self.main), self.federation.caller(name), message
+        )
+        return list(work.to_json()["tasks"])
 
     def ask_for_sums(self) -> list[dict[str, Any]]:
         """Return what the aggregator is to do."""
-        tasks: Any = for_aggregator(self.main, ChangeNotifier(self.main), {"wait_s": 0})["tasks"]
-        return list(tasks)
+        work = for_aggregator(self.main, ChangeNotifier(self.main), AggregatorWaits(0))
+        return list(work.to_json()["tasks"])
 
     def send(self, name: str, detector: str = "package", scale: float = 0.01) -> int:
         """Send a device's update for the open round; return its number."""

@@ -16,15 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from main_server.context import MainServer
-from main_server.members.devices import MAX_DETECTORS
 from main_server.members.members import rename, revoke
-from main_server.rounds.work_messages import (
-    MAX_SAID_CHARS,
-    MAX_WAIT_S,
-    members,
-    status_of,
-    wait_s_of,
-)
 from main_server.runs import advance, runs
 from main_server.runs.change_notifier import ChangeNotifier
 from main_server.runs.tasks import for_aggregator, for_device
@@ -33,14 +25,24 @@ from main_server.store.devices import all_devices, participations
 from main_server.store.evaluations import scores
 from main_server.store.events import newest_event_id
 from main_server.store.pins import remove_pin
-from main_server.store.records import Status
 from main_server.store.rounds import abandon_round, make_due, newest_round
 from main_server.store.versions import newest_version, release
 from shared.errors import Forbidden, InvalidMessage
+from shared.messages import convert
+from shared.protocol.announcement import MAX_DETECTORS
+from shared.protocol.work import (
+    MAX_DETAIL_CHARS,
+    MAX_WAIT_S,
+    AddUp,
+    AggregatorWaits,
+    DetectorStatus,
+    DeviceWaits,
+    Install,
+)
 from tests.conftest import Federation
 from tests.main_store import read, write
 
-NOTHING: dict[str, Any] = vars(Status(None, None, None, None, None))
+NOTHING: dict[str, Any] = DetectorStatus(None, None, None, None, None, None).to_json()
 VERSION = "0123456789abcdef" * 4
 ASKING: dict[str, Any] = {"address": "http://a", "wait_s": 0, "detectors": {"package": NOTHING}}
 PATIENCE_S = 30.0
@@ -52,10 +54,9 @@ def asking(wait_s: float = 0, **said: Any) -> dict[str, Any]:
 
 def tasks(federation: Any, device: str = "a", **said: Any) -> list[dict[str, Any]]:
     """Return what a device is to do that says so of one detector."""
-    main = federation.main
-    return list(
-        for_device(main, ChangeNotifier(main), federation.caller(device), asking(**said))["tasks"]
-    )  # type: ignore[call-overload]
+    main, message = federation.main, convert(DeviceWaits, asking(**said))
+    work = for_device(main, ChangeNotifier(main), federation.caller(device), message)
+    return list(work.to_json()["tasks"])
 
 
 def begin(federation: Any) -> Any:
@@ -101,12 +102,8 @@ def test_what_a_device_says_is_noted(federation: Any) -> None:
         "score": {"version": version, "accuracy": 0.25, "pictures": 80},
         "setback": {"round": 2, "said": "It\nfell."},
     }
-    for_device(
-        main,
-        ChangeNotifier(main),
-        federation.caller("a"),
-        asking(**said) | {"address": "http://elsewhere/"},
-    )
+    message = convert(DeviceWaits, asking(**said) | {"address": "http://elsewhere/"})
+    for_device(main, ChangeNotifier(main), federation.caller("a"), message)
     (device,) = read(main.store, all_devices)
     assert (device.name, device.address, device.last_seen, device.waiting) == (
         "a",
@@ -203,7 +200,7 @@ GARBAGE: list[Any] = [
     *(asking(setback={"round": each, "said": ""}) for each in (-1, 2**31, True, 1.0, None)),
     *(
         asking(setback={"round": 1, "said": each})
-        for each in (None, 1, "x" * (MAX_SAID_CHARS + 1), [])
+        for each in (None, 1, "x" * (MAX_DETAIL_CHARS + 1), [])
     ),
 ]
 
@@ -214,7 +211,12 @@ def test_message_that_does_not_ask_for_work_is_refused_and_nothing_is_noted(
     caller, before = federation.caller("a"), federation.remembered("main-server")
     for message in GARBAGE:
         with pytest.raises(InvalidMessage):
-            for_device(federation.main, ChangeNotifier(federation.main), caller, message)
+            for_device(
+                federation.main,
+                ChangeNotifier(federation.main),
+                caller,
+                convert(DeviceWaits, message),
+            )
     assert federation.remembered("main-server") == before
 
 
@@ -223,7 +225,9 @@ def test_message_that_does_not_ask_for_work_is_refused_and_nothing_is_noted(
 )
 def test_aggregator_that_does_not_ask_for_work_is_refused(federation: Any, message: object) -> None:
     with pytest.raises(InvalidMessage):
-        for_aggregator(federation.main, ChangeNotifier(federation.main), message)
+        for_aggregator(
+            federation.main, ChangeNotifier(federation.main), convert(AggregatorWaits, message)
+        )
 
 
 ANYTHING = st.recursive(
@@ -258,12 +262,16 @@ def mangled(draw: st.DrawFn) -> dict[str, Any]:
 @settings(deadline=None, max_examples=300)
 @given(value=ANYTHING | mangled())
 def test_garbage_is_refused_and_nothing_else_goes_wrong(value: object) -> None:
-    for parse in (status_of, wait_s_of, lambda each: members(each, {"wait_s"})):
+    for kind, message in (
+        (DetectorStatus, value),
+        (AggregatorWaits, value),
+        (AggregatorWaits, {"wait_s": value}),
+    ):
         try:
-            parsed = parse(value)
+            parsed = convert(kind, message)
         except InvalidMessage:
             continue
-        assert parsed == value or isinstance(parsed, Status | float)
+        assert parsed.to_json() == message
 
 
 @settings(
@@ -284,21 +292,24 @@ def test_garbage_over_the_wire_is_taken_or_refused_with_a_sentence(
             assert str(error)
 
 
-def test_sentence_of_a_setback_is_printed_safely() -> None:
-    said = "one\ntwo\0three\x1b[31m \ud800 é"
-    status = status_of(NOTHING | {"setback": {"round": 0, "said": said}})
-    assert status.setback == (0, "one two three [31m   é")
+def test_sentence_of_a_setback_is_printed_safely(federation: Any) -> None:
+    federation.announce("a")
+    tasks(federation, setback={"round": 0, "said": "one\ntwo\0three\x1b[31m é"})
+    (part,) = read(federation.main.store, participations)
+    assert part.setback == "one two three [31m é"
 
 
 def test_device_takes_part_in_so_many_detectors_at_most_now_and_before(federation: Any) -> None:
     main, caller = federation.main, federation.caller("a")
     many = {f"d{number}": NOTHING for number in range(MAX_DETECTORS)}
-    for_device(main, ChangeNotifier(main), caller, ASKING | {"detectors": many})
+    for_device(
+        main, ChangeNotifier(main), caller, convert(DeviceWaits, ASKING | {"detectors": many})
+    )
     assert len(read(main.store, participations)) == MAX_DETECTORS
     with pytest.raises(InvalidMessage, match="64 detectors at most"):
-        for_device(main, ChangeNotifier(main), caller, asking())
+        for_device(main, ChangeNotifier(main), caller, convert(DeviceWaits, asking()))
     assert len(read(main.store, participations)) == MAX_DETECTORS
-    for_device(main, ChangeNotifier(main), federation.caller("b"), asking())
+    for_device(main, ChangeNotifier(main), federation.caller("b"), convert(DeviceWaits, asking()))
 
 
 # --- who asks
@@ -383,8 +394,8 @@ def test_nobody_is_asked_to_train_for_a_round_that_is_not_a_runs(federation: Any
     advance.advance(federation.main)
     assert tasks(federation) == []
     assert (
-        for_aggregator(federation.main, ChangeNotifier(federation.main), {"wait_s": 0})["tasks"]
-        == []
+        for_aggregator(federation.main, ChangeNotifier(federation.main), AggregatorWaits(0)).tasks
+        == ()
     )
 
 
@@ -402,23 +413,21 @@ def test_nobody_is_asked_to_train_for_a_round_that_has_enough_and_is_due(federat
 
 def test_aggregator_is_asked_as_long_as_the_round_is_due(federation: Any) -> None:
     settings = begin(federation)
-
-    def ask() -> Any:
-        notifier = ChangeNotifier(federation.main)
-        return for_aggregator(federation.main, notifier, {"wait_s": 0})["tasks"]
-
-    assert ask() == []
+    ask = lambda: (
+        for_aggregator(federation.main, ChangeNotifier(federation.main), AggregatorWaits(0)).tasks
+    )  # noqa: E731
+    assert ask() == ()
     write(federation.main.store, make_due, settings, 1.0, "All are there.")
-    assert ask() == ask() == [{"do": "aggregate", "detector": "package", "round": 1}]
+    assert ask() == ask() == (AddUp("package", 1),)
     write(federation.main.store, abandon_round, settings, 2.0, "why")
-    assert ask() == []
+    assert ask() == ()
 
 
 def test_device_hears_of_its_own_detectors_alone(federation: Any) -> None:
     begin(federation)
     main = federation.main
-    said = ASKING | {"detectors": {"raccoon": NOTHING}}
-    assert for_device(main, ChangeNotifier(main), federation.caller("a"), said)["tasks"] == []
+    said = convert(DeviceWaits, ASKING | {"detectors": {"raccoon": NOTHING}})
+    assert for_device(main, ChangeNotifier(main), federation.caller("a"), said).tasks == ()
 
 
 # --- waiting
@@ -429,8 +438,9 @@ def test_whoever_finds_work_does_not_wait(
 ) -> None:
     begin(federation)
     news, begun = watched(), time.monotonic()
-    answer = for_device(federation.main, news, federation.caller("a"), asking(PATIENCE_S))
-    assert [task["do"] for task in answer["tasks"]] == ["install", "train"]  # type: ignore[attr-defined]
+    message = convert(DeviceWaits, asking(PATIENCE_S))
+    answer = for_device(federation.main, news, federation.caller("a"), message)
+    assert [task["do"] for task in answer.to_json()["tasks"]] == ["install", "train"]
     assert time.monotonic() - begun < PATIENCE_S / 2
 
 
@@ -454,8 +464,9 @@ def test_device_that_is_renamed_while_it_waits_hears_its_new_name(federation: Fe
             return [], 0.0
 
     caller = federation.caller("a")
-    answer = for_device(federation.main, Renaming(federation.main), caller, asking(PATIENCE_S))
-    assert answer["name"] == "garden", "by its old one it would send an update that nobody takes"
+    message = convert(DeviceWaits, asking(PATIENCE_S))
+    answer = for_device(federation.main, Renaming(federation.main), caller, message)
+    assert answer.name == "garden", "by its old one it would send an update that nobody takes"
 
 
 def test_change_by_another_process_wakes_whoever_waits_within_a_second(
@@ -466,8 +477,9 @@ def test_change_by_another_process_wakes_whoever_waits_within_a_second(
     time.sleep(1.5)  # until what has happened so far is no news any more
 
     def wait() -> None:
-        answer = for_device(federation.main, news, caller, asking(PATIENCE_S))
-        answers.append((time.monotonic(), answer["tasks"]))
+        message = convert(DeviceWaits, asking(PATIENCE_S))
+        answer = for_device(federation.main, news, caller, message)
+        answers.append((time.monotonic(), answer.tasks))
 
     waiting = threading.Thread(target=wait)
     waiting.start()
@@ -478,7 +490,7 @@ def test_change_by_another_process_wakes_whoever_waits_within_a_second(
     changed = time.monotonic()
     waiting.join(PATIENCE_S)
     ((woken, found),) = answers
-    assert found == [{"do": "install", "detector": "package", "version": version}]
+    assert found == (Install("package", version),)
     assert woken - changed < 2.0, "a busy machine may take a little longer than the second"
 
 
@@ -489,7 +501,7 @@ def test_run_advances_by_itself_and_the_aggregator_hears_of_it(
     news, found = watched(), []
     waiting = threading.Thread(
         target=lambda: found.append(
-            for_aggregator(federation.main, news, {"wait_s": PATIENCE_S})["tasks"]
+            for_aggregator(federation.main, news, AggregatorWaits(PATIENCE_S)).tasks
         )
     )
     waiting.start()
@@ -498,7 +510,7 @@ def test_run_advances_by_itself_and_the_aggregator_hears_of_it(
     sent = time.monotonic()
     waiting.join(PATIENCE_S)
     assert time.monotonic() - sent < PATIENCE_S / 2
-    assert found == [[{"do": "aggregate", "detector": "package", "round": 1}]]
+    assert found == [(AddUp("package", 1),)]
 
 
 @pytest.mark.parametrize(("threads", "slots"), [(1, 0), (2, 1), (4, 2), (16, 8), (64, 56)])

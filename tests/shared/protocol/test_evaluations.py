@@ -7,13 +7,15 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from shared.errors import InvalidMessage
-from shared.protocol.evaluations import METRICS, PERFORMANCE, Estimate, parse_performance, shown
+from shared.messages import convert, decode, encode
+from shared.protocol.evaluations import METRICS, Estimate, Performance, shown
 
-SCHEMA = Draft202012Validator(PERFORMANCE["application/json"])
+SCHEMA = Draft202012Validator(msgspec.json.schema(Performance))
 
 
 def message() -> dict[str, Any]:
@@ -30,10 +32,10 @@ def message() -> dict[str, Any]:
 
 
 def test_what_one_end_writes_the_other_reads() -> None:
-    performance = parse_performance(message())
+    performance = convert(Performance, message())
     assert performance.figures["local"]["f1"] == Estimate(0.75, 0.5, 1.0)
     assert performance.figures["global"]["roc_auc"] == Estimate(None, None, None)
-    assert parse_performance(performance.to_json()) == performance
+    assert decode(Performance, encode(performance)) == performance
     SCHEMA.validate(performance.to_json())
 
 
@@ -81,7 +83,7 @@ def test_anything_else_is_refused(path: str, value: object) -> None:
     said = message()
     change(said, path, value)
     with pytest.raises(InvalidMessage):
-        parse_performance(said)
+        convert(Performance, said)
     if not isinstance(value, float) or math.isfinite(
         value
     ):  # JSON has no other; Python's reader does
@@ -97,7 +99,7 @@ def test_nothing_may_be_missing(path: str) -> None:
         part = part[name]
     del part[last]
     with pytest.raises(InvalidMessage):
-        parse_performance(said)
+        convert(Performance, said)
     assert not SCHEMA.is_valid(said)
 
 
@@ -110,13 +112,13 @@ def test_interval_has_both_ends_in_order_and_a_value(estimate: Any) -> None:
     said = message()
     said["local"]["accuracy"] = dict(zip(("value", "low", "high"), estimate, strict=True))
     with pytest.raises(InvalidMessage):
-        parse_performance(said)
+        convert(Performance, said)
 
 
 @pytest.mark.parametrize("said", [None, [], "x", 1, {}, {"local": {}}], ids=str)
 def test_what_is_no_measurement_at_all_is_refused(said: object) -> None:
-    with pytest.raises(InvalidMessage, match="not what a device measured"):
-        parse_performance(said)
+    with pytest.raises(InvalidMessage, match="Invalid evaluation report"):
+        convert(Performance, said)
 
 
 @pytest.mark.parametrize(

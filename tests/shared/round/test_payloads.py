@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from learning.architectures import ARCHITECTURES, Architecture, architecture
 from learning.model import Model, parse_model, version_of
+from main_server.settings import MAX_COHORT
 from shared.errors import DoorbellError, InvalidMessage, NotFound
 from shared.round.payloads import (
     Aggregate,
@@ -34,7 +35,6 @@ from shared.round.payloads import (
     parse_masked_update,
     parse_plain_update,
 )
-from shared.settings import MAX_COHORT
 
 Payload = MaskedUpdate | PlainUpdate | Aggregate | Model
 Parse = Callable[[bytes], Payload]

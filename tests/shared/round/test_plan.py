@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from shared.errors import DoorbellError, InvalidMessage
 from shared.round.plan import LocalWork, RoundPlan, parse_round_plan, parse_stored_plan
@@ -128,7 +128,7 @@ def test_plan_that_an_earlier_version_stored_is_read_with_what_it_did_then(
 def test_text_that_can_be_no_strategy_is_refused(
     round_settings: RoundSettingsFactory, strategy: object
 ) -> None:
-    with pytest.raises(InvalidMessage, match="no usable strategy"):
+    with pytest.raises(InvalidMessage, match="round plan: strategy: "):
         parse_round_plan(travelled(round_settings()) | {"strategy": strategy})
 
 
@@ -152,7 +152,7 @@ def test_work_is_the_part_that_training_needs(round_settings: RoundSettingsFacto
 
 
 def test_settings_of_a_round_cannot_be_changed(round_settings: RoundSettingsFactory) -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError, match="immutable"):
         round_settings().round = 4  # type: ignore[misc]
 
 
@@ -181,7 +181,7 @@ def test_value_outside_its_range_is_refused_by_name(
         if name in FRACTIONS
         else (low - 1, high + 1)
     ):
-        with pytest.raises(InvalidMessage, match=f"no usable {name}"):
+        with pytest.raises(InvalidMessage, match=f"round plan: {name}: "):
             parse_round_plan(travelled(round_settings()) | small_round(name, value))
 
 
@@ -196,7 +196,7 @@ def test_member_that_is_no_usable_number_is_refused(
 ) -> None:
     if name == "clipping_norm" and value is None:
         return
-    with pytest.raises(InvalidMessage, match=f"no usable {name}"):
+    with pytest.raises(InvalidMessage, match=f"round plan: {name}: "):
         parse_round_plan(travelled(round_settings()) | {name: value})
 
 
@@ -234,7 +234,7 @@ def test_text_member_that_is_not_what_it_should_be_is_refused(
         parse_round_plan(travelled(round_settings()) | {name: value})
 
 
-@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(RoundPlan)])
+@pytest.mark.parametrize("name", [field.name for field in structs.fields(RoundPlan)])
 def test_missing_member_is_refused(round_settings: RoundSettingsFactory, name: str) -> None:
     message = travelled(round_settings())
     del message[name]

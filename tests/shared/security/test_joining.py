@@ -5,37 +5,42 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
+from device.settings import DeviceSettings
+from sec_agg.settings import AggregatorSettings
 from shared.errors import InvalidMessage, SettingsError
-from shared.security.authenticator import Standing
+from shared.messages import convert
+from shared.protocol.joining import Admission, JoinRequest, Role
 from shared.security.identity import Identity, verify
 from shared.security.joining import (
     JoinCode,
-    JoinRequest,
     Membership,
-    Role,
     admission,
     checked_member_name,
+    join_request,
     local_code_path,
     new_key_statement,
+    proves,
     read_local_code,
+    transcript,
 )
-from shared.settings import AggregatorSettings, DeviceSettings
+from shared.transport.enrolment import Enrolment
 from shared.transport.http_client import HttpClient
 
 MAIN, DEVICE, OTHER = (Identity.from_private(bytes([number]) * 32) for number in (1, 2, 3))
 CODE = JoinCode(bytes(range(20)), MAIN.key_id)
 SECRET, KEY = CODE.text.removeprefix("doorbell-").split("-")
-REQUEST = JoinRequest.make(CODE, "porch", "device", DEVICE)
-ANSWER = admission(CODE, REQUEST, MAIN)
-MEMBERS = [member.name for member in fields(JoinRequest)]
+REQUEST = join_request(CODE, "porch", "device", DEVICE)
+ANSWER = admission(CODE, REQUEST, MAIN).to_json()
+MEMBERS = [member.name for member in structs.fields(JoinRequest)]
 
 
 def encoded(data: bytes) -> str:
@@ -130,55 +135,62 @@ def test_text_that_is_no_code_is_refused_and_not_shown(text: str) -> None:
 # --- asking to join
 
 
+def parse(message: object) -> JoinRequest:
+    """Read a request as the main server does."""
+    request = convert(JoinRequest, message)
+    checked_member_name(request.name, request.role)
+    return request
+
+
 @pytest.mark.parametrize(
     ("name", "role"), [("porch", "device"), ("secure-aggregator", "secure-aggregator")]
 )
 def test_request_that_travelled_proves_invitation_and_key(name: str, role: Role) -> None:
-    request = JoinRequest.make(CODE, name, role, DEVICE)
-    arrived = JoinRequest.parse(json.loads(json.dumps(request.to_json())))
+    request = join_request(CODE, name, role, DEVICE)
+    arrived = parse(json.loads(json.dumps(request.to_json())))
     assert arrived == request
-    assert arrived.proves(CODE)
+    assert proves(arrived, CODE)
 
 
 @pytest.mark.parametrize("member", MEMBERS)
 def test_request_with_another_member_proves_nothing(member: str) -> None:
-    other = JoinRequest.make(
+    other = join_request(
         JoinCode.make(MAIN.key_id), "secure-aggregator", "secure-aggregator", OTHER
     )
-    assert not replace(REQUEST, **{member: getattr(other, member)}).proves(CODE)
+    assert not proves(structs.replace(REQUEST, **{member: getattr(other, member)}), CODE)
 
 
 @pytest.mark.parametrize("member", ["public_key", "proof", "signature"])
 def test_request_with_one_bit_changed_on_its_way_proves_nothing(member: str) -> None:
     message = REQUEST.to_json()
-    assert not JoinRequest.parse(message | {member: flipped(message[member])}).proves(CODE)
+    assert not proves(parse(message | {member: flipped(message[member])}), CODE)
 
 
 def test_request_with_another_name_proves_nothing() -> None:
-    assert not JoinRequest.parse(REQUEST.to_json() | {"name": "porch2"}).proves(CODE)
+    assert not proves(parse(REQUEST.to_json() | {"name": "porch2"}), CODE)
 
 
 def test_request_proves_nothing_to_another_main_server_that_knows_the_secret() -> None:
-    assert not REQUEST.proves(replace(CODE, main_key_id=OTHER.key_id))
+    assert not proves(REQUEST, replace(CODE, main_key_id=OTHER.key_id))
 
 
 def test_who_knows_the_invitation_alone_proves_nothing() -> None:
     guessed = replace(JoinCode.make(MAIN.key_id), main_key_id=MAIN.key_id)
-    request = replace(
-        JoinRequest.make(guessed, "porch", "device", OTHER), invitation=CODE.invitation
+    request = structs.replace(
+        join_request(guessed, "porch", "device", OTHER), invitation=CODE.invitation
     )
-    own = OTHER.sign(request.transcript(MAIN.key_id))
-    assert not replace(request, signature=own).proves(CODE)
+    own = OTHER.sign(transcript(request, MAIN.key_id))
+    assert not proves(structs.replace(request, signature=own), CODE)
 
 
 def test_who_was_invited_but_does_not_own_the_key_proves_nothing() -> None:
-    stolen = JoinRequest.make(CODE, "porch", "device", OTHER)
-    proof_for_the_stolen_key = JoinRequest.make(
+    stolen = join_request(CODE, "porch", "device", OTHER)
+    proof_for_the_stolen_key = join_request(
         CODE, "porch", "device", Identity(DEVICE.public, OTHER._private)
     )
-    assert stolen.proves(CODE)
+    assert proves(stolen, CODE)
     assert proof_for_the_stolen_key.public_key == DEVICE.public
-    assert not proof_for_the_stolen_key.proves(CODE)
+    assert not proves(proof_for_the_stolen_key, CODE)
 
 
 WRONG: list[dict[str, object]] = [
@@ -203,30 +215,31 @@ for _key, _size in (("public_key", 32), ("proof", 32), ("signature", 64)):
 @pytest.mark.parametrize("changed", WRONG, ids=lambda changed: str(changed)[:50])
 def test_request_with_a_member_of_the_wrong_form_is_refused(changed: dict[str, object]) -> None:
     with pytest.raises(InvalidMessage):
-        JoinRequest.parse(REQUEST.to_json() | changed)
+        parse(REQUEST.to_json() | changed)
 
 
 @pytest.mark.parametrize(
     "message", [None, [], "join", 1, {}, [REQUEST.to_json()], REQUEST.to_json() | {"more": ""}]
 )
 def test_message_that_is_no_request_is_refused(message: object) -> None:
-    with pytest.raises(InvalidMessage, match="not a request to join"):
-        JoinRequest.parse(message)
+    with pytest.raises(InvalidMessage, match="Invalid request to join"):
+        parse(message)
 
 
 @pytest.mark.parametrize("member", MEMBERS)
 def test_request_that_lacks_a_member_is_refused(member: str) -> None:
     message = REQUEST.to_json()
     del message[member]
-    with pytest.raises(InvalidMessage, match="not a request to join"):
-        JoinRequest.parse(message)
+    with pytest.raises(InvalidMessage, match="Invalid request to join"):
+        parse(message)
 
 
 # --- being admitted
 
 
 def accept(answer: object) -> Membership:
-    return Membership.accept(CODE, REQUEST, answer)
+    plain = answer.to_json() if isinstance(answer, Admission) else answer
+    return Membership.accept(CODE, REQUEST, convert(Admission, plain))
 
 
 def test_admission_that_travelled_gives_the_main_servers_key_and_the_name() -> None:
@@ -253,7 +266,7 @@ def test_admission_with_a_member_of_the_wrong_form_is_refused(member: str) -> No
 
 @pytest.mark.parametrize("answer", [None, [], "welcome", {}, ANSWER | {"more": ""}])
 def test_answer_that_is_no_admission_is_refused(answer: object) -> None:
-    with pytest.raises(InvalidMessage, match="not an admission"):
+    with pytest.raises(InvalidMessage, match="Invalid admission"):
         accept(answer)
 
 
@@ -269,7 +282,7 @@ def test_admission_of_another_request_is_refused(
     name: str, role: Role, identity: Identity, code: JoinCode
 ) -> None:
     with pytest.raises(InvalidMessage, match="Nothing was joined"):
-        accept(admission(code, JoinRequest.make(code, name, role, identity), MAIN))
+        accept(admission(code, join_request(code, name, role, identity), MAIN))
 
 
 def test_another_main_server_that_knows_the_secret_is_refused() -> None:
@@ -291,13 +304,13 @@ def test_main_server_that_does_not_know_the_secret_is_refused() -> None:
 def test_own_proof_sent_back_is_no_admission() -> None:
     with pytest.raises(InvalidMessage):
         accept(ANSWER | {"proof": encoded(REQUEST.proof)})
-    mine = JoinRequest.make(replace(CODE, main_key_id=DEVICE.key_id), "porch", "device", DEVICE)
+    mine = join_request(replace(CODE, main_key_id=DEVICE.key_id), "porch", "device", DEVICE)
     reflected = {"public_key": mine.public_key, "proof": mine.proof, "signature": mine.signature}
     with pytest.raises(InvalidMessage):
         Membership.accept(
             replace(CODE, main_key_id=DEVICE.key_id),
             mine,
-            {key: encoded(value) for key, value in reflected.items()},
+            Admission(**reflected),
         )
 
 
@@ -314,11 +327,11 @@ def test_secret_is_in_nothing_that_travels() -> None:
 def test_secret_is_in_no_repr(tmp_path: Path) -> None:
     environ = {"DOORBELL_JOIN_CODE": CODE.text}
     device, aggregator = DeviceSettings.read(1, environ), AggregatorSettings.read(environ)
-    standing = Standing(
+    enrolment = Enrolment(
         DEVICE, "device", "porch", tmp_path, "http://main", HttpClient(), CODE.text, tmp_path
     )
-    assert device.join_code == aggregator.join_code == standing.join_code == CODE.text
-    shown = repr([CODE, REQUEST, Membership(MAIN.public, "porch"), device, aggregator, standing])
+    assert device.join_code == aggregator.join_code == enrolment.join_code == CODE.text
+    shown = repr([CODE, REQUEST, Membership(MAIN.public, "porch"), device, aggregator, enrolment])
     assert not [form for form in forms(CODE.secret) if form in shown]
     assert MAIN.key_id in repr(CODE)
 

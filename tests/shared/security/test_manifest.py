@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from learning.architectures import architecture
 from learning.model import Model, version_of
 from shared.errors import Forbidden
 from shared.security.identity import Identity
-from shared.security.manifest import Manifest, check_manifest
+from shared.security.manifest import check_manifest, manifest_of, signed_manifest
 
 MAIN, OTHER = (Identity.from_private(bytes([number]) * 32) for number in (1, 2))
 NOW, CONTEXT = 1_800_000_000.25, b"doorbell-manifest/1"
@@ -28,8 +28,8 @@ def a_model(**changed: Any) -> Model:
 
 MODEL = a_model()
 DATA = MODEL.to_bytes()
-MANIFEST = Manifest.of("doorbell", MODEL, DATA, NOW)
-HEADER = MANIFEST.signed(MAIN)
+MANIFEST = manifest_of("doorbell", MODEL, DATA, NOW)
+HEADER = signed_manifest(MANIFEST, MAIN)
 
 
 def refused(
@@ -54,7 +54,7 @@ def signed(members: object, main: Identity = MAIN, context: bytes = CONTEXT) -> 
 def with_members(**changed: object) -> str:
     """Return the header with other members under the old signature."""
     return (
-        f"{encoded(json.dumps(asdict(MANIFEST) | changed, sort_keys=True, separators=(',', ':')).encode())}."
+        f"{encoded(json.dumps(MANIFEST.to_json() | changed, sort_keys=True, separators=(',', ':')).encode())}."
         + (HEADER.partition(".")[2])
     )
 
@@ -65,14 +65,14 @@ def with_members(**changed: object) -> str:
 def test_model_passes_with_its_own_manifest(changed: Mapping[str, Any]) -> None:
     model = a_model(**changed)
     data = model.to_bytes()
-    header = Manifest.of("doorbell", model, data, NOW).signed(MAIN)
+    header = signed_manifest(manifest_of("doorbell", model, data, NOW), MAIN)
     check_manifest(header, MAIN.public, model, data)
     assert len(header) < 1000
     assert header.isascii()
 
 
 def test_manifest_says_what_the_model_is() -> None:
-    assert asdict(MANIFEST) == {
+    assert MANIFEST.to_json() == {
         "federation": "doorbell",
         "detector": "package",
         "version": version_of(DATA),
@@ -81,7 +81,7 @@ def test_manifest_says_what_the_model_is() -> None:
         "round": 3,
         "time": NOW,
     }
-    assert json.loads(base64.b64decode(HEADER.partition(".")[0])) == asdict(MANIFEST)
+    assert json.loads(base64.b64decode(HEADER.partition(".")[0])) == MANIFEST.to_json()
     assert with_members() == HEADER
     assert signed(base64.b64decode(HEADER.partition(".")[0])) == HEADER
 
@@ -101,7 +101,7 @@ OTHERS = {
 def test_manifest_of_something_else_is_refused_though_the_main_server_signed_it(
     member: str, value: object
 ) -> None:
-    refused(signed(asdict(MANIFEST) | {member: value}))
+    refused(signed(MANIFEST.to_json() | {member: value}))
 
 
 @pytest.mark.parametrize(
@@ -125,11 +125,11 @@ def test_bytes_with_another_hash_are_refused() -> None:
 
 
 def test_signature_of_another_key_or_for_another_purpose_is_refused() -> None:
-    refused(MANIFEST.signed(OTHER))
+    refused(signed_manifest(MANIFEST, OTHER))
     refused(HEADER, key=OTHER.public)
     refused(HEADER, key=b"")
-    refused(signed(asdict(MANIFEST), context=b""))
-    refused(signed(asdict(MANIFEST), context=b"doorbell-manifest/2"))
+    refused(signed(MANIFEST.to_json(), context=b""))
+    refused(signed(MANIFEST.to_json(), context=b"doorbell-manifest/2"))
 
 
 @pytest.mark.parametrize("position", [0, 31, 63])
@@ -191,11 +191,11 @@ def test_header_that_is_no_manifest_is_refused(header: str | None) -> None:
         1,
         {},
         {"version": "0" * 64},
-        asdict(MANIFEST) | {"more": 1},
-        {k: v for k, v in asdict(MANIFEST).items() if k != "time"},
-        [asdict(MANIFEST)],
-        asdict(MANIFEST) | {"federation": "d" * 3000},
-        asdict(MANIFEST) | {"detector": []},
+        MANIFEST.to_json() | {"more": 1},
+        {k: v for k, v in MANIFEST.to_json().items() if k != "time"},
+        [MANIFEST.to_json()],
+        MANIFEST.to_json() | {"federation": "d" * 3000},
+        MANIFEST.to_json() | {"detector": []},
     ],
     ids=lambda members: repr(members)[:20],
 )

@@ -27,7 +27,6 @@ from werkzeug.datastructures import Headers
 
 from shared.errors import BadSignature, DoorbellError, NotSigned
 from shared.security.identity import Identity, fingerprint
-from shared.security.nonces import Nonces
 from shared.security.signing import (
     Receiver,
     Verified,
@@ -36,6 +35,7 @@ from shared.security.signing import (
     verify_request,
     verify_response,
 )
+from shared.storage.nonces import Nonces
 
 PUBLISHED = json.loads((Path(__file__).parents[2] / "vectors" / "signing.json").read_text())
 NOW = 1_800_000_000

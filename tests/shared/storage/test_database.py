@@ -44,7 +44,7 @@ SERVICES: dict[str, tuple[Path, MetaData, Any]] = {
     "device": (
         device.store.tables.MIGRATIONS,
         device.store.tables.METADATA,
-        device.store.store.Store,
+        device.store.store.DeviceStore,
     ),
 }
 BOTH = pytest.mark.parametrize("backend", ["sqlite", "postgresql"], indirect=True)

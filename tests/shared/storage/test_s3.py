@@ -35,6 +35,8 @@ from shared.errors import StorageFailed, StorageUnavailable
 from shared.storage.blobs import BlobStore, open_blobs
 from shared.storage.s3 import S3BlobStore
 
+pytestmark = pytest.mark.heavy  # starts a server
+
 ROOT = Path(__file__).resolve().parents[3]
 SECRET = "a-secret-that-nobody-may-read"
 NEVER_PUT = "0" * 64
@@ -398,8 +400,6 @@ def test_object_that_another_pruned_meanwhile_frees_nothing(bucket: Bucket, tmp_
 PUT_ON_A_FULL_DISK = """
 import pathlib, resource, sys
 from shared.storage.blobs import open_blobs
-
-pytestmark = pytest.mark.heavy  # starts a server
 folder, place, endpoint = sys.argv[1:]
 store = open_blobs(pathlib.Path(folder), place, "main-server", endpoint)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))

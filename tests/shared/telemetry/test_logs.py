@@ -16,12 +16,13 @@ import pytest
 from flask import Flask
 
 from main_server.app import create_app
+from main_server.settings import MainSettings
 from main_server.store.rounds import ask_for_updates, make_due
 from main_server.store.runs import start_run
 from sec_agg.poll_loop import Attendant
 from sec_agg.pruning import Pruner
 from shared.errors import SettingsError
-from shared.settings import LogSettings, MainSettings
+from shared.settings import LogSettings
 from shared.telemetry.logs import (
     HEADER,
     carried,

@@ -19,13 +19,14 @@ from device.app import create_app as device_app
 from device.context import Device
 from device.metrics import counted_training
 from device.metrics import gauges as device_gauges
-from device.store.records import Held
+from device.settings import DeviceSettings
+from device.store.records import GlobalModel
 from device.training.worker_client import Busy
 from main_server.app import create_app as main_app
+from main_server.settings import MainSettings
 from main_server.store.publication import judge
 from main_server.store.versions import newest_version
 from shared.errors import StorageUnavailable, TrainingFailed
-from shared.settings import DeviceSettings, MainSettings
 from shared.storage.database import Database
 from shared.telemetry.metrics import expose, refusals
 from tests.main_store import read, write
@@ -182,7 +183,7 @@ def test_plain_updates_are_counted_in_the_direct_topology(
 
 def test_device_tells_what_it_holds_and_what_waits(doorbell: Device) -> None:
     version = doorbell.blobs.put(b"a model")
-    doorbell.store.hold(Held("face", version, 4))
+    doorbell.store.models.activate(GlobalModel("face", version, 4))
     training = {
         "detector": "face",
         "round": 5,
@@ -190,7 +191,7 @@ def test_device_tells_what_it_holds_and_what_waits(doorbell: Device) -> None:
         "local_model": version,
         "plot": version,
     }
-    doorbell.store.add_training(training | {"weight": 5, "history": [], "finished_at": 0.0})
+    doorbell.store.trainings.add(training | {"weight": 5, "history": [], "finished_at": 0.0})
 
     def now() -> Mapping[Key, float]:
         return parsed(expose(lambda: device_gauges(doorbell)).decode())
@@ -201,9 +202,9 @@ def test_device_tells_what_it_holds_and_what_waits(doorbell: Device) -> None:
     assert [
         now()[key("doorbell_unsent_updates", detector=name)] for name in ("face", "package")
     ] == [1, 0]
-    newest = doorbell.store.newest_training("face")
+    newest = doorbell.store.trainings.newest("face")
     assert newest is not None
-    doorbell.store.note_sent(newest)
+    doorbell.store.trainings.record_sent(newest)
     assert now()[key("doorbell_unsent_updates", detector="face")] == 0
 
 

@@ -28,8 +28,8 @@ from shared.errors import (
     PeerUnreachable,
 )
 from shared.security.identity import Identity
-from shared.security.nonces import Nonces
 from shared.security.signing import Receiver, Verified, sign_response, verify_request
+from shared.storage.nonces import Nonces
 from shared.transport.http_client import CONTAINER_TYPE, HttpClient
 from shared.transport.http_client import Peer as Service
 

@@ -13,7 +13,7 @@ import pytest
 from flask import Flask
 
 from main_server.app import create_app
-from shared.settings import MainSettings
+from main_server.settings import MainSettings
 from shared.web import background
 from shared.web.background import add_background, start_background, threads_of
 

@@ -12,8 +12,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import pytest
 from flask import Flask
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
@@ -22,6 +23,8 @@ from openapi_spec_validator import validate
 import device.store.store as device_store
 from device.app import create_app as device_app
 from device.rounds import participation
+from device.settings import DeviceSettings
+from device.store.records import GlobalModel
 from device.training.worker_client import Trainer
 from main_server.app import create_app as main_app
 from main_server.members import members
@@ -29,8 +32,10 @@ from main_server.models import evaluations, registry
 from main_server.rounds import aggregation as sums
 from main_server.rounds import announcement, direct, opening, seeds
 from main_server.runs import tasks
+from main_server.settings import MainSettings
 from sec_agg import aggregation
 from sec_agg.app import create_app as aggregator_app
+from sec_agg.settings import AggregatorSettings
 from sec_agg.store.store import Store as AggregatorStore
 from shared import errors
 from shared.errors import (
@@ -43,10 +48,11 @@ from shared.errors import (
     PeerUnreachable,
     TrainingFailed,
 )
+from shared.messages import convert, sized
+from shared.protocol.joining import JoinRequest
 from shared.round.plan import RoundPlan
 from shared.security.identity import Identity
-from shared.security.joining import JoinCode, JoinRequest, Membership
-from shared.settings import AggregatorSettings, DeviceSettings, MainSettings
+from shared.security.joining import JoinCode, Membership, join_request
 from shared.transport.http_client import HttpClient
 from shared.web import openapi
 
@@ -128,11 +134,10 @@ def problems(said: Any) -> set[int]:
 
 
 def schema_of(app: Flask, path: str, method: str = "post") -> Draft202012Validator:
-    return Draft202012Validator(
-        description(app)["paths"][path][method]["requestBody"]["content"]["application/json"][
-            "schema"
-        ]
-    )
+    said = description(app)
+    body = said["paths"][path][method]["requestBody"]["content"]["application/json"]
+    # References to declared messages are within the whole description.
+    return Draft202012Validator(body["schema"] | {"components": said["components"]})
 
 
 @pytest.mark.parametrize("token", ["", TOKEN], ids=["no token", "token"])
@@ -216,10 +221,10 @@ def remembered(tmp_path: Path, round_settings: Callable[..., RoundPlan]) -> None
     settings = DeviceSettings.read(1, {"DOORBELL_HOME": str(tmp_path)})
     (settings.data / DETECTOR / settings.client).mkdir(parents=True)
     (settings.data / "cat" / settings.client).mkdir(parents=True)
-    current, store = round_settings(detector=DETECTOR), device_store.Store(settings.folder)
+    current, store = round_settings(detector=DETECTOR), device_store.DeviceStore(settings.folder)
     Membership(bytes(32), settings.name).save(settings.folder)
-    store.remember_rounds([current])
-    store.hold(device_store.Held(DETECTOR, current.base_version, 2))
+    store.rounds.remember([current])
+    store.models.activate(GlobalModel(DETECTOR, current.base_version, 2))
     training = {
         "detector": DETECTOR,
         "round": 3,
@@ -227,7 +232,7 @@ def remembered(tmp_path: Path, round_settings: Callable[..., RoundPlan]) -> None
         "local_model": VERSION,
         "plot": VERSION,
     }
-    store.add_training(training | {"weight": 5, "history": [], "finished_at": 0.0})
+    store.trainings.add(training | {"weight": 5, "history": [], "finished_at": 0.0})
     aggregator = AggregatorSettings.read({"DOORBELL_HOME": str(tmp_path)})
     sums = AggregatorStore(aggregator.folder)
     Membership(bytes(32), "secure-aggregator").save(aggregator.folder)
@@ -303,7 +308,7 @@ class TestBodies:
 
     def test_request_to_join(self, make: Make) -> None:
         schema, code = schema_of(make("main"), "/join"), JoinCode.make("0" * 32)
-        asking = JoinRequest.make(
+        asking = join_request(
             code, "device-1", "device", Identity.from_private(bytes(32))
         ).to_json()
         schema.validate(asking)
@@ -316,7 +321,7 @@ class TestBodies:
         ):
             assert not schema.is_valid(asking | changes), changes
             with pytest.raises(InvalidMessage):
-                JoinRequest.parse(asking | changes)
+                convert(JoinRequest, asking | changes)
 
     @pytest.mark.parametrize(
         "changes",
@@ -341,7 +346,9 @@ class TestBodies:
 
     def test_round_settings(self, make: Make, round_settings: Callable[..., RoundPlan]) -> None:
         answer = description(make("main"))["paths"]["/round/{detector}"]["get"]["responses"]["200"]
-        schema = Draft202012Validator(answer["content"]["application/json"]["schema"])
+        described = answer["content"]["application/json"]["schema"]
+        components = description(make("main"))["components"]
+        schema = Draft202012Validator(described | {"components": components})
         for settings in (round_settings(), round_settings(topology="direct", clipping_norm=2.5)):
             schema.validate({"round": settings.to_json(), "devices": ["device-1"]})
         assert not schema.is_valid(
@@ -353,6 +360,6 @@ class TestBodies:
 
     @pytest.mark.parametrize("size", range(1, 8))
     def test_bytes_in_base64(self, size: int) -> None:
-        schema = Draft202012Validator(openapi.base64_of(size))
+        schema = Draft202012Validator(msgspec.json.schema(Annotated[bytes, sized(size)]))
         for other in range(10):
             assert schema.is_valid(base64.b64encode(bytes(other)).decode()) is (other == size)

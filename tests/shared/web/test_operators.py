@@ -18,10 +18,13 @@ from flask.testing import FlaskClient
 from werkzeug.test import create_environ, run_wsgi_app
 
 from device.app import create_app as device_app
+from device.settings import DeviceSettings
 from main_server.app import create_app as main_app
+from main_server.settings import MainSettings
 from sec_agg.app import create_app as aggregator_app
+from sec_agg.settings import AggregatorSettings
 from shared.errors import InvalidMessage, SettingsError
-from shared.settings import AggregatorSettings, DeviceSettings, MainSettings, OperatorSettings
+from shared.settings import OperatorSettings
 from shared.transport.addresses import check_bind
 from shared.web.app import add_message, add_step, make_app
 from shared.web.operators import (

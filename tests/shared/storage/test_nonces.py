@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sec_agg.store.store import Store
-from shared.security.nonces import SWEEP_EVERY, Nonces, SharedNonces, open_nonces
+from shared.storage.nonces import SWEEP_EVERY, Nonces, SharedNonces, open_nonces
 
 NOW = 1_800_000_000.5
 LATER = 1_800_000_600
@@ -28,7 +28,7 @@ NONCES, THREADS, PROCESSES = 40, 8, 2
 RACER = """
 import sys, threading
 from pathlib import Path
-from shared.security.nonces import Nonces
+from shared.storage.nonces import Nonces
 nonces, won, start = Nonces(Path(sys.argv[1])), [], threading.Barrier(int(sys.argv[2]))
 def work():
     start.wait()
@@ -108,7 +108,7 @@ def test_restart_forgets_nothing(tmp_path: Path) -> None:
 
 def test_killed_process_forgets_nothing(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from shared.security.nonces import Nonces;"
+        "import os, sys; from pathlib import Path; from shared.storage.nonces import Nonces;"
         f"Nonces(Path(sys.argv[1])).spend('key', 'nonce', {LATER}, {NOW}); os.kill(os.getpid(), 9)"
     )
     killed = subprocess.run(
