@@ -1,22 +1,34 @@
 """The errors that reach a person, and their RFC 9457 problem-details form. Every party uses them.
 
     DoorbellError
-    ├── SettingsError       500  the environment does not describe a service that could run
-    ├── DatasetError        422  a picture folder that cannot be learned from
-    │   └── UnusablePicture 422  one file that is left out (dataset.decoding)
-    ├── InvalidMessage      400  bytes from a peer that are not what the protocol says
-    ├── NotSigned           401  a message between services without a signature
-    ├── BadSignature        401  one whose signature does not hold; its problem type says why
-    ├── Forbidden           403  who sent it is known, and may not
-    ├── Refused             403  not the operator's own request (shared.web.operators)
-    │   ├── LoginRequired   401  without the operator token
-    │   └── TooManyAttempts 429  at a token or a join code
-    ├── NotFound            404  no such detector, version or page
-    ├── OutOfOrder          409  a step before its time
-    ├── TrainingFailed      500  the training child gave up, was killed, or ran out of memory
-    ├── StorageFailed       507  a disk, a bucket or a database that fails to read or to write
-    │   └── StorageUnavailable 503  one that does not answer at the moment
-    └── PeerUnreachable     503  another service did not answer, or not as a service of ours would
+    ├── SettingsError           500  the environment describes no service that could run
+    ├── DatasetError            422  a picture folder that cannot be learned from
+    │   └── UnusablePicture     422  one file that is left out (dataset.decoding)
+    ├── InvalidMessage          400  bytes from a peer that violate the protocol
+    │   └── NoAnswer            400  a model that fails validation (device.rounds.model_trial)
+    ├── NotSigned               401  a message between services without a signature
+    ├── BadSignature            401  a signature that does not verify; the problem type says why
+    ├── Forbidden               403  the sender is known, and not authorized
+    ├── Refused                 403  not the operator's own request (shared.web.operators)
+    │   ├── LoginRequired       401  a request without the operator token
+    │   └── TooManyAttempts     429  at an operator token or a join code
+    ├── NotFound                404  no such detector, version or page
+    ├── OutOfOrder              409  a step before its time
+    │   └── Busy                409  the training child has another job (device.training)
+    ├── TrainingFailed          500  the training child gave up or ran out of memory
+    │   └── ChildDied           500  it was killed, or ended by itself (device.training)
+    ├── CannotTrain             409  TensorFlow is not installed on this device
+    ├── Cancelled               409  a training that its owner ended
+    ├── NotFaithful             500  an exported model that deviates (device.vision.export)
+    ├── NoPicture               503  the camera delivers no picture (device.camera)
+    ├── StorageFailed           507  a disk, bucket or database that fails to read or write
+    │   ├── StorageUnavailable  503  one that does not answer at the moment
+    │   └── _Vanished           507  a file deleted during a backup (federation.backup)
+    ├── PeerUnreachable         503  another service does not answer
+    ├── TooManyPages            429  no thread is left for live pages (shared.web.live)
+    ├── StepRefused             500  a server refused a step of a round (federation.round)
+    ├── NotReady                500  a federation that cannot start (federation.preflight)
+    └── BackupUnusable          500  a file that is no complete backup (federation.backup)
 
 Each says three things: what happened, what was kept, and what to do next.
 """
@@ -43,7 +55,9 @@ class DoorbellError(Exception):
         self, happened: str, *, kept: str = "Nothing was changed.", todo: str = ""
     ) -> None:
         super().__init__(happened, kept, todo)
-        self.happened, self.kept, self.todo = happened, kept, todo
+        self.happened = happened
+        self.kept = kept
+        self.todo = todo
 
     def __str__(self) -> str:
         return " ".join(part for part in (self.happened, self.kept, self.todo) if part)
@@ -59,7 +73,7 @@ class DoorbellError(Exception):
 
 
 class SettingsError(DoorbellError):
-    """The environment does not describe a service that could run."""
+    """The environment describes no service that could run."""
 
     slug = "settings"
 
@@ -72,7 +86,7 @@ class DatasetError(DoorbellError):
 
 
 class InvalidMessage(DoorbellError):
-    """Bytes from a peer that are not what the protocol says."""
+    """Bytes from a peer that violate the protocol."""
 
     status = HTTPStatus.BAD_REQUEST
     slug = "invalid-message"
@@ -100,7 +114,7 @@ SignatureFault = Literal[
 
 
 class BadSignature(DoorbellError):
-    """A message between services whose signature does not hold.
+    """A message between services whose signature does not verify.
 
     Args:
         slug: Why; the end of the problem type.
@@ -116,7 +130,7 @@ class BadSignature(DoorbellError):
 
 
 class Forbidden(DoorbellError):
-    """Who sent it is known, and may not; or a service that has not joined yet."""
+    """The sender is known and not authorized, or a service has not joined yet."""
 
     status = HTTPStatus.FORBIDDEN
     slug = "forbidden"
@@ -154,9 +168,7 @@ class TrainingFailed(DoorbellError):
 
 
 class CannotTrain(DoorbellError):
-    """TensorFlow is not installed: this device looks and answers, and follows what the others
-    learn.
-    """
+    """TensorFlow is not installed: the device predicts, and follows what the others learn."""
 
     status = HTTPStatus.CONFLICT
     slug = "cannot-train"
@@ -170,7 +182,7 @@ class CannotTrain(DoorbellError):
 
 
 class Cancelled(DoorbellError):
-    """Long work that its owner ended; what would have come after it in the same step is not begun."""
+    """A training that its owner ended; later work of the same step is not started."""
 
     status = HTTPStatus.CONFLICT
     slug = "cancelled"
@@ -184,7 +196,7 @@ class Cancelled(DoorbellError):
 
 
 class StorageFailed(DoorbellError):
-    """A disk, a bucket or a database that does not take or give what it should.
+    """A disk, a bucket or a database that fails to read or write.
 
     Args:
         happened: What happened, one sentence.
@@ -209,7 +221,7 @@ class StorageUnavailable(StorageFailed):
 
 
 class PeerUnreachable(DoorbellError):
-    """Another service did not answer, or not as a service of ours would."""
+    """Another service did not answer, or not as this project's services do."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     slug = "peer-unreachable"

@@ -1,11 +1,10 @@
 """The camera's process: `python -m device.camera.camera_child`. A camera library that hangs or
 crashes does so in here.
 
-The first line of standard input is JSON: `source`, which may hold a password and so never stands
-among the arguments,
-`frames_per_s` and `patience_s`. Standard output carries messages (`device/camera/camera_pipe.py`):
-pictures, and in the end the reason why there are no more. It ends itself when standard input
-closes.
+The first line of standard input is JSON: `frames_per_s`, `patience_s`, and `source`, which may hold
+a password and so is no argument, which other users of the machine could read. Standard output
+carries messages (`device/camera/camera_pipe.py`): pictures, and in the end the reason why there are
+no more. It ends itself when standard input closes.
 """
 
 from __future__ import annotations
@@ -29,16 +28,16 @@ from device.camera.camera_pipe import FRAME, REASON, Lost, send
 
 _LARGEST_WIDTH_PX = 1280
 _QUALITY = 85
-_FASTEST_VIDEO, _USUAL_VIDEO = 120.0, 25.0
+_FASTEST_VIDEO = 120.0  # frames per second; a file that states more is damaged
+_USUAL_VIDEO = 25.0
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _COMPLAINT = re.compile(r": ([A-Z0-9][A-Za-z0-9 ()'-]{3,80})$", re.MULTILINE)
 
 
 def main() -> None:
     """Read pictures until there are no more, or standard input closes."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C is for the web process, which then closes our input
+    # Ctrl-C is for the web process, which then closes our input.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     wire = os.dup(1)
     os.dup2(2, 1)  # whatever a library prints goes to the log, not among the pictures
     cv2.setNumThreads(1)
@@ -93,7 +92,8 @@ def _folder(folder: Path, frames_per_s: float) -> Iterator[Any]:
 
 def _video(file: str, frames_per_s: float, patience_s: float) -> Iterator[Any]:
     """Play a video file at its own speed, over and over."""
-    capture, due = _opened(file, cv2.CAP_FFMPEG, patience_s), _Pace(frames_per_s)
+    capture = _opened(file, cv2.CAP_FFMPEG, patience_s)
+    due = _Pace(frames_per_s)
     stated = capture.get(cv2.CAP_PROP_FPS)
     pace = _Pace(stated if 1 <= stated <= _FASTEST_VIDEO else _USUAL_VIDEO)
     while True:
@@ -109,8 +109,9 @@ def _video(file: str, frames_per_s: float, patience_s: float) -> Iterator[Any]:
 
 
 def _live(capture: Any, frames_per_s: float, patience_s: float) -> Iterator[Any]:
-    """Take every frame at once, so that none is old, and hand on as many as are wanted."""
-    due, last = _Pace(frames_per_s), time.monotonic()
+    """Take every frame at once, so that none is old, and pass on as many as are wanted."""
+    due = _Pace(frames_per_s)
+    last = time.monotonic()
     while capture.grab():
         if due.passed():
             yield _retrieved(capture)
@@ -127,17 +128,18 @@ def _retrieved(capture: Any) -> Any:
 
 
 def _opened(source: int | str, backend: int, patience_s: float) -> Any:
-    """Open a source; where that fails, find out why from what the library writes to standard error."""
-    capture, begun = cv2.VideoCapture(), time.monotonic()
-    limits = [
-        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
-        int(1000 * patience_s),
-        cv2.CAP_PROP_READ_TIMEOUT_MSEC,
-    ]
-    limits += [int(1000 * patience_s), cv2.CAP_PROP_N_THREADS, 1]
+    """Open a source; what the library writes to standard error says why that fails."""
+    capture = cv2.VideoCapture()
+    begun = time.monotonic()
+    patience_ms = int(1000 * patience_s)
+    limits: list[int] = []
+    if backend == cv2.CAP_FFMPEG:
+        limits += [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, patience_ms]
+        limits += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, patience_ms]
+        limits += [cv2.CAP_PROP_N_THREADS, 1]
     with tempfile.TemporaryFile() as told, Path(os.devnull).open("wb") as nowhere:
         os.dup2(told.fileno(), 2)
-        opened = capture.open(source, backend, limits if backend == cv2.CAP_FFMPEG else [])
+        opened = capture.open(source, backend, limits)
         os.dup2(nowhere.fileno(), 2)  # a stream with errors would fill the log
         told.seek(0)
         complaints = _COMPLAINT.findall(told.read().decode(errors="replace"))
@@ -145,26 +147,33 @@ def _opened(source: int | str, backend: int, patience_s: float) -> Any:
         return capture
     if time.monotonic() - begun >= patience_s:
         raise Lost(f"it does not answer within {patience_s:g} s")
+    raise Lost(_why_not(source, complaints))
+
+
+def _why_not(source: int | str, complaints: list[str]) -> str:
+    """Return why a source could not be opened.
+
+    Args:
+        source: The source.
+        complaints: What the library wrote, the last one last.
+    """
     if complaints:
-        raise Lost(
-            complaints[-1]
-            if complaints[-1][:2].isupper()
-            else complaints[-1][0].lower() + complaints[-1][1:]
-        )
+        last = complaints[-1]
+        is_acronym = last[:2].isupper()  # such as "HTTP error 404"
+        return last if is_acronym else last[0].lower() + last[1:]
     if isinstance(source, int):
-        raise Lost("there is no such camera, or another program uses it")
-    raise Lost(
-        "it sends no video, or wants another password"
-        if "://" in source
-        else "it is no video that can be played"
-    )
+        return "there is no such camera, or another program uses it"
+    if "://" in source:
+        return "it sends no video, or wants another password"
+    return "it is no video that can be played"
 
 
 class _Pace:
-    """So many frames per second, and no haste to make up for a pause."""
+    """So many frames per second, without catching up after a pause."""
 
     def __init__(self, per_s: float) -> None:
-        self._gap_s, self._due = 1.0 / per_s, time.monotonic()
+        self._gap_s = 1.0 / per_s
+        self._due = time.monotonic()
 
     def passed(self) -> bool:
         """Return whether the next frame is due; it then counts as taken."""

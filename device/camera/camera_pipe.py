@@ -1,5 +1,4 @@
-"""The conversation between a camera's process and the web process: messages of a header and so many
-bytes.
+"""The messages that a camera's process sends to the web process: a header and so many bytes.
 
     FRAME   a picture as JPEG, and when it was taken
     REASON  a few words in UTF-8: why there are no more pictures
@@ -15,14 +14,15 @@ import struct
 import time
 from typing import IO
 
-FRAME, REASON = 1, 2
+FRAME = 1
+REASON = 2
 _HEADER = struct.Struct(">BdI")  # what it is, when (in seconds), and how many bytes follow
 _LARGEST_BYTES = {FRAME: 4 << 20, REASON: 1 << 10}
 _PART_BYTES = 1 << 16
 
 
 class Lost(Exception):
-    """No more pictures come; its text says why, in a few words."""
+    """There are no more pictures; the text says why, in a few words."""
 
 
 def send(pipe: int, kind: int, body: bytes) -> None:
@@ -37,10 +37,11 @@ def send(pipe: int, kind: int, body: bytes) -> None:
 
 
 class Receiver:
-    """Reads messages, each within a time, and believes no length that is too large."""
+    """Reads messages, each within a time-out, and refuses a length that is too large."""
 
     def __init__(self, pipe: IO[bytes]) -> None:
-        self._pipe, self._selector = pipe.fileno(), selectors.DefaultSelector()
+        self._pipe = pipe.fileno()
+        self._selector = selectors.DefaultSelector()
         self._selector.register(pipe, selectors.EVENT_READ)
 
     def __enter__(self) -> Receiver:
@@ -50,14 +51,21 @@ class Receiver:
         self._selector.close()
 
     def next(self, patience_s: float) -> tuple[int, float, bytes]:
-        """Return what the next message is, its time stamp in seconds, and its body.
+        """Return the next message.
+
+        Args:
+            patience_s: How long to wait for all of it, in seconds.
+
+        Returns:
+            FRAME or REASON, the time stamp in seconds, and the body.
 
         Raises:
-            Lost: It did not come in time, or is none.
+            Lost: It did not come in time, or is not valid.
             EOFError: The other end is closed.
         """
         deadline = time.monotonic() + patience_s
         kind, stamp, length = _HEADER.unpack(self._exactly(_HEADER.size, deadline))
+        # Before anything of that length is allocated.
         if length > _LARGEST_BYTES.get(kind, -1):
             raise Lost("what its process sends is no picture")
         return kind, stamp, self._exactly(length, deadline)

@@ -36,11 +36,10 @@ _DEVIATIONS = 3.0  # of the pixel's own past
 _LEAST_SHARE = 0.008  # of the picture: somebody at ten metres in front of a wide-angle lens
 _STILL_CHANGES = 0.05  # of what differs
 _EVERYTHING = 0.5  # of the picture: beyond, nothing can be said but that it is another picture
-_LEARN_S, _ABSORB_S = (
-    4.0,
-    15.0,
-)  # time constants: what looks like the background, and what differs but is still
-_WINDOW, _ENOUGH = 5, 3  # so many of the last five pictures
+_LEARN_S = 4.0  # time constant of what looks like the background
+_ABSORB_S = 15.0  # time constant of what differs but is still
+_WINDOW = 5  # of the last five pictures ...
+_ENOUGH = 3  # ... so many must show motion
 _KERNEL = np.ones((3, 3), np.uint8)
 _AGAIN_S = 1.0  # until a camera that gave no picture is asked again
 _VISIT_ENDS_S = 5.0  # without motion
@@ -57,9 +56,9 @@ class Motion:
     """
 
     def __init__(self, frames_per_s: float = FRAMES_PER_S) -> None:
-        self._learn, self._absorb = (
-            1.0 - np.exp(-1.0 / (frames_per_s * span)) for span in (_LEARN_S, _ABSORB_S)
-        )
+        # The weight of one picture in an exponential average of this time constant.
+        self._learn = 1.0 - np.exp(-1.0 / (frames_per_s * _LEARN_S))
+        self._absorb = 1.0 - np.exp(-1.0 / (frames_per_s * _ABSORB_S))
         self._recent: deque[bool] = deque(maxlen=_WINDOW)
         self._mean: Any = None
         self._before: Any = None
@@ -80,8 +79,8 @@ class Motion:
             self._begin(now)
             return 0.0
         light = float(np.median((now + 1.0) / (self._mean + 1.0)))
-        self._mean = np.clip((self._mean + 1.0) * light - 1.0, 0.0, 255.0)
-        before = np.clip((self._before + 1.0) * light - 1.0, 0.0, 255.0)
+        self._mean = _relit(self._mean, light)
+        before = _relit(self._before, light)
         distance = np.abs(now - self._mean)
         differs = distance > np.maximum(_DIFFERS, _DEVIATIONS * self._deviation)
         if differs.mean() > _EVERYTHING:
@@ -91,16 +90,26 @@ class Motion:
         share, thing = _largest(differs)
         moving = share >= _LEAST_SHARE and bool(changes[thing].mean() >= _STILL_CHANGES)
         self._recent.append(moving)
-        self._mean += np.where(differs, np.where(changes, 0.0, self._absorb), self._learn) * (
-            now - self._mean
-        )
-        self._deviation += self._absorb * (np.minimum(distance, 3 * _DIFFERS) - self._deviation)
+        # What moves is not learned, what differs but is still slowly, the rest fast.
+        of_the_different = np.where(changes, 0.0, self._absorb)
+        rate = np.where(differs, of_the_different, self._learn)
+        self._mean += rate * (now - self._mean)
+        # Capped, or one visitor would make the place where they stood blind.
+        capped = np.minimum(distance, 3 * _DIFFERS)
+        self._deviation += self._absorb * (capped - self._deviation)
         self._before = now
         return share if moving and sum(self._recent) >= _ENOUGH else 0.0
 
     def _begin(self, now: NDArray[np.float32]) -> None:
-        self._mean, self._before, self._deviation = now, now, np.zeros_like(now)
+        self._mean = now
+        self._before = now
+        self._deviation = np.zeros_like(now)
         self._recent.clear()
+
+
+def _relit(picture: Any, light: float) -> Any:
+    """Return a picture, float32[height, width], in another light; 1 is the same."""
+    return np.clip((picture + 1.0) * light - 1.0, 0.0, 255.0)
 
 
 def _largest(differs: NDArray[np.bool_]) -> tuple[float, NDArray[np.bool_]]:
@@ -109,12 +118,13 @@ def _largest(differs: NDArray[np.bool_]) -> tuple[float, NDArray[np.bool_]]:
     count, labels, stats, _ = cv2.connectedComponentsWithStats(cv2.dilate(opened, _KERNEL))
     if count == 1:
         return 0.0, differs
-    largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-    return float(stats[largest, cv2.CC_STAT_AREA]) / differs.size, labels == largest
+    areas = stats[:, cv2.CC_STAT_AREA]
+    largest = 1 + int(np.argmax(areas[1:]))  # label 0 is the background
+    return float(areas[largest]) / differs.size, labels == largest
 
 
 def grey(jpeg: bytes) -> Grey:
-    """Return a picture as `Motion` wants it; a large one is never decoded in full.
+    """Return a picture as `Motion` takes it; a large one is never decoded in full.
 
     Args:
         jpeg: Of a `Frame`.
@@ -137,9 +147,8 @@ def grey(jpeg: bytes) -> Grey:
         height, width = picture.shape
         if width >= WIDTH_PX:
             break
-    resized: Grey = cv2.resize(
-        picture, (WIDTH_PX, max(1, round(height * WIDTH_PX / width))), interpolation=cv2.INTER_AREA
-    )
+    shape = (WIDTH_PX, max(1, round(height * WIDTH_PX / width)))
+    resized: Grey = cv2.resize(picture, shape, interpolation=cv2.INTER_AREA)
     return resized
 
 
@@ -152,10 +161,10 @@ class Source(Protocol):
 
 
 class Watch:
-    """Looks at what a camera sees, and rings once for each visit.
+    """Watches a camera's pictures, and rings once for each visit.
 
-    A visit ends when nothing has moved for a while; who comes in the cool-down and is still there
-    after it is rung for then.
+    A visit ends when nothing has moved for a while; a visitor who comes in the cool-down and is
+    still there after it is rung for then.
 
     Args:
         camera: Its pictures.
@@ -171,7 +180,9 @@ class Watch:
         cool_down_s: float = COOL_DOWN_S,
         frames_per_s: float = FRAMES_PER_S,
     ) -> None:
-        self._camera, self._on_motion, self._cool_down_s = camera, on_motion, cool_down_s
+        self._camera = camera
+        self._on_motion = on_motion
+        self._cool_down_s = cool_down_s
         self._motion = Motion(frames_per_s)
         self._last_ring = self._last_motion = float("-inf")
         self._rung = False
@@ -182,7 +193,7 @@ class Watch:
         while not stop.is_set():
             try:
                 frame = self._camera.snapshot(timeout_s=_AGAIN_S, after=last)
-            except DoorbellError:  # the camera says what it is, in its state and in the log
+            except DoorbellError:  # the camera's state and the log have the reason
                 last = 0.0  # the clock may have been put back
                 stop.wait(_AGAIN_S)
                 continue
@@ -191,7 +202,7 @@ class Watch:
                 if self._is_new_visit(frame):
                     self._on_motion(frame)
             except Exception:
-                _log.exception("a picture of the watch could not be dealt with")
+                _log.exception("a picture of the watch could not be processed")
 
     def _is_new_visit(self, frame: Frame) -> bool:
         moves = self._motion.moves(grey(frame.jpeg)) > 0.0
@@ -201,5 +212,6 @@ class Watch:
             self._last_motion = frame.at
         if not moves or self._rung or frame.at - self._last_ring < self._cool_down_s:
             return False
-        self._last_ring, self._rung = frame.at, True
+        self._last_ring = frame.at
+        self._rung = True
         return True

@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 import requests
 from urllib3.exceptions import HTTPError
 
-from device.camera.camera import Camera, shown
+from device.camera.camera import Camera
+from device.camera.source import redacted
 from federation.doctor.checks import Finding, Setup
 from shared.errors import SettingsError
 from shared.transport.addresses import is_loopback
@@ -56,11 +57,11 @@ def _camera(where: str, source: str, gives: bool | None) -> Finding:
         todo = "Let the service's user read it; a camera of the machine is read by whoever is in the group video."
         return Finding(where, "warning", f"{path} cannot be read from here.", todo)
     if gives is None:
-        said = f"It is {shown(source)}. No device tells whether it gives pictures: none runs, or none has tried yet."
+        said = f"It is {redacted(source)}. No device tells whether it gives pictures: none runs, or none has tried yet."
         return Finding(where, "ok", said)
     todo = "The device's page Events says why. See that the camera has power and a network, and its password is right."
     return Finding(
-        where, "wrong", f"It is {shown(source)}, and the device gets no picture from it.", todo
+        where, "wrong", f"It is {redacted(source)}, and the device gets no picture from it.", todo
     )
 
 

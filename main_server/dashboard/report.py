@@ -32,9 +32,9 @@ COLUMNS: Final = (
 def report(server: MainServer) -> dict[str, object]:
     """Return what the page shows: a table per detector, with means over its devices."""
     with server.store.read() as connection:
-        told = performances(connection)
+        found = performances(connection)
     return {
-        "detectors": [_table(name, list(each)) for name, each in groupby(told, _detector)],
+        "detectors": [_table(name, list(each)) for name, each in groupby(found, _detector)],
         "metrics": [METRICS[metric] for metric in SHOWN],
         "rows": ROW_NAMES,
     }
@@ -43,70 +43,94 @@ def report(server: MainServer) -> dict[str, object]:
 def report_rows(server: MainServer) -> Iterator[list[Cell]]:
     """Yield the rows of the file: three for each device and detector."""
     with server.store.read() as connection:
-        told = performances(connection)
-    for each in told:
+        found = performances(connection)
+    for each in found:
         yield from _rows(each)
 
 
-def weighted_mean(told: Sequence[DeviceEvaluation], row: str, metric: str) -> Estimate[float]:
-    """Return the mean over the devices that know a value, weighted by their test pictures; it has
-    no interval.
+def weighted_mean(
+    evaluations: Sequence[DeviceEvaluation], row: str, metric: str
+) -> Estimate[float]:
+    """Return the mean over the devices that know a value, weighted by their test pictures.
+
+    Args:
+        evaluations: Of one detector.
+        row: "local", "global" or "difference".
+        metric: One of `METRICS`.
+
+    Returns:
+        The mean without an interval; without a value if no device knows one.
     """
-    known = [
-        (value, each.performance.pictures)
-        for each in told
-        if (value := each.performance.figures[row][metric].value) is not None
-    ]
-    pictures = sum(weight for _, weight in known)
-    return Estimate(
-        sum(value * weight for value, weight in known) / pictures if pictures else None, None, None
-    )
+    weighted = 0.0
+    pictures = 0
+    for each in evaluations:
+        value = each.performance.figures[row][metric].value
+        if value is not None:
+            weighted += value * each.performance.pictures
+            pictures += each.performance.pictures
+    mean = weighted / pictures if pictures else None
+    return Estimate(mean, None, None)
 
 
-def _detector(told: DeviceEvaluation) -> str:
-    return told.performance.detector
+def _detector(evaluation: DeviceEvaluation) -> str:
+    return evaluation.performance.detector
 
 
-def _table(detector: str, told: Sequence[DeviceEvaluation]) -> dict[str, Any]:
-    def cells(figures: Figures) -> dict[str, list[str]]:
-        return {
-            row: [shown(metric, figures[row][metric], row == "difference") for metric in SHOWN]
-            for row in ROWS
-        }
-
-    means = {row: {metric: weighted_mean(told, row, metric) for metric in SHOWN} for row in ROWS}
+def _table(detector: str, evaluations: Sequence[DeviceEvaluation]) -> dict[str, Any]:
+    """Return the table of one detector: three rows for each device, and the means."""
+    means = {}
+    for row in ROWS:
+        means[row] = {metric: weighted_mean(evaluations, row, metric) for metric in SHOWN}
     return {
         "name": detector,
-        "devices": [
-            {
-                "name": each.device,
-                "pictures": each.performance.pictures,
-                "told_at": each.told_at,
-                "rounds": {"local": each.performance.trained_round, "global": each.global_round},
-                "cells": cells(each.performance.figures),
-            }
-            for each in told
-        ],
-        "pictures": sum(each.performance.pictures for each in told),
-        "mean": cells(means),
-        "versions": len({each.performance.version for each in told}),
+        "devices": [_device(each) for each in evaluations],
+        "pictures": sum(each.performance.pictures for each in evaluations),
+        "mean": _cells(means),
+        # Devices that measured different global models cannot be compared: the page says so.
+        "versions": len({each.performance.version for each in evaluations}),
     }
 
 
-def _rows(told: DeviceEvaluation) -> Iterator[list[Cell]]:
-    performance = told.performance
-    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(told.told_at))
-    of = {
+def _device(evaluation: DeviceEvaluation) -> dict[str, Any]:
+    performance = evaluation.performance
+    return {
+        "name": evaluation.device,
+        "pictures": performance.pictures,
+        "told_at": evaluation.told_at,
+        "rounds": {
+            "local": performance.trained_round,
+            "global": evaluation.global_round,
+        },
+        "cells": _cells(performance.figures),
+    }
+
+
+def _cells(figures: Figures) -> dict[str, list[str]]:
+    """Return the text of each cell of the three rows."""
+    cells = {}
+    for row in ROWS:
+        is_signed = row == "difference"
+        cells[row] = [shown(metric, figures[row][metric], is_signed) for metric in SHOWN]
+    return cells
+
+
+def _rows(evaluation: DeviceEvaluation) -> Iterator[list[Cell]]:
+    """Yield the rows of the file for one device and detector."""
+    performance = evaluation.performance
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(evaluation.told_at))
+    models: dict[str, tuple[Cell, Cell]] = {
         "local": (performance.trained_round, None),
-        "global": (told.global_round, performance.version),
+        "global": (evaluation.global_round, performance.version),
     }
     for row, estimates in performance.figures.items():
-        about = (
+        cells: list[Cell] = [
             performance.detector,
-            told.device,
+            evaluation.device,
             performance.pictures,
             at,
             row,
-            *of.get(row, (None, None)),
-        )
-        yield [*about, *(number for metric in METRICS for number in astuple(estimates[metric]))]
+        ]
+        cells += models.get(row, (None, None))
+        for metric in METRICS:
+            cells += astuple(estimates[metric])
+        yield cells

@@ -223,8 +223,10 @@ def test_answer_says_from_where_on_it_is_yes(
     (number,) = add(1, SEVERAL)
     with open_page(federation.url("device1", "/events"), java_script_enabled=script) as page:
         card = page.locator(f"#card-{number}")
-        expect(card).to_contain_text("animal: no, 20 % yes from 70 % face: yes, 61 % yes from 55 %")
-        assert card.get_by_text("yes from 55 %").is_visible()
+        expect(card).to_contain_text(
+            "animal: no, 20 % threshold 70 % face: yes, 61 % threshold 55 %"
+        )
+        assert card.get_by_text("threshold 55 %").is_visible()
         assert page.locator("#keys").is_visible() == script
 
 
@@ -268,7 +270,7 @@ def test_event_is_labelled_by_a_tap(
             "addEventListener('pointerdown', (each) => { window.pointer = each.pointerType; }), 0"
         )
         page.tap(f"#label-right-button-{older}")
-        expect(page.locator(f"#card-{older}")).to_contain_text("You said: face.")
+        expect(page.locator(f"#card-{older}")).to_contain_text("Label: face.")
         assert page.evaluate("window.pointer") == "touch"
         assert (labels(events, newer), labels(events, older)) == (None, {"face": True})
         page.tap(f"#unlabel-do-button-{older}")
@@ -293,7 +295,7 @@ def test_open_page_shows_by_itself_who_rings_elsewhere(
         )
         number = answer.json()["event"]
         card = page.locator(f"#card-{number}")
-        expect(card).to_contain_text("no model was in force", timeout=10_000)
+        expect(card).to_contain_text("no model was active", timeout=10_000)
         expect(page.locator("article")).to_have_count(2)
         assert page.locator("article").first.get_attribute("id") == f"card-{number}"
         until(page, f"document.querySelector('#card-{number} img').naturalWidth === 160")

@@ -126,7 +126,7 @@ def test_doorbell_is_rung_and_told_what_was_right(
         event.get_by_text("Say what it shows").click()
         event.get_by_label("face", exact=True).check()
         event.get_by_label("animal", exact=True).uncheck()
-        event.get_by_role("button", name="Learn this").click()
+        event.get_by_role("button", name="Save label").click()
         expect(page.locator("#notice")).to_contain_text("Label saved (")
         expect(page.locator("#notice")).to_contain_text("no animal, face, no parcel.")
         page.goto(federation.url("device1", "/events"))

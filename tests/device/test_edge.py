@@ -8,6 +8,8 @@ import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 RING = """
 import sys
@@ -31,6 +33,7 @@ def pinned(name: str) -> set[str]:
     }
 
 
+@pytest.mark.heavy
 def test_device_rings_with_what_the_edge_requirements_name(tmp_path: Path) -> None:
     everything, edge = pinned("requirements.txt"), pinned("requirements-edge.txt")
     assert edge < everything

@@ -37,7 +37,7 @@ def busy(
         "main",
         "device1",
         DOORBELL_DATA=str(root),
-        DOORBELL_EPOCHS="25",
+        DOORBELL_EPOCHS="15",
         DOORBELL_ARCHITECTURE="porch-cnn",
     )
 

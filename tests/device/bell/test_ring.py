@@ -239,8 +239,8 @@ def test_page_says_from_which_score_on_an_answer_is_yes(
     }
     events.add(1e6, "button", jpeg, answers)
     said = text_of(page_of(client.application, "/events"))
-    assert "face: yes, 61 % yes from 55 %" in said
-    assert "package: no, 61.49 % yes from 61.51 %" in said, (
+    assert "face: yes, 61 % threshold 55 %" in said
+    assert "package: no, 61.49 % threshold 61.51 %" in said, (
         "where they are close, it is seen which is greater"
     )
 

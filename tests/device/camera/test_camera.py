@@ -28,8 +28,11 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 
-from device.camera.camera import Camera, NoPicture, shown
+from device.camera.camera import Camera, NoPicture
+from device.camera.source import redacted
 from shared.errors import SettingsError
+
+pytestmark = pytest.mark.heavy  # starts a process for each camera
 
 ROOT = Path(__file__).resolve().parents[3]
 SECRET = "s3cr3t@w:rd"
@@ -282,11 +285,16 @@ def test_what_a_process_does_wrong_is_said_and_it_is_started_again(
     saying: Callable[..., Camera], tmp_path: Path, script: str, reason: str
 ) -> None:
     again = tmp_path / "again"
-    first_time = f"if not os.path.exists({str(again)!r}):\n    open({str(again)!r}, 'w').close()\n    {script}\n    sys.exit()"
+    first_time = (
+        f"if not os.path.exists({str(again)!r}):\n"
+        f"    open({str(again)!r}, 'w').close()\n"
+        f"    {script}\n"
+        "    sys.exit()"
+    )
     camera = saying(f"{first_time}\nwhile True:\n    say(1, JPEG)\n    time.sleep(0.05)")
     noted: list[str] = []
-    note = camera._note
-    camera._note = lambda stop, why: (noted.append(why), note(stop, why))[1]  # type: ignore[method-assign]
+    note = camera._note_failure
+    camera._note_failure = lambda stop, why: (noted.append(why), note(stop, why))[1]  # type: ignore[method-assign]
     assert camera.snapshot(timeout_s=20.0).jpeg == JPEG
     assert noted == [reason]
 
@@ -453,7 +461,7 @@ def test_address_that_never_answers_is_given_up(make: Callable[..., Camera]) -> 
     ids=["userinfo", "slash", "at", "path", "query", "file", "number"],
 )
 def test_what_is_shown_of_an_address(source: str, may_be_seen: str) -> None:
-    assert shown(source) == may_be_seen
+    assert redacted(source) == may_be_seen
 
 
 @pytest.mark.parametrize(
@@ -462,7 +470,7 @@ def test_what_is_shown_of_an_address(source: str, may_be_seen: str) -> None:
     ids=range(5),
 )
 def test_other_addresses_are_refused_at_once_and_not_repeated(source: str) -> None:
-    with pytest.raises(SettingsError, match="This names no camera") as caught:
+    with pytest.raises(SettingsError, match="DOORBELL_CAMERA is not a camera source") as caught:
         Camera(source)
     assert not source or source not in str(caught.value)
     assert "s3cr3t" not in str(caught.value)

@@ -302,6 +302,7 @@ def camera(tmp_path: Path) -> Iterator[Callable[[Sequence[NDArray[np.uint8]]], C
         one.stop()
 
 
+@pytest.mark.heavy
 def test_watch_of_a_real_camera_rings_once_for_who_passes(camera: Callable[..., Camera]) -> None:
     eyes, stop, rings = camera(still() + walk() + still()), threading.Event(), list[Frame]()
     watching = threading.Thread(target=Watch(eyes, rings.append).run, args=(stop,))

@@ -121,6 +121,7 @@ def test_estimated_values_are_those_that_are_measured(
             )
 
 
+@pytest.mark.heavy
 def test_interval_is_that_of_a_loop_over_the_same_draws() -> None:
     labels, local, better = split(40)
     draws = _draws(np.random.default_rng(3), 20, 40)

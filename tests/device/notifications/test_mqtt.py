@@ -38,6 +38,8 @@ from tests.device.tls import write_certificate
 from tests.owners import Watcher, a_broker
 from tests.ports import free_port
 
+pytestmark = pytest.mark.heavy  # starts brokers
+
 ROOT = Path(__file__).resolve().parents[3]
 DEVICE = """
 import json, sys, time

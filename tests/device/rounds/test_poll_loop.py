@@ -454,7 +454,7 @@ def test_settings_say_what_a_device_does_by_itself(
     assert (
         sorted(
             set(app.extensions["doorbell-background"])
-            - {"open pages", "old events", "what rings need"}
+            - {"open pages", "old events", "networks of rings"}
         )
         == works
     )

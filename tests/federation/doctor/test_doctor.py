@@ -555,7 +555,7 @@ def test_doctor_asks_the_running_device_whether_its_camera_gives_pictures(
             "There is no /nowhere/porch.mp4, as far as can be seen from here.",
         ),
         ("77", "wrong", "There is no /dev/video77, as far as can be seen from here."),
-        ("ftp://admin:s3cr3t@host/x", "wrong", "This names no camera."),
+        ("ftp://admin:s3cr3t@host/x", "wrong", "DOORBELL_CAMERA is not a camera source."),
         (
             "rtsp://admin:s3cr3t@10.0.0.7/porch?pwd=s3cr3t",
             "ok",

@@ -151,7 +151,7 @@ def test_delivery_reaches_those_that_answer_and_names_those_that_fetch_it_later(
     late = add_device(federation, 2, "package")
     again = federation.step("main", "send_model_clients")
     assert again["delivered"] == ["device-1", "device-2"]
-    assert late.held("package").version == newest.version
+    assert late.models.active("package").version == newest.version
 
 
 def test_device_that_refuses_holds_nothing_up(federation: Any) -> None:
