@@ -233,6 +233,7 @@ class Field:
     audiences: Mapping[str, str] = field(default_factory=lambda: _AUDIENCES)
 
     # -- services
+    #
     # ---------------------------------------------------------------------------------------------------
 
     def home(self, service: str) -> Path:
@@ -327,6 +328,7 @@ class Field:
         return digest.hexdigest()
 
     # -- sending
+    #
     # ----------------------------------------------------------------------------------------------------
 
     def send(self, message: Message, source: str = "") -> Answer:
@@ -407,6 +409,7 @@ class Field:
         return answer
 
     # -- members
+    #
     # ----------------------------------------------------------------------------------------------------
 
     def store(self, service: str = "main") -> Store:
