@@ -13,7 +13,8 @@ from main_server.settings import MainSettings
 from main_server.store.store import Store
 from shared.round.masking import PRIVATE_KEY_BYTES, SealingKey
 from shared.security.identity import Identity, private_bytes
-from shared.storage.blobs import BlobStore, open_blobs
+from shared.storage.blobs import BlobStore
+from shared.storage.opening import open_blobs
 from shared.transport.addresses import guarded_session
 from shared.transport.http_client import HttpClient
 

@@ -19,8 +19,8 @@ from sec_agg.settings import AggregatorSettings
 from sec_agg.store.store import Store
 from shared.security.authenticator import Authenticator
 from shared.security.identity import Identity
-from shared.storage.blobs import open_blobs
 from shared.storage.nonces import open_nonces
+from shared.storage.opening import open_blobs
 from shared.transport.enrolment import Enrolment
 from shared.transport.http_client import HttpClient
 from shared.web.app import make_app

@@ -36,8 +36,9 @@ from sec_agg.settings import AggregatorSettings
 from shared.errors import NotFound, StorageFailed
 from shared.names import NAME
 from shared.security.identity import Identity
-from shared.storage.blobs import BlobStore, open_blobs, storage_errors
+from shared.storage.blobs import BlobStore, storage_errors
 from shared.storage.database import Database
+from shared.storage.opening import open_blobs
 
 if TYPE_CHECKING:
     from federation.commands import Commands

@@ -19,8 +19,8 @@ from federation.doctor.checks import Finding, Setup
 from shared.errors import DoorbellError
 from shared.round.masking import PRIVATE_KEY_BYTES, SealingKey
 from shared.security.identity import Identity, private_bytes
-from shared.storage.blobs import open_blobs
 from shared.storage.database import Database
+from shared.storage.opening import open_blobs
 
 _NO_BLOB = "0" * 64
 _TIMES = {"at", "last_seen"}

@@ -175,30 +175,6 @@ def parse_blob_place(text: str) -> BlobPlace:
     return BlobPlace(found["bucket"], found["prefix"] or "")
 
 
-def open_blobs(
-    folder: Path, place: str | None, service: str, endpoint: str | None = None
-) -> BlobStore:
-    """Open a service's blobs.
-
-    Args:
-        folder: Where they lie; with a bucket, where those lie that were used here.
-        place: None for the folder alone, or a bucket as `parse_blob_place` reads it.
-        service: Which part of the bucket is this service's.
-        endpoint: Address of an S3-compatible service; None for Amazon's.
-
-    Raises:
-        ValueError: There is no such place.
-        StorageFailed: The folder cannot be made.
-    """
-    if place is None:
-        return BlobStore(folder)
-    from shared.storage.s3 import S3BlobStore  # noqa: PLC0415 - it is made of this module's
-
-    known = parse_blob_place(place)
-    prefix = f"{known.prefix}/{service}/" if known.prefix else f"{service}/"
-    return S3BlobStore(folder, known.bucket, prefix, endpoint)
-
-
 def write_durably(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Write a file so that a crash or an error leaves the old one or the new one, whole.
 

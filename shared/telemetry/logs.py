@@ -17,10 +17,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import ParamSpec, TextIO, TypeVar
+from typing import Literal, ParamSpec, TextIO, TypeVar
 
-from shared.environment import LogForm
-
+LogForm = Literal["text", "json"]
 HEADER = "X-Request-ID"
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _OURS = ("shared", "dataset", "device", "sec_agg", "main_server", "federation")

@@ -223,7 +223,9 @@ def test_answer_says_from_where_on_it_is_yes(
     (number,) = add(1, SEVERAL)
     with open_page(federation.url("device1", "/events"), java_script_enabled=script) as page:
         card = page.locator(f"#card-{number}")
-        expect(card).to_contain_text("animal: no, 20 % threshold 70 % face: yes, 61 % threshold 55 %")
+        expect(card).to_contain_text(
+            "animal: no, 20 % threshold 70 % face: yes, 61 % threshold 55 %"
+        )
         assert card.get_by_text("threshold 55 %").is_visible()
         assert page.locator("#keys").is_visible() == script
 

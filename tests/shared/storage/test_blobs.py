@@ -22,11 +22,11 @@ from shared.errors import StorageFailed, StorageUnavailable
 from shared.storage.blobs import (
     BlobPlace,
     BlobStore,
-    open_blobs,
     parse_blob_place,
     storage_errors,
     write_durably,
 )
+from shared.storage.opening import open_blobs
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -570,8 +570,8 @@ def test_without_a_place_blobs_are_in_the_folder_alone(folder: Path) -> None:
 
 def test_service_without_a_bucket_does_not_carry_boto3(folder: Path) -> None:
     program = (
-        "import pathlib, sys, shared.storage.blobs, shared.storage.s3\n"
-        "shared.storage.blobs.open_blobs(pathlib.Path(sys.argv[1]), None, 'main-server').put(b'x')\n"
+        "import pathlib, sys, shared.storage.opening\n"
+        "shared.storage.opening.open_blobs(pathlib.Path(sys.argv[1]), None, 'main-server').put(b'x')\n"
         "print({'boto3', 'botocore', 's3transfer'} & set(sys.modules))"
     )
     done = subprocess.run(

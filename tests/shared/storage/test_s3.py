@@ -32,7 +32,8 @@ from moto.server import ThreadedMotoServer
 from urllib3 import HTTPResponse
 
 from shared.errors import StorageFailed, StorageUnavailable
-from shared.storage.blobs import BlobStore, open_blobs
+from shared.storage.blobs import BlobStore
+from shared.storage.opening import open_blobs
 from shared.storage.s3 import S3BlobStore
 
 pytestmark = pytest.mark.heavy  # starts a server
@@ -399,7 +400,7 @@ def test_object_that_another_pruned_meanwhile_frees_nothing(bucket: Bucket, tmp_
 
 PUT_ON_A_FULL_DISK = """
 import pathlib, resource, sys
-from shared.storage.blobs import open_blobs
+from shared.storage.opening import open_blobs
 folder, place, endpoint = sys.argv[1:]
 store = open_blobs(pathlib.Path(folder), place, "main-server", endpoint)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
@@ -432,7 +433,7 @@ def test_process_killed_while_it_writes_the_folder_has_put_it_into_the_bucket(
     bucket: Bucket, tmp_path: Path
 ) -> None:
     program = (
-        "import os, pathlib, sys; from shared.storage.blobs import open_blobs; os.fsync = lambda _: os._exit(9);"
+        "import os, pathlib, sys; from shared.storage.opening import open_blobs; os.fsync = lambda _: os._exit(9);"
         "open_blobs(pathlib.Path(sys.argv[1]), sys.argv[2], 'main-server', sys.argv[3]).put(b'some bytes')"
     )
     command = [
