@@ -177,7 +177,12 @@ class Federation:
         self.settings = MainSettings(**(vars(self.settings) | changed))
         codes = self.settings.folder
         mine = AggregatorSettings(
-            self.folder / "aggregator", MAIN, 64, None, codes, self.database_url
+            folder=self.folder / "aggregator",
+            main_url=MAIN,
+            max_body_mb=64,
+            join_code=None,
+            local_codes=codes,
+            database_url=self.database_url,
         )
         self.lay_tables("main_server", self.settings.folder)
         self.lay_tables("sec_agg", mine.folder)
