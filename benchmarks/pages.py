@@ -303,10 +303,7 @@ def _aggregator_rows(opened: list[RoundPlan], digest: str, now: float) -> dict[s
         return (
             row
             | kept
-            | {
-                "in_cohort": number < ROUNDS,
-                "received_at": now - 60.0 * (ROUNDS - number),
-            }
+            | {"in_cohort": number < ROUNDS, "received_at": now - 60.0 * (ROUNDS - number)}
         )
 
     return {

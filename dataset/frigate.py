@@ -130,14 +130,12 @@ def take_over(
     chosen = [name for name in sorted(classes) if name != _NONE and positive in (None, name)]
     if positive is not None and not chosen:
         raise _nothing(
-            f"There is no class {positive!r} with usable pictures, only"
-            f" {', '.join(sorted(classes)) or 'none'}"
+            f"There is no class {positive!r} with usable pictures, only {', '.join(sorted(classes)) or 'none'}"
         )
     if len(classes) < 2 or not chosen:
         have = ", ".join(sorted(classes)) or "no class"
         raise _nothing(
-            "Two classes with usable pictures are needed to learn a difference, and there is"
-            f" {have}"
+            f"Two classes with usable pictures are needed to learn a difference, and there is {have}"
         )
     detectors = {name: detector_name(name) for name in chosen}
     if len(set(detectors.values())) < len(detectors):

@@ -48,10 +48,7 @@ def tell(device: Device, detector: str) -> str:
             away = isinstance(error, PeerUnreachable)
             if measurement.detector == detector:
                 later = "does not answer; it is told with the next measurement."
-                said = (
-                    " The main server"
-                    f" {later if away else f'did not take the figures: {error.happened}'}"
-                )
+                said = f" The main server {later if away else f'did not take the figures: {error.happened}'}"
             if away:
                 break
     return said
@@ -149,17 +146,11 @@ def verdict(figures: Figures, pictures: int) -> str:
         found = f"On {pictures} test pictures both models are right equally often"
     else:
         better, other = ("global", "local") if value > 0 else ("local", "global")
-        found = (
-            f"On {pictures} test pictures the {better} model is right more often than the"
-            f" {other} one"
-        )
+        found = f"On {pictures} test pictures the {better} model is right more often than the {other} one"
     interval = f"{shown('accuracy', difference, signed=True)}, global minus local"
     if low > 0 or high < 0:
         return f"{found}: {interval}. The interval excludes 0, so it is hardly chance."
-    return (
-        f"{found}: {interval}. The interval includes 0, so these pictures cannot tell which model"
-        " is better."
-    )
+    return f"{found}: {interval}. The interval includes 0, so these pictures cannot tell which model is better."
 
 
 def outdated(device: Device, measurement: Evaluation) -> str:

@@ -1,7 +1,4 @@
-"""The notification channels, by URL scheme.
-
-A new channel is one file, and one line in `CHANNELS`.
-"""
+"""The notification channels, by URL scheme. A new channel is one file, and one line in `CHANNELS`."""
 
 from __future__ import annotations
 

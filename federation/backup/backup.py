@@ -211,8 +211,7 @@ def _add(writer: Writer, service: Service) -> Kept:
             if may_be_gone:
                 continue
             raise _Vanished(
-                f"The file {digest} of {service.name} is not there, though its database refers"
-                " to it.",
+                f"The file {digest} of {service.name} is not there, though its database refers to it.",
                 kept="No backup was written.",
                 todo="Look for it in an earlier backup.",
             ) from error

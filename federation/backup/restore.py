@@ -99,8 +99,7 @@ def _check(kept: Backup, place: Service) -> None:
     newest = max(path.stem[:4] for path in place.migrations.glob("[0-9]*.py"))
     if revision is not None and revision > newest:
         raise BackupUnusable(
-            f"A newer version made this backup (revision {revision} of {place.name}; this one knows"
-            f" {newest}).",
+            f"A newer version made this backup (revision {revision} of {place.name}; this one knows {newest}).",
             kept="Nothing was restored.",
             todo="Install that version, and restore with it.",
         )
@@ -108,10 +107,7 @@ def _check(kept: Backup, place: Service) -> None:
         raise OutOfOrder(
             f"{place.name} is here already, in {place.folder}.",
             kept="Nothing was restored.",
-            todo=(
-                "If it is to be replaced, stop it and move that folder away; or name the others"
-                " with --only."
-            ),
+            todo="If it is to be replaced, stop it and move that folder away; or name the others with --only.",
         )
     if place.url is not None and place.rows and _revision(place) is not None:
         raise OutOfOrder(
@@ -264,10 +260,7 @@ def _move_on(
         said += (
             f" {detector}: the model of round {source.round} is in force as that of round {number}."
         )
-    return (
-        f"{said} Join codes that were out are void, and who was revoked since the backup is to be"
-        " revoked again."
-    )
+    return f"{said} Join codes that were out are void, and who was revoked since the backup is to be revoked again."
 
 
 def _move_in(staged: list[Service], places: list[Service]) -> None:
@@ -307,10 +300,7 @@ def add_commands(commands: Commands) -> None:
         action="append",
         default=[],
         metavar="SERVICE",
-        help=(
-            "main-server, secure-aggregator or devices/NAME; may be given several times; all"
-            " without it"
-        ),
+        help="main-server, secure-aggregator or devices/NAME; may be given several times; all without it",
     )
     parser.set_defaults(run=_restore)
 

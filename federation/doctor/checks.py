@@ -266,10 +266,7 @@ def contradictions(setup: Setup) -> Iterator[Finding]:
     for name, url in urls.items():
         parts = urlsplit(url)
         if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-            said = (
-                f"{name} is {url}: what is sent there is signed, but everybody on the way can"
-                " read it."
-            )
+            said = f"{name} is {url}: what is sent there is signed, but everybody on the way can read it."
             yield Finding(
                 "settings",
                 "warning",
@@ -280,9 +277,8 @@ def contradictions(setup: Setup) -> Iterator[Finding]:
         "PORT": device.main_url,
         "DOORBELL_AGGREGATOR_PORT": device.aggregator_url,
         **{
-            f"DOORBELL_DEVICE{number}_PORT": (
-                setup.environ.get("DOORBELL_DEVICE_URL") or f"http://:{port_of(number)}"
-            )
+            f"DOORBELL_DEVICE{number}_PORT": setup.environ.get("DOORBELL_DEVICE_URL")
+            or f"http://:{port_of(number)}"
             for number in (1, 2)
         },
     }
@@ -303,16 +299,10 @@ def contradictions(setup: Setup) -> Iterator[Finding]:
             yield Finding.of("settings", error)
     main = setup.main
     if main.target_cohort is not None and main.target_cohort < main.min_cohort:
-        said = (
-            f"DOORBELL_TARGET_COHORT is {main.target_cohort}, but DOORBELL_MIN_COHORT"
-            f" {main.min_cohort} is waited for."
-        )
+        said = f"DOORBELL_TARGET_COHORT is {main.target_cohort}, but DOORBELL_MIN_COHORT {main.min_cohort} is waited for."
         yield Finding("settings", "warning", said, "Raise the one or lower the other.")
     if main.s3_endpoint and not main.blobs:
-        said = (
-            "DOORBELL_S3_ENDPOINT is set, but without DOORBELL_BLOBS everything is kept in the"
-            " folder."
-        )
+        said = "DOORBELL_S3_ENDPOINT is set, but without DOORBELL_BLOBS everything is kept in the folder."
         yield Finding(
             "settings",
             "warning",

@@ -132,10 +132,7 @@ def _as_main_knows_it(where: str, name: str, member: MemberRecord | None, anew: 
         todo = f"If it is gone for good, remove its folder. To come back, {anew}"
         return Finding(where, "wrong", f"{member.name} was revoked: {member.revoked}", todo)
     if member.name != name:
-        said = (
-            f"The main server calls it {member.name}; it calls itself {name} until it next"
-            " announces itself."
-        )
+        said = f"The main server calls it {member.name}; it calls itself {name} until it next announces itself."
         return Finding(where, "ok", said)
     return Finding(where, "ok", f"It has joined, as {name}.")
 
@@ -155,10 +152,7 @@ def _pending(setup: Setup, where: str, role: Role, store: Store | None) -> Findi
         with store.read() as connection:
             invitation = find_invitation(connection, code.invitation)
         if invitation is None or invitation.role != role:
-            said = (
-                "It has not joined, and its join code is none of this machine's main server for a"
-                f" {role}."
-            )
+            said = f"It has not joined, and its join code is none of this machine's main server for a {role}."
             return Finding(where, "wrong", said, todo)
         if invitation.uses_left < 1 or invitation.expires_at <= time.time():
             return Finding(

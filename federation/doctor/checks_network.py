@@ -139,10 +139,7 @@ def _nobody(setup: Setup, address: Address, health: Health | None) -> Finding:
         _port(address.url),
     )
     if health is not None:
-        todo = (
-            f"Stop what listens there (ss -ltnp 'sport = :{port}' shows it on its machine), or mend"
-            " the address."
-        )
+        todo = f"Stop what listens there (ss -ltnp 'sport = :{port}' shows it on its machine), or mend the address."
         return Finding(
             where, "wrong", f"{address.url} answers, but not as a service of this project.", todo
         )
@@ -177,10 +174,7 @@ def _clock(address: Address, health: Health) -> Finding:
     if off <= WORRYING_S:
         return Finding(where, "ok", "It agrees with this machine's.")
     which = "ahead of" if health.ahead_s > 0 else "behind"
-    said = (
-        f"Its clock is {off:,.0f} s {which} this machine's; messages are taken up to"
-        f" {CLOCK_TOLERANCE_S} s."
-    )
+    said = f"Its clock is {off:,.0f} s {which} this machine's; messages are taken up to {CLOCK_TOLERANCE_S} s."
     return Finding(
         where,
         "wrong" if off > CLOCK_TOLERANCE_S else "warning",
@@ -250,17 +244,11 @@ def _callable_devices(setup: Setup) -> Iterator[Finding]:
         ]
     if not devices:
         return
-    said = (
-        f"{len(devices) - len(silent)} of {len(devices)} devices answer where they said they can be"
-        " called."
-    )
+    said = f"{len(devices) - len(silent)} of {len(devices)} devices answer where they said they can be called."
     left = [device.name for device in silent if not device.waiting]
     if left:
         said += f" {_names(left)} do not, and have never asked for work by themselves."
-        todo = (
-            "Set DOORBELL_WAIT_FOR_WORK=yes there, or let the main server through to their"
-            " DOORBELL_DEVICE_URL."
-        )
+        todo = "Set DOORBELL_WAIT_FOR_WORK=yes there, or let the main server through to their DOORBELL_DEVICE_URL."
         yield Finding("devices", "warning", said, todo)
     else:
         said += (

@@ -56,10 +56,7 @@ def keys(setup: Setup) -> Iterator[Finding]:
 
 def _key_problem(where: str, path: Path, secret: str | None) -> Finding | None:
     if not path.exists() and secret is None:
-        todo = (
-            "Put it back: python -m federation restore has it from a backup. Without one, the"
-            " service joins anew."
-        )
+        todo = "Put it back: python -m federation restore has it from a backup. Without one, the service joins anew."
         return Finding(
             where,
             "wrong",
@@ -89,10 +86,7 @@ def databases(setup: Setup) -> Iterator[Finding]:
         where = f"database of {name}"
         if service.url is None and not (service.folder / "state.sqlite3").exists():
             if (service.folder / "membership.json").exists():
-                todo = (
-                    "Restore a backup: python -m federation restore. An aggregator asks for fresh"
-                    " rounds by itself."
-                )
+                todo = "Restore a backup: python -m federation restore. An aggregator asks for fresh rounds by itself."
                 yield Finding(
                     where,
                     "warning",
@@ -133,17 +127,11 @@ def _database_findings(where: str, database: Database) -> Iterator[Finding]:
         yield Finding(where, "wrong", f"{database.what} is damaged: {damage}", todo)
     elif revision > newest:
         todo = "Install the newer version again, or restore a backup that this version made."
-        said = (
-            f"{database.what} was written by a newer version (revision {revision}; this one knows"
-            f" {newest})."
-        )
+        said = f"{database.what} was written by a newer version (revision {revision}; this one knows {newest})."
         yield Finding(where, "wrong", said, todo)
     elif revision < newest:
         todo = "Stop the service, run python -m federation upgrade, and start it again."
-        said = (
-            f"{database.what} was written by an older version (revision {revision}; this one needs"
-            f" {newest})."
-        )
+        said = f"{database.what} was written by an older version (revision {revision}; this one needs {newest})."
         yield Finding(where, "wrong", said, todo)
     else:
         yield Finding(
@@ -203,14 +191,8 @@ def pictures(setup: Setup) -> Iterator[Finding]:
             yield Finding.of(where, error)
             continue
         if not found:
-            said = (
-                f"There is no detector with a folder {device.client} in {device.data}: the device"
-                " learns nothing."
-            )
-            todo = (
-                f"Lay them out as {device.data}/<detector>/{device.client}/train/<detector>, and so"
-                " on; or draw some: "
-            )
+            said = f"There is no detector with a folder {device.client} in {device.data}: the device learns nothing."
+            todo = f"Lay them out as {device.data}/<detector>/{device.client}/train/<detector>, and so on; or draw some: "
             yield Finding(where, "warning", said, todo + "python -m dataset draw.")
 
 
@@ -227,10 +209,7 @@ def _picture_finding(where: str, device: DeviceSettings, detector: str) -> Findi
         "valid": "the main server cannot ask it about a new model",
         "test": "there are no figures of it",
     }
-    without = (
-        " Without pictures of both classes in {},"
-        f" {', and '.join(costs[split] for split in lacking)}."
-    )
+    without = f" Without pictures of both classes in {{}}, {', and '.join(costs[split] for split in lacking)}."
     said += without.format(" and ".join(lacking))
     return Finding(
         where, "wrong" if "train" in lacking else "warning", said, f"Add some to {folder}."

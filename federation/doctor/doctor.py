@@ -97,7 +97,6 @@ def _doctor(chosen: argparse.Namespace) -> int:
         print(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:
         print(
-            f"{counts['wrong']} wrong, {counts['warning']} to be warned of, {counts['ok']} in"
-            " order."
+            f"{counts['wrong']} wrong, {counts['warning']} to be warned of, {counts['ok']} in order."
         )
     return int(counts["wrong"] > 0)

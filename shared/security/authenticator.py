@@ -125,10 +125,7 @@ def _check_member(member: Member, roles: tuple[AnyRole, ...]) -> None:
     if member.revoked is not None:
         raise Forbidden(
             f"{member.name} was revoked: {member.revoked}",
-            todo=(
-                "Ask the main server's operator. To come back, a service needs a new join code and"
-                " an empty folder."
-            ),
+            todo="Ask the main server's operator. To come back, a service needs a new join code and an empty folder.",
             slug="revoked",
         )
     if member.role not in roles:

@@ -52,12 +52,8 @@ class Identity:
         private = private_bytes(path, PRIVATE_KEY_BYTES, secret)
         if len(private) != PRIVATE_KEY_BYTES:
             raise SettingsError(
-                f"{path} is not the key of a service: it has {len(private)} bytes, not"
-                f" {PRIVATE_KEY_BYTES}.",
-                todo=(
-                    "Put the file back from a copy; or delete it, start again and join the"
-                    " federation anew."
-                ),
+                f"{path} is not the key of a service: it has {len(private)} bytes, not {PRIVATE_KEY_BYTES}.",
+                todo="Put the file back from a copy; or delete it, start again and join the federation anew.",
             )
         return cls.from_private(private)
 
@@ -119,8 +115,7 @@ def private_bytes(path: Path, size: int, secret: str | None) -> bytes:
     derived = HKDF(hashes.SHA256(), size, b"doorbell-secret/1", label).derive(secret.encode())
     if path.exists() and _read_private(path) != derived:
         raise SettingsError(
-            f"DOORBELL_SECRET gives another key than the one in {path}, by which the federation"
-            " knows this service.",
+            f"DOORBELL_SECRET gives another key than the one in {path}, by which the federation knows this service.",
             kept="The service was not started.",
             todo="Unset DOORBELL_SECRET; or move the file away, and join the federation anew.",
         )
@@ -162,11 +157,8 @@ def _read_private(path: Path) -> bytes:
             if os.fstat(file.fileno()).st_mode & 0o077:
                 raise SettingsError(
                     f"Others on this machine may read the secret in {path}.",
-                    todo=(
-                        f"Run: chmod 600 '{path}'. If somebody may have read it, delete it instead:"
-                        " the next start makes a new one, and this service joins the federation"
-                        " anew."
-                    ),
+                    todo=f"Run: chmod 600 '{path}'. If somebody may have read it, delete it instead: the next start "
+                    "makes a new one, and this service joins the federation anew.",
                 )
             return file.read()
     except OSError as error:

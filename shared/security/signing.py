@@ -156,8 +156,7 @@ def verify_request(
             raise BadSignature(
                 "signature-unknown-key",
                 "The request is signed with a key that is not on the list here.",
-                "Let its sender join the federation; if it has joined before, ask the main server's"
-                " operator.",
+                "Let its sender join the federation; if it has joined before, ask the main server's operator.",
             )
         return public
 
@@ -247,10 +246,7 @@ def _check_clock(created: int, expires: int, now: float) -> None:
             todo,
         )
     if late > CLOCK_TOLERANCE_S:
-        happened = (
-            f"The request expired {late:.0f} s ago: it was held up, or the sender's clock is"
-            " behind."
-        )
+        happened = f"The request expired {late:.0f} s ago: it was held up, or the sender's clock is behind."
         raise BadSignature("signature-expired", happened, todo)
 
 

@@ -153,8 +153,7 @@ class S3BlobStore(BlobStore):
             data: bytes = self._client.get_object(**self._key(digest))["Body"].read()
         if hashlib.sha256(data).hexdigest() != digest:
             raise StorageFailed(
-                f"In the bucket {self._bucket}, the object {self._prefix}{digest} is not what was"
-                " put there.",
+                f"In the bucket {self._bucket}, the object {self._prefix}{digest} is not what was put there.",
                 kept="Nothing was taken from it.",
                 todo="Put it back from a copy of the bucket, and look at who may write there.",
             )
@@ -207,10 +206,7 @@ class S3BlobStore(BlobStore):
         except BotoCoreError as error:
             raise StorageFailed(
                 f"The bucket {self._bucket} cannot be used ({type(error).__name__}).",
-                todo=(
-                    "Look at the credentials, the region and the endpoint that this service was"
-                    " given."
-                ),
+                todo="Look at the credentials, the region and the endpoint that this service was given.",
             ) from error
 
     def _refusal(self, code: str, status: int) -> StorageFailed:

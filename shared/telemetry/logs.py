@@ -114,10 +114,7 @@ class _Text(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         name = _current.get() or "-"
-        said = (
-            f"{_time(record)} {record.levelname} {record.name} [{name}]"
-            f" {_printable(record.getMessage())}"
-        )
+        said = f"{_time(record)} {record.levelname} {record.name} [{name}] {_printable(record.getMessage())}"
         return f"{said}\n{self.formatException(record.exc_info)}" if record.exc_info else said
 
 

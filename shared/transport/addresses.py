@@ -60,9 +60,8 @@ def check_bind(addresses: Iterable[object], token: str | None) -> None:
         host = str(address[0]) if isinstance(address, tuple) else f"inherited socket {address}"
         if not isinstance(address, str) and not is_loopback(host):
             raise SettingsError(
-                f"This service does not start on {host or 'every address'} without"
-                " DOORBELL_OPERATOR_TOKEN, as other machines could press its buttons: set it to 20"
-                " secret characters or more, or listen on localhost.",
+                f"This service does not start on {host or 'every address'} without DOORBELL_OPERATOR_TOKEN, as other "
+                "machines could press its buttons: set it to 20 secret characters or more, or listen on localhost.",
                 kept="",
             )
 

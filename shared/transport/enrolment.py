@@ -70,9 +70,7 @@ class Enrolment:
         return Peer(MAIN_SERVER, self.main_url, membership.main_public_key)
 
     def main_member(self, key_id: str) -> Member | None:
-        """Return the main server as a member, if the key is its own; a device's authenticator asks
-        this.
-        """
+        """Return the main server as a member, if the key is its own; a device's authenticator asks this."""
         membership = Membership.load(self.folder)
         if membership is None or membership.main_key_id != key_id:
             return None
@@ -111,10 +109,8 @@ class Enrolment:
             if (text := self.join_code or read_local_code(self.local_codes, self.role)) is None:
                 raise Forbidden(
                     f"{self.wanted_name} has not joined the federation, and there is no join code.",
-                    todo=(
-                        "On the main server's machine run: python -m federation invite. Then set"
-                        " DOORBELL_JOIN_CODE to what it prints, and start this service again."
-                    ),
+                    todo="On the main server's machine run: python -m federation invite. Then set DOORBELL_JOIN_CODE "
+                    "to what it prints, and start this service again.",
                 )
             code = JoinCode.parse(text)
             request = join_request(code, self.wanted_name, self.role, self.identity)

@@ -248,10 +248,7 @@ def _admit_this_machine() -> None:
     if (peer and not is_loopback(peer)) or any(name in request.headers for name in _PROXIED):
         raise Refused(
             "Without an operator token this service answers to its own machine only.",
-            todo=(
-                "Set DOORBELL_OPERATOR_TOKEN where the service runs to use it from elsewhere or"
-                " through a proxy."
-            ),
+            todo="Set DOORBELL_OPERATOR_TOKEN where the service runs to use it from elsewhere or through a proxy.",
         )
     host = _HOST.fullmatch(request.headers.get("Host", "").lower())
     if host is None or not is_loopback(host[1].strip("[]")):

@@ -49,8 +49,7 @@ def chromium() -> str:
         (path for name in NAMES if (path := shutil.which(name))), None
     )
     assert found, (
-        "Chromium is missing: install it (Debian: apt-get install chromium), or say where it is in"
-        " CHROMIUM."
+        "Chromium is missing: install it (Debian: apt-get install chromium), or say where it is in CHROMIUM."
     )
     return found
 

@@ -246,14 +246,10 @@ def test_everything_on_a_phone_is_large_enough_for_a_finger(
         page.evaluate(
             "document.querySelectorAll('details').forEach((each) => { each.open = true; })"
         )
-        targets = (
-            "a:not(.skip), button, select, summary, input:not([type=hidden], [type=checkbox]),"
-            " .choice"
-        )
+        targets = "a:not(.skip), button, select, summary, input:not([type=hidden], [type=checkbox]), .choice"
         small = page.evaluate(
-            f"[...document.querySelectorAll('{targets}')].map((each) =>"
-            " [each.getBoundingClientRect().height, each.outerHTML]).filter(([height]) => height"
-            " < 44)"
+            f"[...document.querySelectorAll('{targets}')].map((each) => [each.getBoundingClientRect().height,"
+            " each.outerHTML]).filter(([height]) => height < 44)"
         )
         assert small == []
         assert page.locator(targets).count() > 150

@@ -164,8 +164,7 @@ def test_axe_finds_nothing_and_the_page_is_photographed(
             "document.querySelectorAll('details').forEach((each) => { each.open = true; })"
         )
         page.evaluate(
-            "document.querySelectorAll('img[loading]').forEach((image) => { image.loading ="
-            " 'eager'; })"
+            "document.querySelectorAll('img[loading]').forEach((image) => { image.loading = 'eager'; })"
         )
         until(page, "[...document.images].every((image) => image.complete)")
         photograph(page, re.sub(r"\W+", "-", f"{service}{path}").strip("-") + f"-{scheme}")
@@ -201,10 +200,7 @@ def test_page_and_what_it_loads_weigh_little(
             "[...document.images].every((image) => image.complete || image.loading === 'lazy')",
         )
         page.wait_for_timeout(300)
-        entries = (
-            "[...performance.getEntriesByType('navigation'),"
-            " ...performance.getEntriesByType('resource')]"
-        )
+        entries = "[...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]"
         weight = page.evaluate(
             f"{entries}.filter((each) => !each.name.endsWith('/live'))"
             ".reduce((sum, each) => sum + each.transferSize, 0)"

@@ -479,10 +479,8 @@ def test_check_says_what_was_found_and_what_was_expected(
     for name in made:
         (tmp_path / name).mkdir(parents=True)
     error = complaint(tmp_path)
-    assert (
-        error.happened
-        == f"{tmp_path} holds {found}, but no folders like <detector>/<client>/train/<detector>"
-        " were found in it."
+    assert error.happened == (
+        f"{tmp_path} holds {found}, but no folders like <detector>/<client>/train/<detector> were found in it."
     )
     assert "<detector>/<client>/{train,valid,test}" in error.todo
 
@@ -527,10 +525,7 @@ def test_check_names_a_detector_folder_with_an_impossible_name(root: Path) -> No
 
 
 def test_importing_folders_stays_light() -> None:
-    code = (
-        "import sys, dataset.folders; print(sorted({'tensorflow', 'keras', 'sklearn'} &"
-        " set(sys.modules)))"
-    )
+    code = "import sys, dataset.folders; print(sorted({'tensorflow', 'keras', 'sklearn'} & set(sys.modules)))"
     project = Path(__file__).resolve().parents[2]
     ran = subprocess.run(
         [sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True

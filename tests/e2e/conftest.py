@@ -36,8 +36,8 @@ def _free_ports() -> dict[str, int]:
 
 @dataclass
 class Federation:
-    """Four services under gunicorn, each started by the command that the first tutorial gives, or
-    born in a nursery.
+    """Four services under gunicorn, each started by the command that the first tutorial gives, or born in a
+    nursery.
 
     Attributes:
         home: Where they keep everything, and their logs.

@@ -134,6 +134,5 @@ def test_command_that_finds_no_main_server_says_so(federation: Federation) -> No
     assert run.returncode == 1
     assert (
         run.stderr
-        == "http://localhost:1 did not answer. Nothing was changed. Is the main server running"
-        " there?\n"
+        == "http://localhost:1 did not answer. Nothing was changed. Is the main server running there?\n"
     )

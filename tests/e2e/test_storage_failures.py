@@ -135,12 +135,12 @@ def test_full_disk_is_said_and_nothing_is_lost(direct: Federation) -> None:
 
 def test_database_on_a_full_disk_says_so(tmp_path: Path) -> None:
     program = (
-        "import resource, sys\nfrom pathlib import Path\nfrom main_server.store.devices import"
-        " note_device\nfrom main_server.store.records import Device\nfrom main_server.store.store"
-        " import Store\nstore ="
-        " Store.open(Path(sys.argv[1]))\nresource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))\ntry:\n "
-        "   with store.write() as it: note_device(it, Device('a', 'http://a', 1.0), {'person':"
-        " None})\nexcept Exception as error:\n    print(type(error).__name__, error)\n"
+        "import resource, sys\nfrom pathlib import Path\nfrom main_server.store.devices import note_device\n"
+        "from main_server.store.records import Device\n"
+        "from main_server.store.store import Store\n"
+        "store = Store.open(Path(sys.argv[1]))\nresource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))\n"
+        "try:\n    with store.write() as it: note_device(it, Device('a', 'http://a', 1.0), {'person': None})\n"
+        "except Exception as error:\n    print(type(error).__name__, error)\n"
     )
     Store.open(tmp_path).database.close()
     said = subprocess.run(
@@ -179,12 +179,13 @@ def test_service_whose_folder_cannot_be_made_says_so(
 
 def test_database_that_may_not_be_written_says_so(tmp_path: Path) -> None:
     program = (
-        "import sys\nfrom pathlib import Path\nfrom main_server.store.devices import"
-        " note_device\nfrom main_server.store.records import Device\nfrom main_server.store.store"
-        " import Store\nstore = Store.open(Path(sys.argv[1]))\nstore.database.close()\nfor path in"
-        " Path(sys.argv[1]).iterdir(): path.chmod(0o400)\nPath(sys.argv[1]).chmod(0o500)\ntry:\n   "
-        " with store.write() as it: note_device(it, Device('a', 'http://a', 1.0), {'person':"
-        " None})\nexcept Exception as error:\n    print(type(error).__name__, error)\n"
+        "import sys\nfrom pathlib import Path\nfrom main_server.store.devices import note_device\n"
+        "from main_server.store.records import Device\n"
+        "from main_server.store.store import Store\n"
+        "store = Store.open(Path(sys.argv[1]))\nstore.database.close()\n"
+        "for path in Path(sys.argv[1]).iterdir(): path.chmod(0o400)\nPath(sys.argv[1]).chmod(0o500)\n"
+        "try:\n    with store.write() as it: note_device(it, Device('a', 'http://a', 1.0), {'person': None})\n"
+        "except Exception as error:\n    print(type(error).__name__, error)\n"
     )
     said = subprocess.run(
         [*LIKE_ANYBODY, sys.executable, "-c", program, str(tmp_path)],

@@ -1,5 +1,4 @@
-"""A service that is killed once, at a chosen point: gunicorn serves `fragile:app` instead of its
-app.
+"""A service that is killed once, at a chosen point: gunicorn serves `fragile:app` instead of its app.
 
 What it serves is the real app; only the one function, transaction or answer that the point names is
 wrapped. Nothing in the project knows of it. What a service does besides answering requests is

@@ -155,10 +155,7 @@ def test_unflatten_refuses_a_vector_of_another_shape(shape) -> None:
     ],
 )
 def test_module_imports_no_framework(module) -> None:
-    program = (
-        f"import sys, {module}; print(sorted({{'tensorflow', 'keras', 'torch'}} &"
-        " sys.modules.keys()))"
-    )
+    program = f"import sys, {module}; print(sorted({{'tensorflow', 'keras', 'torch'}} & sys.modules.keys()))"
     run = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
     )

@@ -233,7 +233,6 @@ class Field:
     audiences: Mapping[str, str] = field(default_factory=lambda: _AUDIENCES)
 
     # -- services
-    #
     # ---------------------------------------------------------------------------------------------------
 
     def home(self, service: str) -> Path:
@@ -328,7 +327,6 @@ class Field:
         return digest.hexdigest()
 
     # -- sending
-    #
     # ----------------------------------------------------------------------------------------------------
 
     def send(self, message: Message, source: str = "") -> Answer:
@@ -409,7 +407,6 @@ class Field:
         return answer
 
     # -- members
-    #
     # ----------------------------------------------------------------------------------------------------
 
     def store(self, service: str = "main") -> Store:

@@ -117,7 +117,6 @@ def test_two_requests_in_a_row_are_two(field: Field) -> None:
 
 
 # -- size
-#
 # -------------------------------------------------------------------------------------------------------
 
 
@@ -173,7 +172,6 @@ def test_a_form_is_no_message(field: Field, message: Any, service: str) -> None:
 
 
 # -- JSON
-#
 # -------------------------------------------------------------------------------------------------------
 
 BOMBS: list[tuple[str, bytes]] = [
@@ -220,7 +218,6 @@ def test_json_by_another_name_is_not_json(field: Field, message: Any, kind: str)
 
 
 # -- paths
-#
 # ------------------------------------------------------------------------------------------------------
 
 PATHS = [
@@ -310,7 +307,6 @@ def test_nobody_writes_lines_into_the_log(field: Field, what: str) -> None:
 
 
 # -- slowness
-#
 # ---------------------------------------------------------------------------------------------------
 
 

@@ -405,10 +405,7 @@ def test_a_bad_signature_spends_no_nonce(bench: Bench) -> None:
 
 def test_a_strangers_body_is_not_waited_for(bench: Bench) -> None:
     """The signature is judged before the body is read: a body that never comes holds nobody up."""
-    head = (
-        b"POST /cmodel HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\nAccept:"
-        b" application/json\r\n\r\n"
-    )
+    head = b"POST /cmodel HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\nAccept: application/json\r\n\r\n"
     started = time.monotonic()
     (answer,) = bench.field.send_raw("aggregator", head)
     assert (answer.status, answer.kind) == (401, "signature-missing")

@@ -379,8 +379,7 @@ def test_threshold_that_was_chosen_decides(ask: Any, doorbell: Device, jpeg: byt
             connection.exec_driver_sql("DELETE FROM scores")
             row = (held.version, held.detector, held.round, 0.9, 4, threshold)
             connection.exec_driver_sql(
-                "INSERT INTO scores (version, detector, round, accuracy, pictures, threshold)"
-                " VALUES (?,?,?,?,?,?)",
+                "INSERT INTO scores (version, detector, round, accuracy, pictures, threshold) VALUES (?,?,?,?,?,?)",
                 row,
             )
         answer = ask("/ring", data=jpeg, content_type="image/jpeg")["answers"]["package"]

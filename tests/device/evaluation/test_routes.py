@@ -227,8 +227,8 @@ def test_page_compares_in_words_and_in_a_table(federation: Any, measuring: Devic
     measure(measuring)
     shown = get(federation).text
     assert (
-        "On 4 test pictures the global model is right more often than the local one: +12.5 points"
-        " (+1.0 to" in shown
+        "On 4 test pictures the global model is right more often than the local one: +12.5 points (+1.0 to"
+        in shown
     )
     assert "The interval excludes 0" in shown
     assert "75.0 % (25.0 to 100.0)" in shown

@@ -1,5 +1,5 @@
-"""Notifications are delivered in order, once, and without holding up the ring; old ones are
-dropped, which is logged.
+"""Notifications are delivered in order, once, and without holding up the ring; old ones are dropped,
+which is logged.
 """
 
 from __future__ import annotations
@@ -111,10 +111,7 @@ def test_failed_delivery_is_repeated_and_nothing_overtakes_it(
         notifier.deliver_pending()
     assert house.numbers() == [1, 2]
     assert [record.getMessage() for record in caplog.records] == [
-        (
-            "Channel post is failing. Nobody is there. Events wait for it until they are ten"
-            " minutes old."
-        ),
+        "Channel post is failing. Nobody is there. Events wait for it until they are ten minutes old.",
         "Channel post works again.",
     ]
 
@@ -136,8 +133,8 @@ def test_events_older_than_ten_minutes_are_dropped_and_logged(
     with pytest.raises(NotDelivered):
         notifier.deliver_pending()
     assert (
-        "2 events, the last of them 3, were not delivered over post: they are older than ten"
-        " minutes." in caplog.text
+        "2 events, the last of them 3, were not delivered over post: they are older than ten minutes."
+        in caplog.text
     )
     house.owner.absent = False
     notifier.deliver_pending()

@@ -174,10 +174,7 @@ def test_older_variable_takes_its_own_kind_alone(variable: str, url: str) -> Non
 
 def test_no_secret_is_shown_or_logged(caplog: pytest.LogCaptureFixture) -> None:
     port = free_port()
-    urls = (
-        f"http://me:hidden@localhost:{port}/hidden?hidden#{SECRET}"
-        f" mqtt://me:hidden@localhost:{port}"
-    )
+    urls = f"http://me:hidden@localhost:{port}/hidden?hidden#{SECRET} mqtt://me:hidden@localhost:{port}"
     settings = BellSettings.read({"DOORBELL_NOTIFY": urls})
     channels = open_channels(settings, sender_of())
     with caplog.at_level(logging.DEBUG):

@@ -145,10 +145,9 @@ def test_exported_weights_are_half_precision(cache) -> None:
 
 def test_finding_the_export_takes_no_tensorflow(cache) -> None:
     program = (
-        "import sys; from pathlib import Path; from device.training.backbone import"
-        " ensure_exported;from device.vision.embedding import Embedder;"
-        " Embedder(ensure_exported(Path(sys.argv[1])));print(sorted({'tensorflow', 'keras'} &"
-        " sys.modules.keys()))"
+        "import sys; from pathlib import Path; from device.training.backbone import ensure_exported;"
+        "from device.vision.embedding import Embedder; Embedder(ensure_exported(Path(sys.argv[1])));"
+        "print(sorted({'tensorflow', 'keras'} & sys.modules.keys()))"
     )
     run = subprocess.run(
         [sys.executable, "-c", program, cache], capture_output=True, text=True, check=True, cwd=ROOT

@@ -236,8 +236,8 @@ def test_progress_is_visible_while_the_job_runs_and_gone_after(
     assert describe(None) == "idle"
     assert describe(Activity(measuring(tmp_path))) == "measuring package, reading the pictures"
     rings = PrepareRings(detector="package", folders=FOLDERS, architecture="porch-cnn")
-    assert (
-        describe(Activity(rings)) == "exporting the network of porch-cnn that answers package rings"
+    assert describe(Activity(rings)) == (
+        "exporting the network of porch-cnn that answers package rings"
     )
 
 
@@ -340,10 +340,7 @@ def test_progress_in_words_and_as_a_share() -> None:
         seconds_left=3.2,
     )
     assert progress_of(Activity(training(), progress)) == {
-        "words": (
-            "training package, epoch 2 of 4, batch 5 of 10: loss 0.250, accuracy 87.5%, about 4 s"
-            " left"
-        ),
+        "words": "training package, epoch 2 of 4, batch 5 of 10: loss 0.250, accuracy 87.5%, about 4 s left",
         "value": 0.375,
     }
     assert progress_of(Activity(training())) == {

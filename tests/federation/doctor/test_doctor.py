@@ -916,10 +916,7 @@ def test_device_that_has_not_joined_needs_a_code_that_is_good(
         "none": "It has not joined, and there is no join code.",
         "expired": "It has not joined, and its join code is used up or has expired.",
         "used up": "It has not joined, and its join code is used up or has expired.",
-        "foreign": (
-            "It has not joined, and its join code is none of this machine's main server for a"
-            " device."
-        ),
+        "foreign": "It has not joined, and its join code is none of this machine's main server for a device.",
     }
     finding = about(memberships(Setup.read(stopped)), f"membership of {DEVICE}")
     assert finding.said == said.get(code, said["foreign"])
@@ -931,10 +928,7 @@ def test_cohorts_that_so_few_devices_never_make(stopped: dict[str, str], home: P
     said = [finding.said for finding in memberships(setup) if finding.where == "settings"]
     assert said == [
         "DOORBELL_MIN_COHORT is 3, and 2 devices have joined: no round can end.",
-        (
-            "DOORBELL_TARGET_COHORT is 4, and 2 devices have joined: every round waits for its"
-            " deadline."
-        ),
+        "DOORBELL_TARGET_COHORT is 4, and 2 devices have joined: every round waits for its deadline.",
     ]
     write(
         store_of(home), admit, "", MemberRecord("k", "x", "device", b"", 0.0, None), 0.0

@@ -186,11 +186,9 @@ def test_versions_have_buttons_that_do_what_they_say(federation: Any) -> None:
         r'<form class="step" id="do-\w+".*?</form>', section(shown(federation), "rounds"), re.DOTALL
     )
     words = [buttons(form) for form in forms]
-    assert words == [
-        ["Pin"],
-        ["Roll back", "Pin"],
-        ["Roll back", "Pin"],
-    ], "that in force is not rolled back to"
+    assert words == [["Pin"], ["Roll back", "Pin"], ["Roll back", "Pin"]], (
+        "that in force is not rolled back to"
+    )
     action = re.search(r'action="([^"]+)"', forms[1])
     (value,) = re.findall(r'name="version" value="([0-9a-f]{64})"', forms[1])
     assert action and value == first.version != second.version
@@ -412,10 +410,9 @@ def test_what_happens_next_by_hand(make_federation: Callable[..., Any], tmp_path
         Device("a", "http://a", NOON, True),
         {"package": Status(1, None, version.version, (version.version, 0.5, 4), None)},
     )
-    assert (
-        clock.sentence()
-        == "The devices try the model of round 1 on their own pictures: 1 of 2 have answered, and"
-        f" the others are waited for until {clock.at(120)}."
+    assert clock.sentence() == (
+        "The devices try the model of round 1 on their own pictures: 1 of 2 have answered, and the others are waited "
+        f"for until {clock.at(120)}."
     )
     write(federation.main.store, judge, version, PASSED, "", NOON)
     assert clock.sentence().startswith("No round is open: “Run rounds” opens the next one")

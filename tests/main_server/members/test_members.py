@@ -345,10 +345,8 @@ def test_message_is_taken_from_its_senders_alone(federation: Any, method: str, p
 
     def said_to(sender: Any) -> str:
         try:
-            (
-                sender.get(f"http://main{path}")
-                if method == "GET"
-                else sender.post_json(f"http://main{path}", {})
+            sender.get(f"http://main{path}") if method == "GET" else sender.post_json(
+                f"http://main{path}", {}
             )
         except (Forbidden, InvalidMessage, NotFound) as error:
             return str(error) if isinstance(error, Forbidden) else "taken"
@@ -361,10 +359,8 @@ def test_message_is_taken_from_its_senders_alone(federation: Any, method: str, p
     for role in {"device", "secure-aggregator"} - SENDERS[method, path]:
         assert f"is a {role}, and may not send this" in answers[role]
     with pytest.raises(Forbidden, match="not signed"):
-        (
-            federation.http.get(f"http://main{path}")
-            if method == "GET"
-            else federation.http.post(f"http://main{path}", b"")
+        federation.http.get(f"http://main{path}") if method == "GET" else federation.http.post(
+            f"http://main{path}", b""
         )
 
 

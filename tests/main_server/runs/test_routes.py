@@ -53,10 +53,8 @@ def test_run_is_started_stopped_and_resumed_by_query(
         == "package: A run of 3 rounds has begun with round 1.\n"
     )
     assert states(federation) == {"package": "running"}
-    assert (
-        step("/stop_run?detector=package")
-        == "package: The run is stopped: 0 of 3 rounds are done. What was sent is kept; resume goes"
-        " on from here.\n"
+    assert step("/stop_run?detector=package") == (
+        "package: The run is stopped: 0 of 3 rounds are done. What was sent is kept; resume goes on from here.\n"
     )
     assert states(federation) == {"package": "stopped"}
     assert (

@@ -403,8 +403,8 @@ def test_signed_answer_holds_whatever_the_clocks_say(receiver: Receiver) -> None
     headers = answered(receiver, request, 409)
     verify_response(409, headers, ANSWER_BODY, request.headers, MAIN.public)
     assert headers["Signature-Input"].startswith(
-        'doorbell=("@status" "content-digest" "signature";req;key="doorbell"'
-        ' "signature-input";req;key="doorbell" "content-type");'
+        'doorbell=("@status" "content-digest" "signature";req;key="doorbell" "signature-input";req;key="doorbell"'
+        ' "content-type");'
     )
 
 
@@ -442,10 +442,8 @@ FORGERIES: dict[str, tuple[str, Change]] = {
     "other key under our name": (
         "signature-invalid",
         lambda headers: {
-            "headers": (
-                headers
-                | {"Signature": f"doorbell=:{base64.b64encode(STRANGER.sign(b'')).decode()}:"}
-            )
+            "headers": headers
+            | {"Signature": f"doorbell=:{base64.b64encode(STRANGER.sign(b'')).decode()}:"}
         },
     ),
 }

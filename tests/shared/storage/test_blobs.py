@@ -109,8 +109,8 @@ def test_error_between_write_and_rename_leaves_nothing(
 
 def test_process_killed_while_writing_leaves_no_half_blob(store: BlobStore, folder: Path) -> None:
     program = (
-        "import os, pathlib, sys; from shared.storage.blobs import BlobStore; os.fsync = lambda _:"
-        " os._exit(9);BlobStore(pathlib.Path(sys.argv[1])).put(b'some bytes')"
+        "import os, pathlib, sys; from shared.storage.blobs import BlobStore; os.fsync = lambda _: os._exit(9);"
+        "BlobStore(pathlib.Path(sys.argv[1])).put(b'some bytes')"
     )
     assert (
         subprocess.run(
@@ -324,10 +324,8 @@ def test_file_beyond_what_the_system_grants_is_refused_and_leaves_nothing(folder
         folder,
     )
     assert said == [
-        (
-            "507 The disk is full: the folder deep/blobs cannot be written. What was stored before"
-            " is kept. Make room on it and try again."
-        ),
+        "507 The disk is full: the folder deep/blobs cannot be written. What was stored before is kept. "
+        "Make room on it and try again.",
         "b'small'",
     ]
     assert names(folder) == [hashlib.sha256(b"small").hexdigest()]
@@ -368,11 +366,9 @@ def test_folder_that_belongs_to_another_is_refused(tmp_path: Path) -> None:
     )
     (tmp_path / "blobs").chmod(0o755)
     assert said[0] == "b'some bytes'"
-    assert (
-        said[1]
-        == "507 The folder blobs cannot be written: this service is not allowed to, or the disk is"
-        " read-only. What was stored before is kept. Give this service's user the right to it"
-        " and try again."
+    assert said[1] == (
+        "507 The folder blobs cannot be written: this service is not allowed to, or the disk is read-only. What was "
+        "stored before is kept. Give this service's user the right to it and try again."
     )
     assert said[2:] == [said[1], said[1].replace("folder blobs", "folder blobs/deeper")]
     assert names(tmp_path / "blobs") == [digest]
@@ -431,24 +427,15 @@ def test_full_disk_is_told_as_the_system_tells_it() -> None:
         (errno.EFBIG, "The disk is full: the folder a/b cannot be written."),
         (
             errno.EROFS,
-            (
-                "The folder a/b cannot be written: this service is not allowed to, or the disk is"
-                " read-only."
-            ),
+            "The folder a/b cannot be written: this service is not allowed to, or the disk is read-only.",
         ),
         (
             errno.EACCES,
-            (
-                "The folder a/b cannot be written: this service is not allowed to, or the disk is"
-                " read-only."
-            ),
+            "The folder a/b cannot be written: this service is not allowed to, or the disk is read-only.",
         ),
         (
             errno.EPERM,
-            (
-                "The folder a/b cannot be written: this service is not allowed to, or the disk is"
-                " read-only."
-            ),
+            "The folder a/b cannot be written: this service is not allowed to, or the disk is read-only.",
         ),
         (errno.EIO, "The disk reports an error: the folder a/b cannot be written."),
     ],
@@ -583,10 +570,9 @@ def test_without_a_place_blobs_are_in_the_folder_alone(folder: Path) -> None:
 
 def test_service_without_a_bucket_does_not_carry_boto3(folder: Path) -> None:
     program = (
-        "import pathlib, sys,"
-        " shared.storage.opening\nshared.storage.opening.open_blobs(pathlib.Path(sys.argv[1]),"
-        " None, 'main-server').put(b'x')\nprint({'boto3', 'botocore', 's3transfer'} &"
-        " set(sys.modules))"
+        "import pathlib, sys, shared.storage.opening\n"
+        "shared.storage.opening.open_blobs(pathlib.Path(sys.argv[1]), None, 'main-server').put(b'x')\n"
+        "print({'boto3', 'botocore', 's3transfer'} & set(sys.modules))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, folder],

@@ -146,9 +146,8 @@ def test_failed_upgrade_changes_nothing(
         (package / source.name).write_text(source.read_text())
     database = reopen(connect("sec_agg"), database_url)
     (package / "0099_broken.py").write_text(
-        "from alembic import op\nimport sqlalchemy as sa\nrevision, down_revision = '0099',"
-        " '0002'\ndef upgrade():\n    op.create_table('half', sa.Column('done', sa.Integer))\n   "
-        " raise ZeroDivisionError\n"
+        "from alembic import op\nimport sqlalchemy as sa\nrevision, down_revision = '0099', '0002'\n"
+        "def upgrade():\n    op.create_table('half', sa.Column('done', sa.Integer))\n    raise ZeroDivisionError\n"
     )
     broken = Database.connect(tmp_path, package, database_url)
     assert broken.newest_revision == "0099"

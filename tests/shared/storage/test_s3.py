@@ -433,9 +433,8 @@ def test_process_killed_while_it_writes_the_folder_has_put_it_into_the_bucket(
     bucket: Bucket, tmp_path: Path
 ) -> None:
     program = (
-        "import os, pathlib, sys; from shared.storage.opening import open_blobs; os.fsync = lambda"
-        " _: os._exit(9);open_blobs(pathlib.Path(sys.argv[1]), sys.argv[2], 'main-server',"
-        " sys.argv[3]).put(b'some bytes')"
+        "import os, pathlib, sys; from shared.storage.opening import open_blobs; os.fsync = lambda _: os._exit(9);"
+        "open_blobs(pathlib.Path(sys.argv[1]), sys.argv[2], 'main-server', sys.argv[3]).put(b'some bytes')"
     )
     command = [
         sys.executable,

@@ -115,8 +115,8 @@ def test_browser_gets_the_page_with_the_sentence_escaped_on_top(
     response = client.open("/train", method=method, headers={"Accept": BROWSER})
     assert (response.status_code, response.mimetype) == (200, "text/html")
     assert (
-        '<p id="notice" role="status" class="good">person: person &lt;b&gt;is&lt;/b&gt;'
-        " trained.</p>" in response.text
+        '<p id="notice" role="status" class="good">person: person &lt;b&gt;is&lt;/b&gt; trained.</p>'
+        in response.text
     )
     assert '<form class="step" method="post" action="/train" id="do-train">' in response.text
     assert "<h1>Test service</h1>" in response.text

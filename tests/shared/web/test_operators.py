@@ -72,9 +72,7 @@ class Service:
     def cookie(self, token: str = TOKEN, expires_in: int = 60) -> Headers:
         key = cookie_key(token)
         return {
-            "Cookie": (
-                f"{cookie_name(cookie_key(TOKEN))}={make_cookie(key, int(time.time()) + expires_in)}"
-            )
+            "Cookie": f"{cookie_name(cookie_key(TOKEN))}={make_cookie(key, int(time.time()) + expires_in)}"
         }
 
 
@@ -455,9 +453,7 @@ def _forgeries() -> dict[str, str]:
         "expired": make_cookie(key, int(time.time()) - 1),
         "expires now": make_cookie(key, int(time.time())),
         "another token": make_cookie(cookie_key(OTHER_TOKEN), soon),
-        "the token as key": (
-            f"{soon}.{hmac.digest(TOKEN.encode(), expiry.encode(), 'sha256').hex()}"
-        ),
+        "the token as key": f"{soon}.{hmac.digest(TOKEN.encode(), expiry.encode(), 'sha256').hex()}",
         "no mac": f"{expiry}.",
         "no expiry": f".{mac}",
         "mac cut": good[:-2],
