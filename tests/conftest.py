@@ -156,7 +156,10 @@ class Federation:
         self.settings = MainSettings(**(vars(self.settings) | changed))
         codes = self.settings.folder
         mine = AggregatorSettings(
-            self.folder / "aggregator", MAIN, 64, None, codes, self.database_url
+            folder=self.folder / "aggregator",
+            main_url=MAIN,
+            local_codes=codes,
+            database_url=self.database_url,
         )
         identity = Identity.open(self.settings.folder / "identity.key")
         main_http = self.network.client(identity)

@@ -22,7 +22,7 @@ from device.evaluation import evaluations
 from device.rounds import participation
 from device.rounds.cleanup import tidy
 from device.store.records import Held
-from federation.backup.backup import services
+from federation.services import services
 from learning.architectures import architecture
 from learning.model import Model
 from shared.errors import TrainingFailed
