@@ -179,8 +179,6 @@ class Federation:
         mine = AggregatorSettings(
             folder=self.folder / "aggregator",
             main_url=MAIN,
-            max_body_mb=64,
-            join_code=None,
             local_codes=codes,
             database_url=self.database_url,
         )
