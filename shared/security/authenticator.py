@@ -24,7 +24,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Member:
-    """Somebody who may call: a name, a role, a public key of 32 bytes, and why he may not any more."""
+    """A member of the federation.
+
+    Attributes:
+        name: What the federation calls it.
+        role: What it is, and so which messages it may send.
+        public_key: Its Ed25519 key, 32 bytes.
+        revoked: Why its messages are refused, or None.
+    """
 
     name: str
     role: AnyRole
@@ -34,7 +41,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Caller:
-    """Who sent a message whose signature held."""
+    """The sender of a message whose signature held."""
 
     member: Member
     verified: Verified
@@ -45,10 +52,13 @@ class Caller:
         return self.member.name
 
     def must_be(self, name: str) -> None:
-        """Refuse a message that speaks of another than its sender.
+        """Refuse a message about another member than its sender.
+
+        Args:
+            name: The member that the message is about.
 
         Raises:
-            Forbidden: It does.
+            Forbidden: It is another.
         """
         if name != self.name:
             raise Forbidden(
@@ -59,13 +69,13 @@ class Caller:
 
 @dataclass(frozen=True)
 class Authenticator:
-    """What every signed message to one service passes through.
+    """Verifies the signed messages to one service, and signs its answers.
 
     Attributes:
         identity: The service's own key pair, which signs its answers.
-        name: What the service is called: messages for anybody else are refused.
-        members: Key fingerprint to the member who has that key, or None.
-        nonces: What was spent.
+        name: Returns what the service is called now: messages for others are refused.
+        members: Returns the member with a key's fingerprint, or None.
+        nonces: The nonces that were spent.
         clock: Seconds since the epoch.
     """
 
@@ -83,7 +93,7 @@ class Authenticator:
         read_body: Callable[[], bytes],
         roles: tuple[AnyRole, ...],
     ) -> Caller:
-        """Verify a request and return who sent it.
+        """Verify a request and return its sender.
 
         Args:
             method: As it came.
@@ -99,7 +109,8 @@ class Authenticator:
         known: dict[str, Member] = {}
 
         def key_of(key_id: str) -> bytes | None:
-            if (member := self.members(key_id)) is None:
+            member = self.members(key_id)
+            if member is None:
                 return None
             known[key_id] = member
             return member.public_key
@@ -110,7 +121,9 @@ class Authenticator:
             caller = Caller(known[verified.key_id], verified)
             _check_member(caller.member, roles)
         except DoorbellError as error:
-            _log.warning("refused %s %s: %s", method, target.partition("?")[0], error.slug)
+            # Without the query: it may hold what a stranger wants to see in the log.
+            path = target.partition("?")[0]
+            _log.warning("refused %s %s: %s", method, path, error.slug)
             raise
         return caller
 
@@ -125,10 +138,11 @@ def _check_member(member: Member, roles: tuple[AnyRole, ...]) -> None:
     if member.revoked is not None:
         raise Forbidden(
             f"{member.name} was revoked: {member.revoked}",
-            todo="Ask the main server's operator. To come back, a service needs a new join code and an empty folder.",
+            todo="Ask the main server's operator. To come back, a service needs a new join code and"
+            " an empty folder.",
             slug="revoked",
         )
     if member.role not in roles:
         raise Forbidden(
-            f"{member.name} is a {member.role}, and may not send this.", slug="wrong-role"
+            f"{member.name} is a {member.role} and may not send this message.", slug="wrong-role"
         )

@@ -25,6 +25,7 @@ from shared.storage.blobs import write_durably
 PRIVATE_KEY_BYTES = 32
 PUBLIC_KEY_BYTES = 32
 FINGERPRINT_DIGITS = 32
+_OTHERS = 0o077  # permissions of group and others
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,10 @@ class Identity:
         private = private_bytes(path, PRIVATE_KEY_BYTES, secret)
         if len(private) != PRIVATE_KEY_BYTES:
             raise SettingsError(
-                f"{path} is not the key of a service: it has {len(private)} bytes, not {PRIVATE_KEY_BYTES}.",
-                todo="Put the file back from a copy; or delete it, start again and join the federation anew.",
+                f"{path} is not a service's key: it has {len(private)} bytes,"
+                f" not {PRIVATE_KEY_BYTES}.",
+                todo="Restore the file from a backup; or delete it, start again and join the"
+                " federation anew.",
             )
         return cls.from_private(private)
 
@@ -93,12 +96,17 @@ def verify(public: bytes, signature: bytes, data: bytes) -> bool:
 
 
 def fingerprint(public: bytes) -> str:
-    """Return the first 32 hexadecimal digits (128 bits) of the SHA-256 of a public key of 32 bytes."""
+    """Return a public key's fingerprint: 32 hexadecimal digits, half of its SHA-256.
+
+    Args:
+        public: 32 bytes.
+    """
+    # 128 bits: finding a second key with a given fingerprint is out of reach.
     return hashlib.sha256(public).hexdigest()[:FINGERPRINT_DIGITS]
 
 
 def private_bytes(path: Path, size: int, secret: str | None) -> bytes:
-    """Return the secret bytes of one key: from its file, or derived where the disk is not kept.
+    """Return the secret bytes of one key: from its file, or derived on an ephemeral disk.
 
     Args:
         path: The key's file; its name and its folder's say which key of which service it is.
@@ -115,7 +123,8 @@ def private_bytes(path: Path, size: int, secret: str | None) -> bytes:
     derived = HKDF(hashes.SHA256(), size, b"doorbell-secret/1", label).derive(secret.encode())
     if path.exists() and _read_private(path) != derived:
         raise SettingsError(
-            f"DOORBELL_SECRET gives another key than the one in {path}, by which the federation knows this service.",
+            f"DOORBELL_SECRET gives another key than the one in {path}, by which the federation"
+            " knows this service.",
             kept="The service was not started.",
             todo="Unset DOORBELL_SECRET; or move the file away, and join the federation anew.",
         )
@@ -123,8 +132,7 @@ def private_bytes(path: Path, size: int, secret: str | None) -> bytes:
 
 
 def secret_file(path: Path, make: Callable[[], bytes]) -> bytes:
-    """Read a secret that only its owner may read, or make it; the worker that links it first has
-    made it for all.
+    """Read a secret that only its owner may read, or make it.
 
     Args:
         path: Where it lies; made with mode 0600, and its folder too, if missing.
@@ -138,6 +146,7 @@ def secret_file(path: Path, make: Callable[[], bytes]) -> bytes:
     """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Workers may start at once: each writes a file of its own, and the first link wins.
         fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         try:
             write_durably(fresh, make(), mode=0o600)
@@ -145,20 +154,21 @@ def secret_file(path: Path, make: Callable[[], bytes]) -> bytes:
                 os.link(fresh, path)
         finally:
             fresh.unlink(missing_ok=True)
-        _sync_folder(
-            path.parent
-        )  # a public key that was shown to others must not lose its private half
+        # A public key that was shown to others must not lose its private half to a power cut.
+        _sync_folder(path.parent)
     return _read_private(path)
 
 
 def _read_private(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_mode & 0o077:
+            # The open file is asked, not its path: the path may lead elsewhere a moment later.
+            if os.fstat(file.fileno()).st_mode & _OTHERS:
                 raise SettingsError(
                     f"Others on this machine may read the secret in {path}.",
-                    todo=f"Run: chmod 600 '{path}'. If somebody may have read it, delete it instead: the next start "
-                    "makes a new one, and this service joins the federation anew.",
+                    todo=f"Run: chmod 600 '{path}'. If somebody may have read it, delete it"
+                    " instead: the next start makes a new one, and this service joins the"
+                    " federation anew.",
                 )
             return file.read()
     except OSError as error:

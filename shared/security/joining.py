@@ -1,9 +1,9 @@
 """Joining a federation: a code that proves both ends, and what a member keeps of it.
 
-A join code carries a single secret and the fingerprint of the main server's key. Whoever joins
-proves that he knows the secret and owns his key; the main server proves the same of itself. The
-secret itself never travels: both sides send an HMAC over everything that is being agreed on (as in
-a key-confirmed exchange; RFC 2104).
+A join code carries a secret and the fingerprint of the main server's key. A joining service proves
+that it knows the secret and owns its key; the main server proves the same of itself. The secret
+itself never travels: both sides send an HMAC (RFC 2104) over everything that is being agreed on, as
+in a key-confirmed exchange.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shared.errors import InvalidMessage, SettingsError
-from shared.names import MAIN_SERVER, checked_name
+from shared.names import AGGREGATOR, MAIN_SERVER, checked_name
 from shared.protocol.joining import Admission, JoinRequest, Role
 from shared.security.identity import Identity, fingerprint, verify
 from shared.storage.blobs import write_durably
@@ -49,7 +49,7 @@ class JoinCode:
         """Return the code in `text`.
 
         Raises:
-            SettingsError: It is none.
+            SettingsError: It is not a join code.
         """
         match = _CODE.fullmatch(text.strip())
         if not match:
@@ -105,21 +105,29 @@ def proves(request: JoinRequest, code: JoinCode) -> bool:
 
 
 def admission(code: JoinCode, request: JoinRequest, main: Identity) -> Admission:
-    """Return the main server's answer: its key, and proof that it knows the secret and owns the
-    key.
+    """Return the main server's answer to a request that proves itself.
+
+    Args:
+        code: The code that the request names.
+        request: The request.
+        main: The main server's key pair.
     """
     what = transcript(request, code.main_key_id)
     return Admission(
         public_key=main.public,
         proof=_proof(code, "main", what),
+        # Marked, so that a member's own signature over the transcript is no answer.
         signature=main.sign(b"main" + what),
     )
 
 
 @dataclass(frozen=True)
 class Membership:
-    """What a member keeps: the main server's public key, 32 bytes, and what the federation calls
-    him.
+    """What a member keeps of having joined.
+
+    Attributes:
+        main_public_key: The main server's Ed25519 key, 32 bytes.
+        name: What the federation calls the member.
     """
 
     main_public_key: bytes
@@ -130,7 +138,7 @@ class Membership:
         """Return the membership that an admission gives.
 
         Raises:
-            InvalidMessage: Whoever answered is not the main server that made the code.
+            InvalidMessage: It is not from the main server that made the code.
         """
         what = transcript(request, code.main_key_id)
         is_named = fingerprint(answer.public_key) == code.main_key_id
@@ -138,7 +146,7 @@ class Membership:
         is_owner = verify(answer.public_key, answer.signature, b"main" + what)
         if not (is_named and is_invited and is_owner):
             raise InvalidMessage(
-                "Whoever answered is not the main server that made this join code.",
+                "The answer is not from the main server that made this join code.",
                 kept="Nothing was joined.",
                 todo="Check DOORBELL_MAIN_URL, and ask for a new code.",
             )
@@ -173,15 +181,14 @@ def new_key_statement(old_public_key: bytes) -> bytes:
 
 
 def local_code_path(folder: Path, role: Role) -> Path:
-    """Return where the main server leaves the code by which its owner's own services of a role
-    join.
-    """
+    """Return where the main server leaves a join code for services on its own machine."""
     return folder / f"local-join-code.{role}"
 
 
 def read_local_code(folder: Path, role: Role) -> str | None:
-    """Return the code that a main server on this machine left, or None if none is there, or not for
-    us to read.
+    """Return the code that a main server on this machine left, or None.
+
+    Its file is for its owner alone: another user's services need a code of their own.
     """
     try:
         return local_code_path(folder, role).read_text()
@@ -190,13 +197,18 @@ def read_local_code(folder: Path, role: Role) -> str | None:
 
 
 def checked_member_name(value: object, role: Role) -> str:
-    """Return `value` if a member of that role may be called so: each server's name is its own.
+    """Return `value` if it may name a member of a role: each server's name is its own.
+
+    Args:
+        value: Anything a peer sent.
+        role: "device" or "secure-aggregator".
 
     Raises:
         InvalidMessage: It may not.
     """
     name = checked_name(value, "member")
-    if (role == "secure-aggregator") != (name == "secure-aggregator") or name == MAIN_SERVER:
+    is_aggregator = role == AGGREGATOR
+    if is_aggregator != (name == AGGREGATOR) or name == MAIN_SERVER:
         raise InvalidMessage(f"No {role} can be called {name}.", todo="Choose another name.")
     return name
 
@@ -204,24 +216,22 @@ def checked_member_name(value: object, role: Role) -> str:
 def _transcript(
     main_key_id: str, invitation: str, name: str, role: str, public_key: bytes
 ) -> bytes:
-    return json.dumps(
-        ["doorbell-join/1", main_key_id, invitation, name, role, public_key.hex()]
-    ).encode()
+    # A JSON list: no two different lists of members give the same bytes.
+    parts = ["doorbell-join/1", main_key_id, invitation, name, role, public_key.hex()]
+    return json.dumps(parts).encode()
 
 
 def _proof(code: JoinCode, side: str, what: bytes) -> bytes:
+    # The side is in it: neither can send the other's proof back.
     return hmac.digest(code.secret, side.encode() + b"\0" + what, "sha256")
 
 
 def _from_base64(value: object, size: int) -> bytes:
+    text = value if isinstance(value, str) else ""
     try:
-        data = (
-            base64.b64decode(value, validate=True)
-            if isinstance(value, str) and len(value) < 256
-            else b""
-        )
+        data = base64.b64decode(text, validate=True)
     except ValueError:
         data = b""
     if len(data) != size:
-        raise InvalidMessage("A key, proof or signature in this message has the wrong form.")
+        raise InvalidMessage("The kept key of the main server has the wrong form.")
     return data

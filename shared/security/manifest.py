@@ -1,4 +1,4 @@
-"""A model's manifest: what the main server signs, and a device checks before it installs anything."""
+"""A model's manifest: signed by the main server, checked by a device before it installs anything."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from shared.protocol.manifest import Manifest
 from shared.security.identity import Identity, verify
 
 HEADER = "Doorbell-Manifest"
+# In front of what is signed: no other signature of the main server passes for a manifest.
 _CONTEXT = b"doorbell-manifest/1"
-_MAX_CHARS = 2048
+_MAX_CHARS = 2048  # a manifest has fewer than 1000
 
 
 class Model(Protocol):
@@ -76,6 +77,7 @@ def check_manifest(header: str | None, main_public_key: bytes, model: Model, dat
         Forbidden: It does not.
     """
     manifest = _vouched(header, main_public_key)
+    # Compared as a whole: its version is the hash of just these bytes.
     if manifest is None or manifest != manifest_of(manifest.federation, model, data, manifest.time):
         raise Forbidden(
             "This model's manifest is not the main server's word for it.",

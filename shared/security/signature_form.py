@@ -1,7 +1,7 @@
-"""The one form that a signature has here: what RFC 9421 and RFC 9530 leave open, decided; the
-library does the rest.
+"""The one form of a signature: what RFC 9421 and RFC 9530 leave open is decided here.
 
-`shared/security/signing.py` says what is signed for whom; this module writes and reads it.
+`shared/security/signing.py` says what is signed for whom; this module writes and reads it, and the
+library does the rest.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ SAME_VERSION = (
 
 
 class Headers(Protocol):
-    """Header fields of a message, as Flask, requests and a plain dict hold them; a repeated field
-    may come twice.
+    """Header fields of a message, as Flask, requests and a plain dict hold them.
+
+    A repeated field may come twice.
     """
 
     def items(self) -> Iterable[tuple[str, str]]:
@@ -50,8 +51,17 @@ class Headers(Protocol):
 def sign_form(
     message: Any, covered: tuple[str, ...], identity: Identity, now: float, **parameters: Any
 ) -> dict[str, str]:
-    """Sign a message over what is `covered`, and return the fields to add; raises ValueError for
-    one that cannot be.
+    """Sign a message, and return the header fields to add.
+
+    Args:
+        message: As the library takes it.
+        covered: The components that the signature covers, in this order.
+        identity: Who signs.
+        now: Seconds since the epoch.
+        parameters: More parameters of the signature.
+
+    Raises:
+        ValueError: The message cannot be signed.
     """
     fields: dict[str, str] = message.headers
     signer = HTTPMessageSigner(signature_algorithm=ED25519)
@@ -72,8 +82,9 @@ def sign_form(
 
 
 class _Verifier(HTTPMessageVerifier):  # type: ignore[misc]  # the library's types are not checked here
-    """The library's verifier, with `admit` in place of its choices and its clock: (covered,
-    parameters) -> key.
+    """The library's verifier, with `admit` in place of its choices and its clock.
+
+    `admit` takes the covered components and the parameters, and returns the signer's key.
     """
 
     def __init__(self, admit: Callable[[tuple[str, ...], dict[str, Any]], bytes]) -> None:
@@ -95,27 +106,24 @@ def verify_form(
     names: set[str],
     public_key: Callable[[Mapping[str, Any]], bytes],
 ) -> dict[str, Any]:
-    """Verify a message's signature in the one form that it may have, and return its parameters."""
+    """Verify a message's signature in the one form that it may have.
+
+    Args:
+        message: As the library takes it.
+        covered: The components that must be covered, in this order.
+        names: The parameters that it must have.
+        public_key: Returns the signer's key, 32 bytes, or refuses the parameters.
+
+    Returns:
+        The signature's parameters.
+
+    Raises:
+        BadSignature: It does not hold; the slug says why.
+    """
     expected = _with_content_type(covered, message.headers)
 
     def admit(found: tuple[str, ...], parameters: dict[str, Any]) -> bytes:
-        if missing := [
-            *(part for part in expected if part not in found),
-            *sorted(names - parameters.keys()),
-        ]:
-            raise BadSignature(
-                "signature-incomplete", f"The signature does not cover {missing[0]}.", SAME_VERSION
-            )
-        if found != expected or parameters.keys() != names:
-            raise malformed("it covers other things than ours, or in another order")
-        for name, value in parameters.items():
-            pattern = PARAMETERS[name]
-            if not (
-                type(value) is int
-                if pattern is None
-                else type(value) is str and pattern.fullmatch(value)
-            ):
-                raise malformed(f"its parameter {name} is none of ours")
+        _check_form(found, parameters, expected, names)
         return public_key(parameters)
 
     try:
@@ -129,6 +137,32 @@ def verify_form(
             ) from error
         raise malformed("it is not written as RFC 9421 says") from error
     return cast(dict[str, Any], result.parameters)
+
+
+def _check_form(
+    found: tuple[str, ...],
+    parameters: Mapping[str, Any],
+    expected: tuple[str, ...],
+    names: set[str],
+) -> None:
+    """Refuse a signature that covers other components, or has other parameters, than expected."""
+    uncovered = [part for part in expected if part not in found]
+    missing = uncovered + sorted(names - parameters.keys())
+    if missing:
+        happened = f"The signature does not cover {missing[0]}."
+        raise BadSignature("signature-incomplete", happened, SAME_VERSION)
+    # No choice for the signer: what is covered besides, or in another order, is another form.
+    if found != expected or parameters.keys() != names:
+        raise malformed("it covers other things than ours, or in another order")
+    for name, value in parameters.items():
+        if not _is_usable(PARAMETERS[name], value):
+            raise malformed(f"unexpected signature parameter {name}")
+
+
+def _is_usable(pattern: re.Pattern[str] | None, value: object) -> bool:
+    if pattern is None:
+        return type(value) is int  # a bool is none
+    return isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
 def own_fields(headers: Headers, body: bytes) -> dict[str, str]:
@@ -145,10 +179,13 @@ def peer_fields(headers: Headers) -> dict[str, str]:
     """Return what may be covered of a peer's message: each field once, and short."""
     fields: dict[str, str] = {}
     for name, value in headers.items():
-        if (known := name.lower()) in _FIELDS:
-            if known in fields or len(value) > MAX_FIELD_CHARS:
-                raise malformed(f"the field {known} comes twice or is too long")
-            fields[known] = value.strip(" ")
+        known = name.lower()
+        if known not in _FIELDS:
+            continue
+        # Twice the same field would leave open which of them was signed.
+        if known in fields or len(value) > MAX_FIELD_CHARS:
+            raise malformed(f"the field {known} comes twice or is too long")
+        fields[known] = value.strip(" ")
     if not {"signature", "signature-input"} <= fields.keys():
         raise NotSigned(
             "The message is not signed.", todo="Let a service of this federation send it."
@@ -163,7 +200,7 @@ def peer_fields(headers: Headers) -> dict[str, str]:
 
 
 def check_body(body: bytes, fields: Mapping[str, str]) -> bytes:
-    """Return the SHA-256 of a body that is the one signed."""
+    """Return the SHA-256 of a body, 32 bytes, if it is the one that was signed (RFC 9530)."""
     if body and "content-type" not in fields:
         raise BadSignature(
             "signature-incomplete", "The message has a body and no Content-Type.", SAME_VERSION

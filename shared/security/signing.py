@@ -37,7 +37,14 @@ from shared.security.signature_form import (
 from shared.storage.nonces import Spending
 
 PROTOCOL = "doorbell/1"
-LIFETIME_S, MAX_LIFETIME_S, CLOCK_TOLERANCE_S = 300, 600, 300
+LIFETIME_S = 300
+"""How long a request of ours is good: it may wait for a worker, or be sent again by a proxy."""
+
+MAX_LIFETIME_S = 600
+"""How long a peer's may be; its nonce must be kept for so long."""
+
+CLOCK_TOLERANCE_S = 300
+"""How far two clocks may differ: a device may not have reached its time server yet."""
 
 _REQUEST = ('"@method"', '"@path"', '"@query"', '"content-digest"')
 _ANSWER = (
@@ -51,12 +58,12 @@ _ORIGIN = "http://doorbell"  # the library wants a whole address; only path and 
 
 @dataclass(frozen=True)
 class Receiver:
-    """Who takes signed requests, and whose.
+    """A service that takes signed requests.
 
     Attributes:
-        name: The audience: a request to anybody else is refused.
-        keys: Returns the public key (32 bytes) of a fingerprint, or None if its owner may not call.
-        nonces: What was spent.
+        name: The audience: a request to another service is refused.
+        keys: Returns the public key (32 bytes) of a fingerprint, or None for an unknown one.
+        nonces: The nonces that were spent.
     """
 
     name: str
@@ -125,8 +132,9 @@ def verify_request(
     receiver: Receiver,
     now: float,
 ) -> Verified:
-    """Verify a request; the inverse of `sign_request`. What is cheap comes first, and a stranger's
-    body is not read.
+    """Verify a request; the inverse of `sign_request`.
+
+    What is cheap is checked first, and a stranger's body is not read.
 
     Args:
         method: As it came.
@@ -152,11 +160,13 @@ def verify_request(
                 "See that each address in the settings is that of the service it stands for.",
             )
         _check_clock(parameters["created"], parameters["expires"], now)
-        if (public := receiver.keys(parameters["keyid"])) is None:
+        public = receiver.keys(parameters["keyid"])
+        if public is None:
             raise BadSignature(
                 "signature-unknown-key",
-                "The request is signed with a key that is not on the list here.",
-                "Let its sender join the federation; if it has joined before, ask the main server's operator.",
+                "The request is signed with an unknown key id.",
+                "Let its sender join the federation; if it has joined before, ask the main server's"
+                " operator.",
             )
         return public
 
@@ -164,11 +174,14 @@ def verify_request(
     parameters = verify_form(message, _REQUEST, set(PARAMETERS), public_key)
     body = read_body()
     digest = check_body(body, fields)
-    key_id, nonce, expires = (parameters[name] for name in ("keyid", "nonce", "expires"))
-    if not receiver.nonces.spend(key_id, nonce, expires + CLOCK_TOLERANCE_S, now):
+    key_id = parameters["keyid"]
+    # Last of all, once everything else held: a nonce is not spent by a message that is refused.
+    # It is remembered until the message would be too old anyway (RFC 9421, section 7.2.2).
+    until = parameters["expires"] + CLOCK_TOLERANCE_S
+    if not receiver.nonces.spend(key_id, parameters["nonce"], until, now):
         raise BadSignature(
             "signature-replayed",
-            "This very request came before.",
+            "This request was received before.",
             "Sign it again, then send it again.",
         )
     return Verified(key_id, body, digest, fields)
@@ -225,7 +238,7 @@ def verify_response(
             raise BadSignature(
                 "signature-wrong-key",
                 "The answer is signed with another key than that of the service that was asked.",
-                "Mend that service's address; or, if it lost its key, join it anew.",
+                "Fix that service's address; or, if it lost its key, join it anew.",
             )
         return public
 
@@ -237,7 +250,8 @@ def verify_response(
 def _check_clock(created: int, expires: int, now: float) -> None:
     if not 0 < expires - created <= MAX_LIFETIME_S:
         raise malformed(f"it is not good for 1 to {MAX_LIFETIME_S} s")
-    ahead, late = created - now, now - expires
+    ahead = created - now
+    late = now - expires
     todo = "Set both clocks, by NTP say, and send it again."
     if ahead > CLOCK_TOLERANCE_S:
         raise BadSignature(
@@ -246,8 +260,11 @@ def _check_clock(created: int, expires: int, now: float) -> None:
             todo,
         )
     if late > CLOCK_TOLERANCE_S:
-        happened = f"The request expired {late:.0f} s ago: it was held up, or the sender's clock is behind."
-        raise BadSignature("signature-expired", happened, todo)
+        raise BadSignature(
+            "signature-expired",
+            f"The request expired {late:.0f} s ago: it was held up, or its sender's clock is slow.",
+            todo,
+        )
 
 
 def _asked(signed: Mapping[str, str]) -> SimpleNamespace:

@@ -1,10 +1,9 @@
-"""Which addresses are this machine's own, and where a request may go that somebody else gave the
-address of.
+"""Which addresses are this machine's own, and at which ones a device may be called.
 
 The main server calls devices by what they announce. A device's address is checked when it is
 connected to, not when it is announced: a name may point elsewhere later. Link-local addresses
 (cloud metadata services live there), multicast, unspecified and reserved ones are refused always;
-an operator may restrict the rest to networks of his own.
+an operator may restrict the rest to their own networks.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from urllib3.exceptions import NewConnectionError
 from shared.errors import SettingsError
 
 Network = IPv4Network | IPv6Network
+# Metadata services of clouds at other than link-local addresses: they give away credentials.
 _METADATA = (
     ip_address("fd00:ec2::254"),
     ip_address("fd20:ce::254"),
@@ -37,12 +37,24 @@ def permitted(address: IPv4Address | IPv6Address, networks: tuple[Network, ...])
         address: What the connection leads to.
         networks: The operator's own, or none for no further restriction.
     """
-    if isinstance(address, IPv6Address):
-        address = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, address))[1]
-    refused = address.is_link_local or address.is_multicast or address.is_unspecified
-    if refused or (address.is_reserved and not address.is_loopback) or address in _METADATA:
+    address = _embedded(address)
+    if address.is_link_local or address.is_multicast or address.is_unspecified:
+        return False
+    # ::1 is reserved by the library's account, and a device may be on this machine.
+    if address.is_reserved and not address.is_loopback:
+        return False
+    if address in _METADATA:
         return False
     return not networks or any(address in network for network in networks)
+
+
+def _embedded(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """Return the IPv4 address to which an IPv6 one of a transition mechanism leads, or itself."""
+    if not isinstance(address, IPv6Address):
+        return address
+    tunnelled = address.teredo
+    behind = tunnelled[1] if tunnelled else None
+    return address.ipv4_mapped or address.sixtofour or behind or address
 
 
 def check_bind(addresses: Iterable[object], token: str | None) -> None:
@@ -56,21 +68,25 @@ def check_bind(addresses: Iterable[object], token: str | None) -> None:
     Raises:
         SettingsError: One of them is not a loopback address, and there is no token.
     """
-    for address in addresses if token is None else ():
+    if token is not None:
+        return
+    for address in addresses:
+        if isinstance(address, str):
+            continue  # a Unix socket: its file's permissions decide
         host = str(address[0]) if isinstance(address, tuple) else f"inherited socket {address}"
-        if not isinstance(address, str) and not is_loopback(host):
+        if not is_loopback(host):
             raise SettingsError(
-                f"This service does not start on {host or 'every address'} without DOORBELL_OPERATOR_TOKEN, as other "
-                "machines could press its buttons: set it to 20 secret characters or more, or listen on localhost.",
+                f"This service does not start on {host or 'every address'} without"
+                " DOORBELL_OPERATOR_TOKEN, as other machines could press its buttons: set it to 20"
+                " secret characters or more, or listen on localhost.",
                 kept="",
             )
 
 
 def is_loopback(name: str) -> bool:
-    """Return whether a host's name or address is this machine's own, without asking any resolver."""
-    return name == "localhost" or (
-        (address := parse_address(name)) is not None and address.is_loopback
-    )
+    """Return whether a host's name or address is this machine's own; no resolver is asked."""
+    address = parse_address(name)
+    return name == "localhost" or (address is not None and address.is_loopback)
 
 
 def parse_address(name: str) -> IPv4Address | IPv6Address | None:
@@ -83,8 +99,13 @@ def parse_address(name: str) -> IPv4Address | IPv6Address | None:
 
 
 def guarded_session(networks: tuple[Network, ...]) -> requests.Session:
-    """Return a session that connects to permitted addresses alone; it refuses before it sends a
-    byte.
+    """Return a session that connects to permitted addresses alone.
+
+    It looks at the connection that was made, since a name may lead elsewhere at each look-up, and
+    refuses before it sends a byte.
+
+    Args:
+        networks: As for `permitted`.
     """
 
     class Plain(HTTPConnection):

@@ -28,8 +28,7 @@ from shared.transport.http_client import HttpClient, Peer
 
 @dataclass
 class Enrolment:
-    """A device's or the aggregator's place in the federation: joined, or joining when it is first
-    needed.
+    """A device's or the aggregator's place in the federation.
 
     Attributes:
         identity: Its key pair.
@@ -63,14 +62,17 @@ class Enrolment:
 
         Raises:
             Forbidden: There is no join code, or the main server does not take it.
-            InvalidMessage: Whoever answered is not the main server that made the code.
-            PeerUnreachable: Nobody answered.
+            InvalidMessage: The answer is not from the main server that made the code.
+            PeerUnreachable: There is no answer.
         """
         membership = Membership.load(self.folder) or self._join()
         return Peer(MAIN_SERVER, self.main_url, membership.main_public_key)
 
     def main_member(self, key_id: str) -> Member | None:
-        """Return the main server as a member, if the key is its own; a device's authenticator asks this."""
+        """Return the main server as a member if the key is its own, or None.
+
+        A device's authenticator asks this: nobody else may call a device.
+        """
         membership = Membership.load(self.folder)
         if membership is None or membership.main_key_id != key_id:
             return None
@@ -83,19 +85,20 @@ class Enrolment:
             replace(membership, name=name).save(self.folder)
 
     def change_key(self, path: Path) -> Identity:
-        """Replace this service's key, with the main server's consent; the service must not be
-        running meanwhile.
+        """Replace this service's key, with the main server's consent.
+
+        The service must not be running meanwhile: it would go on signing with the old one.
 
         Args:
             path: Where the private key lies.
 
         Returns:
-            The new key pair, in force at the main server and in the file.
+            The new key pair, active at the main server and in the file.
         """
         beside = path.with_name(f"{path.name}.next")
-        fresh = Identity.open(
-            beside
-        )  # that of an earlier try, if there was one: it may be in force already
+        # That of an earlier try, if there was one: the main server may have taken it already, and
+        # only its answer was lost.
+        fresh = Identity.open(beside)
         message = NewKey(fresh.public, fresh.sign(new_key_statement(self.identity.public)))
         main = self.main()
         self.http.post_json(f"{main.url}/new_key", message, main)
@@ -103,14 +106,17 @@ class Enrolment:
         return fresh
 
     def _join(self) -> Membership:
+        # Threads may need the main server at once, and a code may be good for one service only.
         with self._lock:
-            if (membership := Membership.load(self.folder)) is not None:
+            membership = Membership.load(self.folder)
+            if membership is not None:
                 return membership
-            if (text := self.join_code or read_local_code(self.local_codes, self.role)) is None:
+            text = self.join_code or read_local_code(self.local_codes, self.role)
+            if text is None:
                 raise Forbidden(
                     f"{self.wanted_name} has not joined the federation, and there is no join code.",
-                    todo="On the main server's machine run: python -m federation invite. Then set DOORBELL_JOIN_CODE "
-                    "to what it prints, and start this service again.",
+                    todo="On the main server's machine run: python -m federation invite. Then set"
+                    " DOORBELL_JOIN_CODE to what it prints, and start this service again.",
                 )
             code = JoinCode.parse(text)
             request = join_request(code, self.wanted_name, self.role, self.identity)
@@ -121,7 +127,7 @@ class Enrolment:
 
 
 def change_key_from_command_line(enrolment: Enrolment, path: Path) -> None:
-    """Replace a service's key, and say so, or say why not and end with exit code 1."""
+    """Replace a service's key, and print the new one; end with exit code 1 if that fails."""
     try:
         fresh = enrolment.change_key(path)
     except DoorbellError as error:

@@ -1,5 +1,4 @@
-"""Requests from one service to another: time-outs, retries with back-off, typed refusals. Every
-party uses it.
+"""Requests from one service to another: time-outs, retries with back-off, typed refusals.
 
 Every message of the protocol may be repeated safely, so a request that found nobody, or a server
 that was just starting, is sent again. Redirects are not followed. An answer is read as far as one
@@ -46,26 +45,30 @@ _REFUSALS: dict[int, type[DoorbellError]] = {
     503: PeerUnreachable,
     507: PeerUnreachable,  # its disk is full, say
 }
-_PASSING = {502, 503, 504}
+_PASSING = {502, 503, 504}  # a proxy's or a starting server's: worth another attempt
 # The longest answer is a model: its header, and 16 M params of 4 bytes.
 _MAX_ANSWER_BYTES = MAX_HEADER_BYTES + (64 << 20)
 _PATIENCE = 3  # times `timeout_s`, for a whole answer
 _PIECE_BYTES = 1 << 16
 _MAX_DETAIL_CHARS = 1000
-_ASKED = {
-    "Accept": "application/json",
-    "Accept-Encoding": "identity",
-}  # what is signed is what is on the wire
+_LOOK_THERE = "Look at that service's log, or fix its address, and try again."
+# Not compressed: what is signed is what is on the wire.
+_ASKED = {"Accept": "application/json", "Accept-Encoding": "identity"}
 _VOUCHED = {*range(200, 300), 400, 404, 409}
-"""Answers that the peer must have signed; who refuses a signature has nothing that it could bind
-its answer to.
+"""Statuses of answers that the peer must have signed.
+
+A peer that refuses a request's signature (401, 403) has nothing to bind its answer to.
 """
 
 
 @dataclass(frozen=True)
 class Peer:
-    """Another service: its name, its address, and its public key (32 bytes) where its answers must
-    be signed.
+    """Another service.
+
+    Attributes:
+        name: What the federation calls it: the audience of requests.
+        url: Its address.
+        public_key: Its Ed25519 key, 32 bytes, or None if its answers need not be signed.
     """
 
     name: str
@@ -75,7 +78,14 @@ class Peer:
 
 @dataclass(frozen=True)
 class Reply:
-    """A peer's answer: its body, its header fields, and how many body bytes went up and came down."""
+    """A peer's answer.
+
+    Attributes:
+        body: Its body.
+        headers: Its header fields.
+        bytes_up: Length of the request's body, in bytes.
+        bytes_down: Length of the answer's body, in bytes.
+    """
 
     body: bytes
     headers: Mapping[str, str]
@@ -132,10 +142,14 @@ class HttpClient:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._identity, self._clock = identity, clock
-        self._timeout_s, self._attempts, self._sleep = timeout_s, attempts, sleep
+        self._identity = identity
+        self._timeout_s = timeout_s
+        self._attempts = attempts
+        self._sleep = sleep
+        self._clock = clock
         self._session = session or requests.Session()
-        self._session.trust_env = False  # no proxy and no .netrc decides where an update goes
+        # No proxy and no .netrc of the environment decides where an update goes.
+        self._session.trust_env = False
 
     def get(self, url: str, to: Peer | None = None) -> Reply:
         """GET `url`; raises as `post` does."""
@@ -162,28 +176,19 @@ class HttpClient:
             headers: More header fields.
 
         Raises:
-            InvalidMessage, Forbidden, NotFound, OutOfOrder: The peer refused; its own words are
-            kept.
-            PeerUnreachable: Nobody answered, or somebody else, or not as a service of ours would.
+            InvalidMessage, Forbidden, NotFound, OutOfOrder: The peer refused, in its own words.
+            PeerUnreachable: There is no answer, or one that is not this peer's.
         """
-        return self._send(
-            "POST", url, container, {"Content-Type": CONTAINER_TYPE} | (headers or {}), to
-        )
+        fields = {"Content-Type": CONTAINER_TYPE} | (headers or {})
+        return self._send("POST", url, container, fields, to)
 
     def _send(
         self, method: str, url: str, body: bytes, headers: dict[str, str], to: Peer | None
     ) -> Reply:
         answer, signature = self._attempt(method, url, body, _ASKED | headers, to)
+        # Before a word of it is believed: a refusal too may come from somebody in between.
         if to is not None and to.public_key is not None and answer.status in _VOUCHED:
-            try:
-                verify_response(
-                    answer.status, answer.headers, answer.body, signature, to.public_key
-                )
-            except (NotSigned, BadSignature) as error:
-                raise PeerUnreachable(
-                    f"{_origin(url)} is not the {to.name} of this federation. {error.happened}",
-                    todo=error.todo,
-                ) from error
+            _verify(url, answer, signature, to.name, to.public_key)
         if not 200 <= answer.status < 300:
             raise _refusal(url, answer)
         return Reply(answer.body, answer.headers, len(body), len(answer.body))
@@ -191,64 +196,81 @@ class HttpClient:
     def _attempt(
         self, method: str, url: str, body: bytes, headers: dict[str, str], to: Peer | None
     ) -> tuple[_Answer, dict[str, str]]:
-        """Send until somebody answers; each attempt is signed anew, since a nonce may be spent
-        without an answer.
+        """Send until there is an answer; return it with the signature that it is bound to.
+
+        Each attempt is signed anew: its nonce may be spent although no answer came.
         """
         for attempt in range(1, self._attempts + 1):
+            is_last = attempt == self._attempts
             try:
                 signature = self._signature(method, url, body, headers, to)
-                with self._session.request(
-                    method,
-                    url,
-                    data=body or None,
-                    headers=headers | signature | id_header(),
-                    timeout=self._timeout_s,
-                    allow_redirects=False,
-                    stream=True,
-                ) as response:
-                    answer = _Answer(
-                        response.status_code, response.headers, self._read(url, response)
-                    )
-                if answer.status not in _PASSING or attempt == self._attempts:
+                answer = self._exchange(method, url, body, headers | signature)
+                if answer.status not in _PASSING or is_last:
                     return answer, signature
-            except (
-                requests.RequestException,
-                HTTPError,
-                ValueError,
-            ) as error:  # ValueError: a name beyond parsing
-                if attempt == self._attempts:
+            # ValueError: a host's name that cannot be parsed.
+            except (requests.RequestException, HTTPError, ValueError) as error:
+                if is_last:
                     raise PeerUnreachable(
                         f"No answer from {_origin(url)}.",
-                        todo="Start that service, or mend its address, and try again.",
+                        todo="Start that service, or fix its address, and try again.",
                     ) from error
             self._sleep(0.1 * 4 ** (attempt - 1))
         raise AssertionError("unreachable: the last attempt returns or raises")
 
+    def _exchange(self, method: str, url: str, body: bytes, headers: dict[str, str]) -> _Answer:
+        """Send one request, and read its answer as it comes."""
+        with (
+            self._session.request(
+                method,
+                url,
+                data=body or None,
+                headers=headers | id_header(),
+                timeout=self._timeout_s,
+                # A redirect would send an update to an address of a peer's choice.
+            allow_redirects=False,
+                stream=True,
+            ) as response
+        ):
+            return _Answer(response.status_code, response.headers, self._read(url, response))
+
     def _read(self, url: str, response: requests.Response) -> bytes:
-        """Return an answer's body as it is on the wire; how long it is and takes is not the peer's
-        to say.
-        """
-        body, deadline = bytearray(), time.monotonic() + _PATIENCE * self._timeout_s
-        bearable = response.headers.get("Content-Encoding", "identity") == "identity"
-        while bearable and (part := response.raw.read1(_PIECE_BYTES, decode_content=False)):
+        """Return an answer's body as it is on the wire, within bounds that are not the peer's."""
+        body = bytearray()
+        # The session's time-out is for each piece: a peer that dribbles would never reach it.
+        deadline = time.monotonic() + _PATIENCE * self._timeout_s
+        is_usable = response.headers.get("Content-Encoding", "identity") == "identity"
+        while is_usable:
+            part = response.raw.read1(_PIECE_BYTES, decode_content=False)
+            if not part:
+                return bytes(body)
             body += part
-            bearable = len(body) <= _MAX_ANSWER_BYTES and time.monotonic() <= deadline
-        if not bearable:
-            raise PeerUnreachable(
-                f"{_origin(url)} sends an answer that is packed, too long, or takes too long.",
-                todo="Look at that service's log, or mend its address, and try again.",
-            )
-        return bytes(body)
+            is_usable = len(body) <= _MAX_ANSWER_BYTES and time.monotonic() <= deadline
+        raise PeerUnreachable(
+            f"The answer of {_origin(url)} is compressed, too long or too slow.",
+            todo=_LOOK_THERE,
+        )
 
     def _signature(
         self, method: str, url: str, body: bytes, headers: dict[str, str], to: Peer | None
     ) -> dict[str, str]:
         if self._identity is None or to is None:
             return {}
-        as_sent = (
-            requests.Request(method, url).prepare().url or url
-        )  # requests rewrites some escapes
+        # As it goes onto the wire: requests rewrites some escapes.
+        as_sent = requests.Request(method, url).prepare().url or url
         return sign_request(method, as_sent, headers, body, self._identity, to.name, self._clock())
+
+
+def _verify(
+    url: str, answer: _Answer, asked: Mapping[str, str], name: str, public_key: bytes
+) -> None:
+    """Refuse an answer that a peer has not signed for just this request."""
+    try:
+        verify_response(answer.status, answer.headers, answer.body, asked, public_key)
+    except (NotSigned, BadSignature) as error:
+        raise PeerUnreachable(
+            f"{_origin(url)} is not the {name} of this federation. {error.happened}",
+            todo=error.todo,
+        ) from error
 
 
 def _refusal(url: str, answer: _Answer) -> DoorbellError:
@@ -258,11 +280,10 @@ def _refusal(url: str, answer: _Answer) -> DoorbellError:
             detail = decode(Problem, answer.body).detail
             return _REFUSALS[answer.status](detail[:_MAX_DETAIL_CHARS], kept="")
     except InvalidMessage:
-        pass  # it is no service of ours
+        pass  # not a service of ours
     return PeerUnreachable(
-        f"{_origin(url)} answered {answer.status}, which is not what a service of this federation"
-        " says.",
-        todo="Look at that service's log, or mend its address, and try again.",
+        f"{_origin(url)} answered {answer.status}, unlike a service of this federation.",
+        todo=_LOOK_THERE,
     )
 
 

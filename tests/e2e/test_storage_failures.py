@@ -237,7 +237,7 @@ def test_second_copy_on_the_same_port_is_named(direct: Federation, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("off", "said"), [(-3600, "the sender's clock is behind"), (3600, "the sender's is ahead")]
+    ("off", "said"), [(-3600, "its sender's clock is slow"), (3600, "the sender's is ahead")]
 )
 def test_clock_that_is_an_hour_off_is_named_and_harms_nothing(
     direct: Federation, off: int, said: str

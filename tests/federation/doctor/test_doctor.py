@@ -1036,7 +1036,7 @@ def test_member_whose_key_the_main_server_does_not_know(
     shutil.rmtree(home / MAIN)  # as on a machine of its own
     (home / DEVICE / "identity.key").write_bytes(b"a key that nobody has seen yet..")
     finding = network_of(environ, f"standing of {DEVICE}")
-    assert finding.state == "wrong" and "not on the list" in finding.said
+    assert finding.state == "wrong" and "unknown key id" in finding.said
 
 
 @pytest.mark.parametrize("who", [DEVICE, AGGREGATOR])

@@ -249,7 +249,7 @@ def test_admission_that_travelled_gives_the_main_servers_key_and_the_name() -> N
 
 @pytest.mark.parametrize("member", sorted(ANSWER))
 def test_admission_with_one_bit_changed_is_refused(member: str) -> None:
-    with pytest.raises(InvalidMessage, match="not the main server that made this join code"):
+    with pytest.raises(InvalidMessage, match="not from the main server that made this join code"):
         accept(ANSWER | {member: flipped(ANSWER[member])})
 
 

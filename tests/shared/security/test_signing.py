@@ -358,7 +358,7 @@ def test_replay_is_refused_after_a_restart_too(
 @pytest.mark.parametrize("now", [NOW - 300, NOW, NOW + 300, NOW + 600])
 def test_clock_may_be_off_by_300_seconds(receiver: Receiver, now: float) -> None:
     replace(PLAIN, now=now).verified(receiver)
-    with pytest.raises(BadSignature, match="came before"):
+    with pytest.raises(BadSignature, match="received before"):
         replace(PLAIN, now=now).verified(receiver)
 
 
@@ -383,7 +383,7 @@ def test_body_of_a_stranger_is_not_read(receiver: Receiver, attack: Sent | Ident
 
 def test_key_that_is_taken_off_the_list_no_longer_calls(receiver: Receiver) -> None:
     revoked = replace(receiver, keys=lambda _: None)
-    with pytest.raises(BadSignature, match="not on the list"):
+    with pytest.raises(BadSignature, match="unknown key id"):
         PLAIN.verified(revoked)
 
 
