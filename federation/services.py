@@ -48,7 +48,7 @@ class Service:
 
     @property
     def is_here(self) -> bool:
-        """Whether it is on this machine: by its files, or by its secret and a database with rows."""
+        """Whether it is on this machine: by its files, or by its secret and its database."""
         if any((self.folder / name).exists() for name in (*KEYS, "state.sqlite3")):
             return True
         return None not in (self.secret, self.url) and self.connect().revision() is not None

@@ -2,8 +2,8 @@
 
 A declaration holds the variable, the values it takes, the default and a sentence. `read` reads the
 environment by it, and docs/reference/settings.md is generated from it (`make docs`). A service
-reads the variables of its own dataclass and no others; a value that it could not run with ends its start
-with an error that names the variable. `os.environ` is read here and in `federation`.
+reads the variables of its own dataclass and no others; a value that it could not run with ends its
+start with an error that names the variable. `os.environ` is read here and in `federation`.
 """
 
 from __future__ import annotations

@@ -37,8 +37,10 @@ _STATIC_VERSION = hashlib.sha256(
 Page = Callable[[], Mapping[str, object]]
 
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
     "X-Content-Type-Options": "nosniff",
     # With no-referrer, browsers send `Origin: null` when a page of ours posts its own form (WHATWG
     # Fetch).

@@ -32,8 +32,8 @@ _BAR = Markup(
 )
 _KEY = Markup('<span class="key s%s">%s</span> ')
 _FIGURE = Markup(
-    '<figure class="chart"><svg viewBox="0 0 %.0f %.0f" role="img"><title>%s</title><desc>%s</desc>%s</svg>'
-    "<figcaption>%s</figcaption></figure>"
+    '<figure class="chart"><svg viewBox="0 0 %.0f %.0f"'
+    ' role="img"><title>%s</title><desc>%s</desc>%s</svg><figcaption>%s</figcaption></figure>'
 )
 
 

@@ -80,7 +80,8 @@ def on_starting(server: Any) -> None:
         server.counted = _folder_to_count_in(os.environ.get(_COUNTED) or tempfile.gettempdir())
     except OSError as error:
         sys.exit(
-            f"No folder for /metrics can be made: {error.filename}: {error.strerror}. Mend or unset {_COUNTED}."
+            f"No folder for /metrics can be made: {error.filename}: {error.strerror}. Mend or unset"
+            f" {_COUNTED}."
         )
 
 
@@ -118,8 +119,8 @@ def _check_free(address: object) -> None:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 sys.exit(
-                    f"Something listens on {host}:{port} already: a copy of this service may be running. "
-                    "It was left alone. Stop it, or choose another address with --bind."
+                    f"Something listens on {host}:{port} already: a copy of this service may be"
+                    " running. It was left alone. Stop it, or choose another address with --bind."
                 )
 
 
@@ -142,8 +143,9 @@ def post_fork(server: Any, worker: Any) -> None:
             raise AppImportError(str(error)) from error
         except OSError as error:
             raise AppImportError(
-                f"The service cannot start: {error.filename or 'the disk'}: {error.strerror}. What was stored before "
-                "is kept. Let this service's user own its folder, or name another with DOORBELL_HOME."
+                f"The service cannot start: {error.filename or 'the disk'}: {error.strerror}. What"
+                " was stored before is kept. Let this service's user own its folder, or name"
+                " another with DOORBELL_HOME."
             ) from error
 
     worker.app.load = load_or_say_why

@@ -121,7 +121,7 @@ def local_path(target: str | None) -> str:
 
 
 def cookie_key(token: str) -> bytes:
-    """Return the key that signs login cookies; another token makes another key, and so voids them."""
+    """Return the key that signs login cookies; a new token makes a new key and voids them."""
     return hmac.digest(token.encode(), b"doorbell operator cookie 1", "sha256")
 
 
@@ -221,7 +221,7 @@ class Attempts:
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
 
     def check(self, *, count: bool) -> None:
-        """Refuse if this request's address has made too many attempts; `count` this one among them."""
+        """Refuse if this request's address has made too many attempts; `count` this one too."""
         if not (self._limiter.hit if count else self._limiter.test)(_ATTEMPTS, _peer()):
             reset = self._limiter.get_window_stats(_ATTEMPTS, _peer()).reset_time
             raise TooManyAttempts(max(1, math.ceil(reset - time.time())))
@@ -248,7 +248,10 @@ def _admit_this_machine() -> None:
     if (peer and not is_loopback(peer)) or any(name in request.headers for name in _PROXIED):
         raise Refused(
             "Without an operator token this service answers to its own machine only.",
-            todo="Set DOORBELL_OPERATOR_TOKEN where the service runs to use it from elsewhere or through a proxy.",
+            todo=(
+                "Set DOORBELL_OPERATOR_TOKEN where the service runs to use it from elsewhere or"
+                " through a proxy."
+            ),
         )
     host = _HOST.fullmatch(request.headers.get("Host", "").lower())
     if host is None or not is_loopback(host[1].strip("[]")):
