@@ -130,7 +130,7 @@ def _settings(home: Path, edge: Path, main: str) -> dict[str, str]:
 def _device(
     python: Path, environment: dict[str, str]
 ) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
-    """Run the device as its unit does; yield its process, and after how many seconds it answered."""
+    """Run the device as its unit does; yield its process and the seconds until it answered."""
     address = environment["DOORBELL_DEVICE_URL"]
     command = [
         python.with_name("gunicorn"),

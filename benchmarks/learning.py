@@ -107,7 +107,7 @@ class _Laboratory:
             )
 
     def run(self, seed: int) -> dict[str, Any]:
-        """Return accuracies on the union of the test splits: global, pooled, and each client alone."""
+        """Return accuracies on all test splits together: global, pooled, and each client alone."""
         initial = self.spec.initial(np.random.default_rng(seed))
         state = ServerState(self.spec.flatten(initial))
         for number in range(1, ROUNDS + 1):

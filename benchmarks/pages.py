@@ -99,7 +99,7 @@ def _page(name: str, address: str) -> list[Figure]:
 
 
 def _first_paints(addresses: Mapping[str, str]) -> list[Figure]:
-    """Open each page in a Chromium that is warm, and ask it when the first contents were painted."""
+    """Open each page in a warm Chromium, and ask it when the first contents were painted."""
     chromium = (
         os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     )
@@ -303,7 +303,10 @@ def _aggregator_rows(opened: list[RoundPlan], digest: str, now: float) -> dict[s
         return (
             row
             | kept
-            | {"in_cohort": number < ROUNDS, "received_at": now - 60.0 * (ROUNDS - number)}
+            | {
+                "in_cohort": number < ROUNDS,
+                "received_at": now - 60.0 * (ROUNDS - number),
+            }
         )
 
     return {

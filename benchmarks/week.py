@@ -138,7 +138,7 @@ class Door:
 
 
 def _pictures(quality: int) -> list[bytes]:
-    """Return a picture of a porch, and three in which somebody walks across it; JPEGs of 640 x 360."""
+    """Return a quiet porch, and three pictures of somebody walking; JPEGs of 640 x 360."""
     rng = np.random.default_rng(0)
     quiet, pictures = (
         cv2.resize(porch.draw("face", False, 1, "train", 0, size_px=640), (640, 360))[..., ::-1],

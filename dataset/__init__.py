@@ -1,1 +1,1 @@
-"""Doorbell pictures: reading anybody's folders, drawing the default ones, laying out public photos."""
+"""Doorbell pictures: anybody's folders, the default drawings, public photos."""

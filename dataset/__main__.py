@@ -43,7 +43,8 @@ def show(args: argparse.Namespace) -> None:
     )
     if not rows:
         raise DatasetError(
-            f"{args.data} holds no pictures laid out as <detector>/client_<k>/{args.split}/<class>.",
+            f"{args.data} holds no pictures laid out as"
+            f" <detector>/client_<k>/{args.split}/<class>.",
             todo="Name a folder that `python -m dataset draw` has written.",
         )
     blank = np.full((EDGE_PX, EDGE_PX, 3), porch.PAPER, np.uint8)

@@ -130,12 +130,14 @@ def take_over(
     chosen = [name for name in sorted(classes) if name != _NONE and positive in (None, name)]
     if positive is not None and not chosen:
         raise _nothing(
-            f"There is no class {positive!r} with usable pictures, only {', '.join(sorted(classes)) or 'none'}"
+            f"There is no class {positive!r} with usable pictures, only"
+            f" {', '.join(sorted(classes)) or 'none'}"
         )
     if len(classes) < 2 or not chosen:
         have = ", ".join(sorted(classes)) or "no class"
         raise _nothing(
-            f"Two classes with usable pictures are needed to learn a difference, and there is {have}"
+            "Two classes with usable pictures are needed to learn a difference, and there is"
+            f" {have}"
         )
     detectors = {name: detector_name(name) for name in chosen}
     if len(set(detectors.values())) < len(detectors):
@@ -287,5 +289,5 @@ def _nothing(happened: str, todo: str = "") -> DatasetError:
         f"{happened}.",
         kept="Nothing was imported.",
         todo=todo
-        or "Sort pictures into two classes or more on Frigate's Classification page, then import again.",
+        or "Sort pictures into two or more classes on Frigate's Classification page, then retry.",
     )

@@ -230,7 +230,10 @@ def unfit(happened: str) -> DatasetError:
     return DatasetError(
         f"{happened}.",
         kept="No picture was changed.",
-        todo="Lay the pictures out as <detector>/<client>/{train,valid,test}/{<detector>,not_<detector>}.",
+        todo=(
+            "Lay the pictures out as"
+            " <detector>/<client>/{train,valid,test}/{<detector>,not_<detector>}."
+        ),
     )
 
 

@@ -191,7 +191,7 @@ def fetch_lfw(root: Path) -> tuple[str, ...]:
     """
     _check_free(root, ("face",))
     try:
-        from sklearn.datasets import fetch_lfw_people  # noqa: PLC0415 - slow to import, and only this command needs it
+        from sklearn.datasets import fetch_lfw_people  # noqa: PLC0415 - slow to import
 
         # Not the funneled photos: their black rims from turning would give the corners away.
         crops = [
@@ -337,5 +337,8 @@ def _not_fetched(name: str, root: Path, error: Exception) -> DatasetError:
     return DatasetError(
         f"{name} could not be downloaded: {error}.".replace("..", "."),
         kept=f"Nothing was written to {root}.",
-        todo="Check the network connection and try again, or draw pictures with `python -m dataset draw`.",
+        todo=(
+            "Check the network connection and try again, or draw pictures with `python -m dataset"
+            " draw`."
+        ),
     )

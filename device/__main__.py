@@ -67,15 +67,15 @@ def _export(words: Sequence[str], prog: str) -> int:
             print(f"{detector}: exporting and checking ...", file=sys.stderr, flush=True)
             done = export(device, chosen.form, detector, to)
             print(
-                f"{detector}: {done.path}\n"
-                f"  The model of round {done.held.round}. On {done.pictures} pictures its probability is at most "
-                f"{done.difference:.4f} from what a ring with the same pixels gets ({TOLERANCES[chosen.form]} is "
-                "allowed).\n"
-                f"  The doorbell says yes from {done.threshold:.2f} on."
+                f"{detector}: {done.path}\n  The model of round {done.held.round}. On"
+                f" {done.pictures} pictures its probability is at most {done.difference:.4f} from"
+                f" what a ring with the same pixels gets ({TOLERANCES[chosen.form]} is allowed).\n "
+                f" The doorbell says yes from {done.threshold:.2f} on."
             )
         if chosen.form == "frigate":
             print(
-                "Copy each folder to /config/model_cache/ of Frigate: docs/how-to/frigate.md says how it uses them."
+                "Copy each folder to /config/model_cache/ of Frigate: docs/how-to/frigate.md says"
+                " how it uses them."
             )
     except DoorbellError as error:
         print(error, file=sys.stderr)

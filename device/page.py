@@ -118,7 +118,10 @@ def _next_of(
 ) -> tuple[str, str]:
     """Return where a device is in a round, in a few words, and what happens next, in a sentence."""
     if candidate is not None:
-        said = f"The model of round {candidate.round} has still to answer the validation pictures here."
+        said = (
+            f"The model of round {candidate.round} has still to answer the validation pictures"
+            " here."
+        )
         return "a model on trial", said
     if training is None or (known is not None and training.round < known):
         press = (
@@ -127,12 +130,18 @@ def _next_of(
             else "Press “Re Model Training (Locally)”"
         )
         number = "the open round" if known is None else f"round {known}"
-        said = f"{press} to take part in {number}. In a run of rounds this device is asked to, and does it by itself."
+        said = (
+            f"{press} to take part in {number}. In a run of rounds this device is asked to, and"
+            " does it by itself."
+        )
         return ("not trained yet" if training is None else f"not trained for {number}"), said
     if not training.sent:
         said = (
             f"The update of round {training.round} waits: press “Send Model to Federated Server”."
         )
         return f"trained for round {training.round}, not sent", said
-    said = f"The update of round {training.round} is sent; the next model comes when the servers have added them up."
+    said = (
+        f"The update of round {training.round} is sent; the next model comes when the servers have"
+        " added them up."
+    )
     return f"sent for round {training.round}", said

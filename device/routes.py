@@ -28,8 +28,9 @@ from shared.web.steps import Answer, Done, each
 def add_routes(app: Flask, device: Device) -> None:
     """Add a device's addresses to its app."""
     nothing = (
-        f"This device has no pictures: there is no <detector>/{device.settings.client} folder in "
-        f"{device.settings.data}. Put pictures there, or draw the default ones with python -m dataset draw."
+        f"This device has no pictures: there is no <detector>/{device.settings.client} folder in"
+        f" {device.settings.data}. Put pictures there, or draw the default ones with python -m"
+        " dataset draw."
     )
 
     def step(verb: Callable[[str], Done]) -> Callable[[str | None], Answer]:

@@ -72,8 +72,11 @@ def _locked(file: IO[str]) -> bool:
 def _refused(name: str, folder: Path, file: IO[str]) -> SettingsError:
     file.seek(0)
     return SettingsError(
-        f"{name} runs already, as process {file.read(20) or 'unknown'}: it has the folder {folder}.",
+        f"{name} runs already, as process {file.read(20) or 'unknown'}: it has the folder"
+        f" {folder}.",
         kept="This second one was not started.",
-        todo="Stop the first one; or start this one as another device, with a number or a DOORBELL_DEVICE_NAME of "
-        "its own. A device has one worker (gunicorn --workers 1).",
+        todo=(
+            "Stop the first one; or start this one as another device, with a number or a"
+            " DOORBELL_DEVICE_NAME of its own. A device has one worker (gunicorn --workers 1)."
+        ),
     )

@@ -145,7 +145,8 @@ def _watch(main: str, seen: int, only: str | None, console: Console) -> int:
             except KeyboardInterrupt:
                 break
     print(
-        "The run goes on without this terminal: status shows it, stop ends it (python -m federation ...)."
+        "The run goes on without this terminal: status shows it, stop ends it (python -m "
+        "federation ...)."
     )
     return 130
 

@@ -91,16 +91,22 @@ def lacking(module: str) -> str:
 
 
 def _said(needed: Sequence[str]) -> str:
-    return f"{len(needed)} packages are not installed: {', '.join(one.partition('=')[0] for one in needed)}."
+    return (
+        f"{len(needed)} packages are not installed: "
+        f"{', '.join(one.partition('=')[0] for one in needed)}."
+    )
 
 
 def _install(extras: Sequence[str]) -> str:
     # No name that an index would be asked for: the project is installed from its checkout.
-    return f"Install it from a checkout (pip install '.[{','.join(extras)}]'), or let doorbell demo install everything."
+    return (
+        f"Install it from a checkout (pip install '.[{','.join(extras)}]'), or let "
+        "doorbell demo install everything."
+    )
 
 
 def _all_of(wanted: Sequence[Requirement], extras: Sequence[str]) -> set[str]:
-    """Return these extras, and those that they name themselves: doorbell-federation[edge] in train."""
+    """Return these extras, and those that they name: doorbell-federation[edge] in train."""
     found = set(extras)
     for each in wanted:
         if each.name == DISTRIBUTION and _applies(each, found):

@@ -89,7 +89,8 @@ def _devices(_: argparse.Namespace) -> int:
 def _revoke(chosen: argparse.Namespace) -> int:
     members.revoke(_main_server(), chosen.name, chosen.reason)
     print(
-        f"{chosen.name} is revoked: its messages are refused, and its update is in no sum from now on."
+        f"{chosen.name} is revoked: its messages are refused, and its update is in no sum "
+        "from now on."
     )
     return 0
 
@@ -97,6 +98,7 @@ def _revoke(chosen: argparse.Namespace) -> int:
 def _rename(chosen: argparse.Namespace) -> int:
     members.rename(_main_server(), chosen.name, chosen.new_name)
     print(
-        f"{chosen.name} is called {chosen.new_name} from now on; it hears of it when it next trains or sends."
+        f"{chosen.name} is called {chosen.new_name} from now on; it hears of it when it "
+        "next trains or sends."
     )
     return 0

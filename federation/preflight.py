@@ -41,7 +41,8 @@ def check_ports(ports: Mapping[str, int]) -> None:
                     raise
                 raise NotReady(
                     f"Port {port} is in use, and the {service} needs it.",
-                    f"Stop what listens there (ss -ltnp 'sport = :{port}' shows it), then try again.",
+                    f"Stop what listens there (ss -ltnp 'sport = :{port}' shows it), then "
+                    "try again.",
                 ) from error
 
 
@@ -54,12 +55,13 @@ def check_disk(folder: Path, needed_bytes: int = NEEDED_BYTES) -> None:
         probe.unlink()
     except OSError as error:
         raise NotReady(
-            f"{folder} cannot be written: {error.strerror}.", "Free or mend it, then try again."
+            f"{folder} cannot be written: {error.strerror}.", "Free or fix it, then try again."
         ) from error
     free = shutil.disk_usage(folder).free
     if free < needed_bytes:
         raise NotReady(
-            f"The disk of {folder} has {free >> 20} MB free, and this needs {needed_bytes >> 20} MB.",
+            f"The disk of {folder} has {free >> 20} MB free, and this needs "
+            f"{needed_bytes >> 20} MB.",
             "Free some space, then try again.",
         )
 

@@ -115,7 +115,10 @@ def aggregate(aggregator: Aggregator, detector: str, number: int | None = None) 
         _keep_sum(aggregator, current, cohort)
     devices = [stored.device for stored in cohort]
     when = "were added up before; the sum is the same" if again else "are added up"
-    said = f"The masked updates of {len(cohort)} devices ({', '.join(devices)}) for round {current.round} {when}."
+    said = (
+        f"The masked updates of {len(cohort)} devices ({', '.join(devices)}) for round"
+        f" {current.round} {when}."
+    )
     kept = aggregator.store.updates(detector, current.round)
     left_out = [stored.device for stored in kept if stored.device not in devices]
     if left_out:
@@ -134,9 +137,11 @@ def hand_over(aggregator: Aggregator, detector: str) -> Done:
     current = aggregator.store.newest_round(detector)
     if current is None or current.aggregate is None:
         raise OutOfOrder(
-            "No sum is here to send."
-            if current is None
-            else f"Round {current.round} is not added up yet.",
+            (
+                "No sum is here to send."
+                if current is None
+                else f"Round {current.round} is not added up yet."
+            ),
             todo="Open /aggregate_models on this aggregator first.",
         )
     main = aggregator.enrolment.main()
@@ -179,7 +184,8 @@ def _round_for(aggregator: Aggregator, update: MaskedUpdate) -> tuple[Round, Sto
         _, before = aggregator.store.newest_round_with(update.detector, update.device)
     if (current.round, current.base_version) != (update.round, update.base_version):
         raise OutOfOrder(
-            f"This update is for round {update.round} of another model; round {current.round} is open.",
+            f"This update is for round {update.round} of another model; round {current.round} is"
+            " open.",
             todo="Train again from the newest model and send that.",
         )
     return current, before
@@ -191,7 +197,8 @@ def _round_to_add_up(aggregator: Aggregator, detector: str, number: int | None) 
         current = _learn_round(aggregator, detector)
     if number is not None and number != current.round:
         raise OutOfOrder(
-            f"Round {number} of {detector} is not the newest one here: that is round {current.round}.",
+            f"Round {number} of {detector} is not the newest one here: that is round"
+            f" {current.round}.",
             todo="Wait for the updates of the newest round.",
         )
     return current
@@ -264,9 +271,13 @@ def _keep_sum(aggregator: Aggregator, current: Round, cohort: tuple[Stored, ...]
     latest = aggregator.store.round(current.detector, current.round)
     if latest is None or latest.aggregate is None:
         raise StorageFailed(
-            f"Masked updates of round {current.round} of {current.detector} are lost: their files are gone.",
+            f"Masked updates of round {current.round} of {current.detector} are lost: their files"
+            " are gone.",
             kept="The cohort stays as it was fixed, and no other sum is made.",
-            todo="Put the aggregator's files back from a backup, or wait until the main server opens the next round.",
+            todo=(
+                "Put the aggregator's files back from a backup, or wait until the main server opens"
+                " the next round."
+            ),
         )
 
 
@@ -288,7 +299,8 @@ def _too_few(
         f" {device} is left out: {reason}" for device, reason in sorted(refused.items())
     )
     return OutOfOrder(
-        f"Round {current.round} has {len(there)} of the {current.min_cohort} updates it needs.{names}{left_out}",
+        f"Round {current.round} has {len(there)} of the {current.min_cohort} updates it"
+        f" needs.{names}{left_out}",
         kept="What was sent is kept.",
         todo="Train and send on the missing devices, then try again.",
     )

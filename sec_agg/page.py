@@ -43,8 +43,9 @@ class Noise:
     def chart(self) -> Markup:
         """Draw the counts."""
         told = (
-            f"How many of {self.count:,} numbers of one masked update fall into each sixteenth of all values: from "
-            f"{min(self.counts):,} to {max(self.counts):,}, where {self.expected:,.0f} would be exactly even."
+            f"How many of {self.count:,} numbers of one masked update fall into each sixteenth of"
+            f" all values: from {min(self.counts):,} to {max(self.counts):,}, where"
+            f" {self.expected:,.0f} would be exactly even."
         )
         return histogram(
             "Numbers of one masked update by value", self.counts, told, _MARKS, self.expected
@@ -72,14 +73,20 @@ def outlook(current: Current) -> str:
     if current.delivered:
         return "The main server has the sum; the next round is waited for."
     if current.state == "summed":
-        return "The sum is made: “Send Aggregated Model to Main Server” hands it over, or a run does so by itself."
+        return (
+            "The sum is made: “Send Aggregated Model to Main Server” hands it over, or a run does"
+            " so by itself."
+        )
     if current.state == "frozen":
-        return "Who is in the sum is fixed: “Aggregate Local Models” adds up, or a run does so by itself."
+        return (
+            "Who is in the sum is fixed: “Aggregate Local Models” adds up, or a run does so by"
+            " itself."
+        )
     if there < least:
         return f"Waiting for updates: {there} of the {least} that are needed at least are here."
     return (
-        f"{there} updates are here, and {least} are needed at least: “Aggregate Local Models” adds them up, or a run "
-        "does so by itself when nobody else is waited for."
+        f"{there} updates are here, and {least} are needed at least: “Aggregate Local Models” adds"
+        " them up, or a run does so by itself when nobody else is waited for."
     )
 
 

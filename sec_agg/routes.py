@@ -16,7 +16,10 @@ from shared.web.openapi import CONTAINER, Operation
 from shared.web.signed_routes import add_signed_message
 from shared.web.steps import Answer, each
 
-_NOTHING = "No masked update has arrived yet. Open /modeltrain and /sendmodel on the devices, then try again."
+_NOTHING = (
+    "No masked update has arrived yet. Open /modeltrain and /sendmodel on the devices, then try"
+    " again."
+)
 
 
 def add_routes(

@@ -1,5 +1,5 @@
-"""How a message between parties is declared: a frozen struct, which is its parser, its limits and its
-schema. Every party uses it.
+"""How a message between parties is declared: a frozen struct, which is its parser, its limits and
+its schema. Every party uses it.
 
 The messages themselves stand in `shared/protocol/` and, for a round, in `shared/round/plan.py`. The
 sender builds one and encodes it; the receiver decodes it or refuses it in a sentence.

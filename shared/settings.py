@@ -1,9 +1,9 @@
 """Settings: each is declared once, as a member of the dataclass of the service that uses it.
 
 A declaration holds the variable, the values it takes, the default and a sentence. `read` reads the
-environment by it, and docs/reference/settings.md is generated from it (`make docs`). A service reads
-the variables of its own dataclass and no others; a value that it could not run with ends its start
-with an error that names the variable. `os.environ` is read here and in `federation`.
+environment by it, and docs/reference/settings.md is generated from it (`make docs`). A service
+reads the variables of its own dataclass and no others; a value that it could not run with ends its
+start with an error that names the variable. `os.environ` is read here and in `federation`.
 """
 
 from __future__ import annotations
@@ -256,7 +256,8 @@ class ServerSettings(Settings):
     database_url: str | None = optional(
         "DATABASE_URL",
         DATABASE_URL,
-        "`postgresql://user:password@host/name` (or `postgres://`); each server uses its own schema",
+        "`postgresql://user:password@host/name` (or `postgres://`); each server uses its "
+        "own schema",
         shown="SQLite",
         secret=True,
     )

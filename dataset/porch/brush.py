@@ -51,7 +51,7 @@ def toned(colour: Colour, gain: float) -> Colour:
 
 
 def mirrored(points: Points) -> list[tuple[float, float]]:
-    """Return the right half of an outline, listed from top to bottom, followed by its mirror image."""
+    """Return the right half of an outline, from top to bottom, followed by its mirror image."""
     return [*points, *((-x, y) for x, y in reversed(points))]
 
 
@@ -127,7 +127,7 @@ class Brush:
         turn: float = 0.0,
         glow: bool = False,
     ) -> None:
-        """Fill the ellipse with its middle at (x, y), turned against the clock by so many radians."""
+        """Fill the ellipse around (x, y), turned counter-clockwise by `turn` radians."""
         ring = _CIRCLE * (rx, rx if ry is None else ry)
         if turn:
             ring = ring @ np.array(

@@ -58,7 +58,7 @@ def _spread(plane: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _parted(layer: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return a layer's colour, 0 to 255 and already weighted by its cover, and its cover, 0 to 1."""
+    """Return a layer's colour, 0 to 255, premultiplied by its cover, and its cover, 0 to 1."""
     return np.asarray(cv2.cvtColor(layer, cv2.COLOR_RGBA2RGB), np.float32), np.asarray(
         layer[..., 3] / 255, np.float32
     )

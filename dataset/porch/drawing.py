@@ -76,8 +76,12 @@ def plan(
     """Return what `draw` shows for the same arguments."""
     if detector not in DETECTORS or split not in SPLITS or min(camera - 1, index, seed) < 0:
         raise DatasetError(
-            f"There is no drawn picture {index} of {detector!r}, camera {camera}, {split!r}, seed {seed}.",
-            todo=f"Detectors: {', '.join(DETECTORS)}; splits: {', '.join(SPLITS)}; cameras count from 1.",
+            f"There is no drawn picture {index} of {detector!r}, camera {camera}, {split!r}, seed"
+            f" {seed}.",
+            todo=(
+                f"Detectors: {', '.join(DETECTORS)}; splits: {', '.join(SPLITS)}; cameras count"
+                " from 1."
+            ),
         )
     place = (DETECTORS.index(detector), int(positive), camera, SPLITS.index(split), index)
     rng = np.random.default_rng(np.random.SeedSequence((seed, *place)))

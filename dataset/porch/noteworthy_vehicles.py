@@ -1,4 +1,7 @@
-"""The vehicles that a detector must find: emergency services and couriers. A device's set-up runs it."""
+"""The vehicles that a detector must find: emergency services and couriers.
+
+A device's set-up runs it.
+"""
 
 from __future__ import annotations
 

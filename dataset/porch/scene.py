@@ -49,7 +49,7 @@ def backdrop(seed: int, camera: int, view: View, hour: Hour, size_px: int) -> ND
 
 
 def clutter(brush: Brush, traits: Traits) -> None:
-    """Paint what lies about on any porch, beside the subject: a parcel, a watering can, or nothing."""
+    """Paint what lies about on any porch: a parcel, a watering can, or nothing."""
     what = traits.vary(0, 1)
     left = traits.chance(0.5)
     if what > 0.4:

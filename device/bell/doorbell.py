@@ -89,7 +89,7 @@ def open_doorbell(device: Device, camera: Camera | None) -> Doorbell:
 
 
 def _make_picture_folders(device: Device) -> None:
-    """Make the folders of the detectors that the settings name, so that pictures can be labelled."""
+    """Make the folders of the detectors in the settings, so that pictures can be labelled."""
     for detector in device.settings.bell.detectors:
         folder = device.settings.data / detector / device.settings.client
         folder.mkdir(parents=True, exist_ok=True)
@@ -147,7 +147,7 @@ def _rounds(device: Device) -> dict[str, int]:
 
 
 def _keep_reading(camera: Camera, stop: threading.Event) -> None:
-    """Read the camera from the start: the first ring need not wait, and the page shows its state."""
+    """Read the camera from the start: the first ring does not wait, the page shows its state."""
     camera.start()
     stop.wait()
     camera.stop()

@@ -1,8 +1,8 @@
 """Draws plots in a process of its own.
 
 A round needs no plot, so its steps draw none. matplotlib takes longer to import than to draw, and
-a web process does not import it: `python -m device.evaluation.plot_child` reads what is to be drawn from
-its standard input, writes a PNG, and ends. It does not wait for a training that is going on.
+a web process does not import it: `python -m device.evaluation.plot_child` reads what is to be drawn
+from its standard input, writes a PNG, and ends. It does not wait for a training that is going on.
 """
 
 from __future__ import annotations

@@ -48,7 +48,10 @@ def tell(device: Device, detector: str) -> str:
             away = isinstance(error, PeerUnreachable)
             if measurement.detector == detector:
                 later = "does not answer; it is told with the next measurement."
-                said = f" The main server {later if away else f'did not take the figures: {error.happened}'}"
+                said = (
+                    " The main server"
+                    f" {later if away else f'did not take the figures: {error.happened}'}"
+                )
             if away:
                 break
     return said
@@ -139,18 +142,24 @@ def mistake(device: Device, detector: str, model: str, number: int) -> bytes:
 
 
 def verdict(figures: Figures, pictures: int) -> str:
-    """Return in a sentence which model is right more often, and whether so many pictures can tell."""
+    """Return a sentence: which model is right more often, and whether the pictures can tell."""
     difference = figures["difference"]["accuracy"]
     value, low, high = difference.value or 0.0, difference.low or 0.0, difference.high or 0.0
     if value == 0:
         found = f"On {pictures} test pictures both models are right equally often"
     else:
         better, other = ("global", "local") if value > 0 else ("local", "global")
-        found = f"On {pictures} test pictures the {better} model is right more often than the {other} one"
+        found = (
+            f"On {pictures} test pictures the {better} model is right more often than the"
+            f" {other} one"
+        )
     interval = f"{shown('accuracy', difference, signed=True)}, global minus local"
     if low > 0 or high < 0:
         return f"{found}: {interval}. The interval excludes 0, so it is hardly chance."
-    return f"{found}: {interval}. The interval includes 0, so these pictures cannot tell which model is better."
+    return (
+        f"{found}: {interval}. The interval includes 0, so these pictures cannot tell which model"
+        " is better."
+    )
 
 
 def outdated(device: Device, measurement: Evaluation) -> str:

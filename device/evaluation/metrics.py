@@ -156,7 +156,7 @@ def roc_curve(labels: Labels, scores: Scores) -> list[list[float]]:
 
 
 def worst_mistakes(labels: Labels, scores: Scores, most: int = MISTAKES) -> list[int]:
-    """Return the indices of the pictures that a model was surest about and wrong, the surest first."""
+    """Return the indices of the most confident mistakes, the surest first."""
     wrong = np.flatnonzero((scores >= 0.5) != labels)
     surest = np.argsort(-np.abs(scores[wrong] - 0.5), kind="stable")
     return [int(index) for index in wrong[surest[:most]]]
@@ -198,7 +198,7 @@ def report(labels: Labels, scores: Mapping[str, Scores]) -> dict[str, Any]:
 
 
 def _draws(rng: np.random.Generator, rows: int, count: int) -> NDArray[np.float64]:
-    """Return how often each of `count` pictures is in each of `rows` draws, float64[rows, count]."""
+    """Return how often each picture is in each bootstrap draw, float64[rows, count]."""
     chosen = rng.integers(0, count, (rows, count)) + count * np.arange(rows)[:, np.newaxis]
     return (
         np.bincount(chosen.ravel(), minlength=rows * count).reshape(rows, count).astype(np.float64)

@@ -1,7 +1,7 @@
 """One training as a picture, as both ancestors drew it, and two models side by side.
 
-`python -m device.evaluation.plot_child` reads from standard input what `device.evaluation.drawing` wants
-drawn, JSON, and writes a PNG to standard output.
+`python -m device.evaluation.plot_child` reads from standard input what `device.evaluation.drawing`
+wants drawn, JSON, and writes a PNG to standard output.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The notification channels, by URL scheme. A new channel is one file, and one line in `CHANNELS`."""
+"""The notification channels, by URL scheme.
+
+A new channel is one file, and one line in `CHANNELS`.
+"""
 
 from __future__ import annotations
 

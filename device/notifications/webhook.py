@@ -6,8 +6,8 @@ answer's status and one header field are read, and however slowly the answer com
 in time. The address may hold a secret, so only its scheme and host are ever logged.
 
 In a channel's URL the signing secret is the fragment, `https://host/path#whsec_...`: no client ever
-sends a fragment (RFC 3986, section 3.5), the query stays the receiver's, and the `+` of base64 needs
-no escape there.
+sends a fragment (RFC 3986, section 3.5), the query stays the receiver's, and the `+` of base64
+needs no escape there.
 """
 
 from __future__ import annotations

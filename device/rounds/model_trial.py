@@ -40,7 +40,10 @@ class NoAnswer(InvalidMessage):
     """A global model that does not answer the validation pictures; `version` names it."""
 
     def __init__(self, model: GlobalModel, why: str, kept: str) -> None:
-        happened = f"The {model.detector} model of round {model.round} does not answer the validation pictures here."
+        happened = (
+            f"The {model.detector} model of round {model.round} does not answer the validation"
+            " pictures here."
+        )
         super().__init__(
             f"{happened} {why}",
             kept=kept,
@@ -60,7 +63,10 @@ def install(device: Device, body: bytes, manifest: str | None) -> Done:
         if device.store.models.active(model.detector) != model:
             settle(device, model.detector)
     except Busy as busy:
-        said = f"The {model.detector} model of round {model.round} is kept. {busy.happened} Once it has answered the "
+        said = (
+            f"The {model.detector} model of round {model.round} is kept. {busy.happened} Once it"
+            " has answered the "
+        )
         return Done(f"{said}validation pictures, it is in force.", figures)
     score = device.store.models.score(model.version)
     said = f"The {model.detector} model of round {model.round} is installed"
@@ -108,7 +114,8 @@ def propose(device: Device, body: bytes, manifest: str | None) -> GlobalModel:
         newer = device.store.models.propose(proposed)
     if newer is not None:
         raise OutOfOrder(
-            f"The model of round {model.round} is older than the one of round {newer.round} held here.",
+            f"The model of round {model.round} is older than the one of round {newer.round} held"
+            " here.",
             kept="The newer model is kept.",
         )
     return proposed

@@ -142,7 +142,8 @@ def send(device: Device, detector: str, rounds: dict[str, RoundPlan]) -> Done:
         )
     if (training.round, training.base_version) != (current.round, current.base_version):
         raise OutOfOrder(
-            f"This device is trained for round {training.round}, and round {current.round} is open now.",
+            f"This device is trained for round {training.round}, and round {current.round} is open"
+            " now.",
             kept="The trained model is kept.",
             todo="Open /modeltrain again: it starts from the newest model.",
         )

@@ -130,7 +130,7 @@ class Attendant:
             pass
 
     def _say(self, complaint: str | None) -> None:
-        """Log why there is no work to be had, once for each reason; and that it is to be had again."""
+        """Log why polling fails, once for each reason; and that it works again."""
         if complaint == self._complained:
             return
         self._complained = complaint

@@ -1,4 +1,4 @@
-"""Rows of tables that have one for each detector; the caller's transaction reads and writes them."""
+"""Tables with one row per detector, read and written in the caller's transaction."""
 
 from __future__ import annotations
 

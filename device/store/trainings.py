@@ -77,7 +77,8 @@ class TrainingStore:
             The digest that is kept: the first one, however many contend.
         """
         mine = TRAININGS.c.id == training.id
-        # The first one stays: a repeated upload is the same bytes, and the aggregator counts it once.
+        # The first one stays: a repeated upload is the same bytes, and the aggregator counts it
+        # once.
         with self._database.write() as connection:
             known = connection.execute(select(TRAININGS.c.update).where(mine)).scalar()
             if known is None:

@@ -60,7 +60,7 @@ class _TensorView:
     strides: tuple[int, ...]
 
     def of(self, scalars: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Copy the tensor out of its storage, after checking that it lies in it and is no larger."""
+        """Copy the tensor out of its storage, after checking that it lies within it."""
         reach = sum(
             (length - 1) * stride for length, stride in zip(self.shape, self.strides, strict=True)
         )

@@ -1,8 +1,9 @@
 """What the training child is asked to do, and what it answers: one declaration per job.
 
 A device's web process makes a job, `device/training/worker_client.py` sends it, and
-`device/training/worker.py` does it. Both sides read and write the same declarations, so a field that
-one of them lacks is an error before any work begins. On the wire a job is one line of JSON, whose
+`device/training/worker.py` does it. Both sides read and write the same declarations, so a field
+that one of them lacks is an error before any work begins. On the wire a job is one line of JSON,
+whose
 `do` names its type.
 
 Nothing here imports a machine-learning framework.

@@ -12,7 +12,7 @@ from learning.architectures import Architecture, Params
 
 
 def get_params(model: keras.Model, architecture: Architecture) -> Params:
-    """Copy the model's parameters out, under the names of the specs; the inverse of `set_params`."""
+    """Copy the model's params out, by the specs' names; the inverse of `set_params`."""
     values = {
         variable.path: np.array(variable.numpy(), np.float32)
         for variable in model.trainable_variables

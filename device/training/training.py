@@ -275,7 +275,10 @@ def _diverged(work: LocalWork, epoch: int, what: str) -> TrainingFailed:
     return TrainingFailed(
         f"The training diverged in epoch {epoch}: {what} not finite.",
         kept="The model from before was kept.",
-        todo=f"Train again with a learning rate below {work.learning_rate:g}, and look for damaged pictures.",
+        todo=(
+            f"Train again with a learning rate below {work.learning_rate:g}, and look for damaged"
+            " pictures."
+        ),
     )
 
 

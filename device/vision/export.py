@@ -245,7 +245,7 @@ _RUN: Final[Mapping[str, Callable[[Path, NDArray[np.uint8], Written], Any]]] = M
 
 
 def _pictures(device: Device, detector: str) -> Iterator[bytes]:
-    """Yield pictures to check a file on: some of this device's own, and drawn ones of every kind."""
+    """Yield pictures to check a file on: some of this device's own, and drawn ones."""
     for split, positive in product(layout.SPLITS, (True, False)):
         yield from _own_pictures(device, detector, split, positive)
     for kind, positive, index in product(porch.DETECTORS, (True, False), range(_DRAWN)):

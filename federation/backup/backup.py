@@ -18,7 +18,6 @@ import secrets
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,24 +25,17 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import track
 
-import device.store.tables
-import main_server.store.tables
-import sec_agg.store.tables
 from federation.backup.archive import KEYS, Contents, Kept, Writer
 from federation.commands import add
-from main_server.settings import MainSettings
-from sec_agg.settings import AggregatorSettings
+from federation.services import Service, services
 from shared.errors import NotFound, StorageFailed
-from shared.names import NAME
 from shared.security.identity import Identity
-from shared.storage.blobs import BlobStore, storage_errors
+from shared.storage.blobs import storage_errors
 from shared.storage.database import Database
-from shared.storage.opening import open_blobs
 
 if TYPE_CHECKING:
     from federation.commands import Commands
 
-MAIN, AGGREGATOR = "main-server", "secure-aggregator"
 LEFT_OUT = {"nonces", "rings", "told"}  # what a doorbell saw stays with it
 PROGRESS = Console(stderr=True)
 _ATTEMPTS = 3
@@ -59,79 +51,8 @@ _FILES = {
 _MAY_BE_GONE = {("trainings", "base_version")}
 
 
-@dataclass(frozen=True)
-class Service:
-    """One service's place on this machine; `name` is what a backup calls it, `rows` whether its
-    tables are kept.
-    """
-
-    name: str
-    folder: Path
-    migrations: Path
-    rows: bool = True
-    url: str | None = None
-    blobs_at: str | None = None
-    s3_endpoint: str | None = None
-    secret: str | None = None
-
-    @property
-    def is_here(self) -> bool:
-        """Whether it is on this machine: by its folder, or by its secret and the database that it
-        shares.
-        """
-        if any((self.folder / name).exists() for name in (*KEYS, "state.sqlite3")):
-            return True
-        return None not in (self.secret, self.url) and self.connect().revision() is not None
-
-    def connect(self) -> Database:
-        """Return its database, as it is."""
-        return Database.connect(self.folder, self.migrations, self.url)
-
-    def blobs(self) -> BlobStore:
-        """Return where its files are."""
-        return open_blobs(self.folder / "blobs", self.blobs_at, self.name, self.s3_endpoint)
-
-
-def services(environ: Mapping[str, str]) -> dict[str, Service]:
-    """Return the place of every service that this machine could have: both servers, and devices
-    that have a folder.
-    """
-    main, aggregator = MainSettings.read(environ), AggregatorSettings.read(environ)
-    devices = main.folder.parent / "devices"
-    names = sorted(
-        path.name for path in devices.glob("*") if path.is_dir() and NAME.fullmatch(path.name)
-    )
-    known = [
-        Service(
-            MAIN,
-            main.folder,
-            main_server.store.tables.MIGRATIONS,
-            True,
-            main.database_url,
-            main.blobs,
-            main.s3_endpoint,
-            main.secret,
-        ),
-        Service(
-            AGGREGATOR,
-            aggregator.folder,
-            sec_agg.store.tables.MIGRATIONS,
-            False,
-            aggregator.database_url,
-            aggregator.blobs,
-            aggregator.s3_endpoint,
-            aggregator.secret,
-        ),
-        *(
-            Service(f"devices/{name}", devices / name, device.store.tables.MIGRATIONS)
-            for name in names
-        ),
-    ]
-    return {service.name: service for service in known}
-
-
 class _Vanished(StorageFailed):
-    """A file that a row refers to is not there: the service let go of it meanwhile, or it is lost."""
+    """A file that a row refers to was deleted meanwhile, or is lost."""
 
 
 def backup(path: Path, environ: Mapping[str, str] = os.environ) -> Contents:
@@ -211,7 +132,8 @@ def _add(writer: Writer, service: Service) -> Kept:
             if may_be_gone:
                 continue
             raise _Vanished(
-                f"The file {digest} of {service.name} is not there, though its database refers to it.",
+                f"The file {digest} of {service.name} is not there, though its database "
+                "refers to it.",
                 kept="No backup was written.",
                 todo="Look for it in an earlier backup.",
             ) from error

@@ -12,10 +12,7 @@ from __future__ import annotations
 import argparse
 import base64
 import os
-import secrets
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +21,10 @@ from rich.progress import track
 
 import device.store.tables
 from federation.backup.archive import KEYS, Backup, BackupUnusable, open_backup
-from federation.backup.backup import LEFT_OUT, MAIN, PROGRESS, Service, services
+from federation.backup.backup import LEFT_OUT, PROGRESS
+from federation.backup.staging import drop_tables, move_in, stage
 from federation.commands import add
+from federation.services import Service, services
 from main_server.context import MainServer
 from main_server.models.registry import republish
 from main_server.settings import MainSettings
@@ -35,10 +34,11 @@ from main_server.store.records import PENDING, UNCHECKED
 from main_server.store.rounds import newest_round
 from main_server.store.store import Store
 from main_server.store.versions import newest_version
-from shared.errors import DoorbellError, NotFound, OutOfOrder, SettingsError
+from shared.errors import NotFound, OutOfOrder, SettingsError
+from shared.names import MAIN_SERVER
 from shared.round.masking import PRIVATE_KEY_BYTES, SealingKey
 from shared.security.identity import Identity, private_bytes
-from shared.storage.blobs import storage_errors, write_durably
+from shared.storage.blobs import write_durably
 from shared.storage.database import Database
 from shared.transport.http_client import HttpClient
 
@@ -67,14 +67,14 @@ def restore(
         for place in places:
             _check(kept, place)
         home = MainSettings.read(environ).folder.parent
-        with _stage(home) as stage:
-            staged = [replace(place, folder=stage / place.name) for place in places]
+        with stage(home) as staging:
+            staged = [replace(place, folder=staging / place.name) for place in places]
             try:
                 said = [_unpack(kept, service, environ) for service in staged]
-                _move_in(staged, places)
+                move_in(staged, places)
             except BaseException:
                 for service in staged:
-                    _drop_tables(service)
+                    drop_tables(service)
                 raise
     return said
 
@@ -86,7 +86,7 @@ def _places(kept: Backup, only: Sequence[str], environ: Mapping[str, str]) -> li
         there = ", ".join(kept.contents.services)
         raise NotFound(f"This backup does not have {missing[0]}.", todo=f"It has {there}.")
     known, wanted = services(environ), only or list(kept.contents.services)
-    devices = known[MAIN].folder.parent
+    devices = known[MAIN_SERVER].folder.parent
     return [
         known.get(name) or Service(name, devices / name, device.store.tables.MIGRATIONS)
         for name in wanted
@@ -99,7 +99,8 @@ def _check(kept: Backup, place: Service) -> None:
     newest = max(path.stem[:4] for path in place.migrations.glob("[0-9]*.py"))
     if revision is not None and revision > newest:
         raise BackupUnusable(
-            f"A newer version made this backup (revision {revision} of {place.name}; this one knows {newest}).",
+            f"A newer version made this backup (revision {revision} of {place.name}; this "
+            f"one knows {newest}).",
             kept="Nothing was restored.",
             todo="Install that version, and restore with it.",
         )
@@ -107,7 +108,8 @@ def _check(kept: Backup, place: Service) -> None:
         raise OutOfOrder(
             f"{place.name} is here already, in {place.folder}.",
             kept="Nothing was restored.",
-            todo="If it is to be replaced, stop it and move that folder away; or name the others with --only.",
+            todo="If it is to be replaced, stop it and move that folder away; or name the "
+            "others with --only.",
         )
     if place.url is not None and place.rows and _revision(place) is not None:
         raise OutOfOrder(
@@ -124,26 +126,12 @@ def _check(kept: Backup, place: Service) -> None:
 
 
 def _revision(place: Service) -> str | None:
-    with _stage(place.folder.parent) as nowhere:
+    with stage(place.folder.parent) as nowhere:
         database = replace(place, folder=nowhere).connect()
         try:
             return database.revision()
         finally:
             database.close()
-
-
-@contextmanager
-def _stage(home: Path) -> Iterator[Path]:
-    """Make a folder in which a restored state is made ready, and remove it in the end, whatever
-    happens.
-    """
-    stage = home / f".restoring-{secrets.token_hex(4)}"
-    with storage_errors(f"The folder {home}"):
-        stage.mkdir(parents=True, mode=0o700)
-    try:
-        yield stage
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
 
 
 def _unpack(kept: Backup, service: Service, environ: Mapping[str, str]) -> str:
@@ -172,7 +160,7 @@ def _unpack(kept: Backup, service: Service, environ: Mapping[str, str]) -> str:
             database.migrate(connection)
             said = (
                 _move_on(service, inside, sorted(detectors), environ)
-                if service.name == MAIN
+                if service.name == MAIN_SERVER
                 else ""
             )
     finally:
@@ -200,7 +188,7 @@ def _fill(kept: Backup, service: Service, database: Database, connection: Any) -
         detectors |= {row["detector"] for row in rows if name in _PARTS}
     if "invitations" in tables:
         connection.execute(tables["invitations"].update().values(uses_left=0))
-    return detectors if service.name == MAIN else set()
+    return detectors if service.name == MAIN_SERVER else set()
 
 
 def _row(kinds: Mapping[str, type], row: Mapping[str, Any]) -> dict[str, Any]:
@@ -260,35 +248,10 @@ def _move_on(
         said += (
             f" {detector}: the model of round {source.round} is in force as that of round {number}."
         )
-    return f"{said} Join codes that were out are void, and who was revoked since the backup is to be revoked again."
-
-
-def _move_in(staged: list[Service], places: list[Service]) -> None:
-    """Rename what is ready to where it belongs; on failure, what was moved is moved back."""
-    moved: list[tuple[Path, Path]] = []
-    try:
-        for service, place in zip(staged, places, strict=True):
-            with storage_errors(f"The folder {place.folder.parent}"):
-                place.folder.parent.mkdir(parents=True, exist_ok=True)
-                service.folder.rename(
-                    place.folder
-                )  # takes the place of an empty folder, and of no other
-            moved.append((service.folder, place.folder))
-    except BaseException:
-        for ready, place_ in moved:
-            place_.rename(ready)
-        raise
-    os.sync()
-
-
-def _drop_tables(service: Service) -> None:
-    """Empty a database on PostgreSQL again that this restoring has filled."""
-    if service.url is not None and service.rows:
-        database = service.connect()
-        with suppress(DoorbellError), database.write() as connection:
-            for name in (*reversed(database.tables(connection)), "alembic_version"):
-                connection.exec_driver_sql(f'DROP TABLE IF EXISTS "{name}"')
-        database.close()
+    return (
+        f"{said} Join codes that were out are void, and who was revoked since the backup "
+        "is to be revoked again."
+    )
 
 
 def add_commands(commands: Commands) -> None:
@@ -300,7 +263,8 @@ def add_commands(commands: Commands) -> None:
         action="append",
         default=[],
         metavar="SERVICE",
-        help="main-server, secure-aggregator or devices/NAME; may be given several times; all without it",
+        help="main-server, secure-aggregator or devices/NAME; may be given several times; "
+        "all without it",
     )
     parser.set_defaults(run=_restore)
 

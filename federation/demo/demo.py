@@ -83,14 +83,16 @@ def run(demo: Demo, console: Console, stay: bool) -> None:
     shutil.rmtree(demo.state, ignore_errors=True)
     at = Addresses(token=OperatorSettings.read().token)
     console.print(
-        f"Starting the four services ({demo.topology} topology) with the pictures in {demo.pictures}: "
+        f"Starting the four services ({demo.topology} topology) with the pictures in "
+        f"{demo.pictures}: "
         f"{', '.join(detectors)}."
     )
     with running(demo.environment(), demo.state / "services.log"):
         reports = _rounds(demo, at, detectors, console)
         console.print(accuracy_table(reports))
         console.print(
-            "A device's own model was trained on its own pictures alone, from the round's global model."
+            "A device's own model was trained on its own pictures alone, from the round's "
+            "global model."
         )
         console.print(cost_table(reports))
         picture = demo.state / "rounds.png"

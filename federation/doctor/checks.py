@@ -9,11 +9,9 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
-from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -22,17 +20,14 @@ from urllib.parse import urlsplit
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from device.settings import DeviceSettings, port_of
+from device.settings import DeviceSettings
 from federation.backup.archive import KEYS
-from federation.backup.backup import Service, services
 from federation.extras import DISTRIBUTION
-from federation.processes import PROCFILE
-from federation.reference import PORTS, every_setting
+from federation.services import Service, services
 from main_server.settings import MainSettings
 from sec_agg.settings import AggregatorSettings
 from shared.errors import DoorbellError
-from shared.security.joining import JoinCode
-from shared.settings import ListenSettings, LogSettings, OperatorSettings
+from shared.settings import OperatorSettings
 from shared.transport.addresses import is_loopback
 
 State = Literal["ok", "warning", "wrong"]
@@ -45,22 +40,6 @@ _LEFT_OVER = re.compile(r"\..+\.[0-9a-z_]{8}([0-9a-f]{8})?|.+\.part")
 _LEFT_OVER_S = 3600.0  # nobody writes one file for an hour
 
 
-def _addresses(environ: Mapping[str, str]) -> None:
-    """Read where every service of this machine listens."""
-    for port in PORTS:
-        ListenSettings.read(port, environ)
-
-
-_READERS: Mapping[str, Callable[[Mapping[str, str]], object]] = {
-    "the main server": MainSettings.read,
-    "the secure aggregator": AggregatorSettings.read,
-    "devices": partial(DeviceSettings.read, 1),
-    "operators": OperatorSettings.read,
-    "every service": LogSettings.read,
-    "services as they start": _addresses,
-}
-
-
 @dataclass(frozen=True)
 class Finding:
     """One thing that was looked at.
@@ -70,7 +49,7 @@ class Finding:
         state: "ok"; "warning": it works, or will, but not as it should; "wrong": something cannot
             work.
         said: What was found, one or two sentences.
-        todo: How to mend it; empty where nothing has to be done.
+        todo: How to fix it; empty where nothing has to be done.
     """
 
     where: str
@@ -141,7 +120,7 @@ class Setup:
 
     @property
     def main_is_here(self) -> bool:
-        """Whether the main server that services of this machine look for is that of this machine."""
+        """Whether this machine's services look for the main server on this machine."""
         return "main-server" in self.here and is_loopback(
             urlsplit(self.aggregator.main_url).hostname or ""
         )
@@ -226,89 +205,6 @@ def _pinned_here(requirements: Path) -> list[Requirement]:
 
 def _is_in(requirement: Requirement, extra: str) -> bool:
     return requirement.marker is not None and requirement.marker.evaluate({"extra": extra})
-
-
-def settings(environ: Mapping[str, str]) -> Iterator[Finding]:
-    """Read every service's settings, and look for variables that nobody reads."""
-    refused: dict[tuple[str, str], list[str]] = {}
-    for who, reader in _READERS.items():
-        try:
-            reader(environ)
-        except DoorbellError as error:
-            refused.setdefault((error.happened, error.todo), []).append(who)
-    for (said, todo), whose in refused.items():
-        yield Finding("settings", "wrong", f"{said} It is read by {' and '.join(whose)}.", todo)
-    known = known_variables()
-    unknown = sorted(name for name in environ if name.startswith("DOORBELL_") and name not in known)
-    for name in unknown:
-        if near := get_close_matches(name, known, 1, 0.85):
-            said = f"{name} is no setting, so nobody reads it; did you mean {near[0]}?"
-            yield Finding("settings", "wrong", said, f"Set {near[0]} instead.")
-        else:
-            yield Finding(
-                "settings", "warning", f"{name} is no setting: nobody reads it.", f"Unset {name}."
-            )
-    if not refused and not unknown:
-        own = ", ".join(sorted(known & set(environ))) or "none"
-        yield Finding("settings", "ok", f"Every service can read its settings. Set are: {own}.")
-
-
-def known_variables() -> set[str]:
-    """Return the names of all variables that a service or the Procfile reads."""
-    declared = {setting.variable for settings in every_setting().values() for setting in settings}
-    return declared | set(re.findall(r"\$\{(\w+)", PROCFILE.read_text()))
-
-
-def contradictions(setup: Setup) -> Iterator[Finding]:
-    """Look for settings that can each be used, but not with one another."""
-    device = DeviceSettings.read(1, setup.environ)
-    urls = {"DOORBELL_MAIN_URL": device.main_url, "DOORBELL_AGGREGATOR_URL": device.aggregator_url}
-    for name, url in urls.items():
-        parts = urlsplit(url)
-        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-            said = f"{name} is {url}: what is sent there is signed, but everybody on the way can read it."
-            yield Finding(
-                "settings",
-                "warning",
-                said,
-                f"Put TLS in front, and let {name} begin with https://.",
-            )
-    ports = {
-        "PORT": device.main_url,
-        "DOORBELL_AGGREGATOR_PORT": device.aggregator_url,
-        **{
-            f"DOORBELL_DEVICE{number}_PORT": setup.environ.get("DOORBELL_DEVICE_URL")
-            or f"http://:{port_of(number)}"
-            for number in (1, 2)
-        },
-    }
-    for name, url in ports.items():
-        port, parts = setup.environ.get(name), urlsplit(url)
-        if port and is_loopback(parts.hostname or "localhost") and port != str(parts.port):
-            said = f"{name} is {port}, but others look for that service on port {parts.port}."
-            yield Finding(
-                "settings",
-                "wrong",
-                said,
-                "Let its address name the same port, or unset one of them.",
-            )
-    if device.join_code is not None:
-        try:
-            JoinCode.parse(device.join_code)
-        except DoorbellError as error:
-            yield Finding.of("settings", error)
-    main = setup.main
-    if main.target_cohort is not None and main.target_cohort < main.min_cohort:
-        said = f"DOORBELL_TARGET_COHORT is {main.target_cohort}, but DOORBELL_MIN_COHORT {main.min_cohort} is waited for."
-        yield Finding("settings", "warning", said, "Raise the one or lower the other.")
-    if main.s3_endpoint and not main.blobs:
-        said = "DOORBELL_S3_ENDPOINT is set, but without DOORBELL_BLOBS everything is kept in the folder."
-        yield Finding(
-            "settings",
-            "warning",
-            said,
-            "Set DOORBELL_BLOBS to s3://bucket/prefix, or unset the other.",
-        )
 
 
 def disk(home: Path) -> Iterator[Finding]:

@@ -54,12 +54,21 @@ def _camera(where: str, source: str, gives: bool | None) -> Finding:
             where, "wrong", f"There is no {path}, as far as can be seen from here.", todo
         )
     if path is not None and not os.access(path, os.R_OK):
-        todo = "Let the service's user read it; a camera of the machine is read by whoever is in the group video."
+        todo = (
+            "Let the service's user read it; a camera of the machine is read by whoever "
+            "is in the group video."
+        )
         return Finding(where, "warning", f"{path} cannot be read from here.", todo)
     if gives is None:
-        said = f"It is {redacted(source)}. No device tells whether it gives pictures: none runs, or none has tried yet."
+        said = (
+            f"It is {redacted(source)}. No device tells whether it gives pictures: none "
+            "runs, or none has tried yet."
+        )
         return Finding(where, "ok", said)
-    todo = "The device's page Events says why. See that the camera has power and a network, and its password is right."
+    todo = (
+        "The device's page Events says why. See that the camera has power and a network, "
+        "and its password is right."
+    )
     return Finding(
         where, "wrong", f"It is {redacted(source)}, and the device gets no picture from it.", todo
     )

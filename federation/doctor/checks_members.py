@@ -8,14 +8,15 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 
-from federation.backup.backup import AGGREGATOR, MAIN, Service
 from federation.doctor.checks import Finding, Setup
 from federation.doctor.checks_state import look
+from federation.services import Service
 from main_server.store.devices import all_devices
 from main_server.store.members import MemberRecord, all_members, find_invitation, find_member
 from main_server.store.records import Device
 from main_server.store.store import Store
 from shared.errors import DoorbellError
+from shared.names import AGGREGATOR, MAIN_SERVER
 from shared.protocol.joining import Role
 from shared.security.identity import Identity
 from shared.security.joining import JoinCode, Membership, read_local_code
@@ -29,7 +30,7 @@ def memberships(setup: Setup) -> Iterator[Finding]:
     """
     with _main_store(setup) as store:
         for name, service in setup.here.items():
-            if name != MAIN:
+            if name != MAIN_SERVER:
                 yield _membership(setup, name, service, store if setup.main_is_here else None)
         if store is not None:
             yield from _cohorts(setup, store)
@@ -73,7 +74,7 @@ def _main_store(setup: Setup) -> Iterator[Store | None]:
     """Yield the main server's memory, if it is on this machine, of this version and whole;
     `databases` says why not.
     """
-    service, store = setup.here.get(MAIN), None
+    service, store = setup.here.get(MAIN_SERVER), None
     if service is None or (service.url is None and not (service.folder / "state.sqlite3").exists()):
         yield None
         return
@@ -108,13 +109,11 @@ def _membership(setup: Setup, name: str, service: Service, store: Store | None) 
         )
     identity, main = (
         identity_of(service),
-        identity_of(setup.here[MAIN]) if setup.main_is_here else None,
+        identity_of(setup.here[MAIN_SERVER]) if setup.main_is_here else None,
     )
     if main is not None and main.key_id != membership.main_key_id:
         said = "It has joined another main server than the one on this machine: the keys differ."
-        return Finding(
-            where, "wrong", said, f"Mend DOORBELL_MAIN_URL; or, to join this one, {anew}"
-        )
+        return Finding(where, "wrong", said, f"Fix DOORBELL_MAIN_URL; or, to join this one, {anew}")
     if store is None or identity is None:
         return Finding(where, "ok", f"It has joined, as {membership.name}.")
     with store.read() as connection:
@@ -132,7 +131,10 @@ def _as_main_knows_it(where: str, name: str, member: MemberRecord | None, anew: 
         todo = f"If it is gone for good, remove its folder. To come back, {anew}"
         return Finding(where, "wrong", f"{member.name} was revoked: {member.revoked}", todo)
     if member.name != name:
-        said = f"The main server calls it {member.name}; it calls itself {name} until it next announces itself."
+        said = (
+            f"The main server calls it {member.name}; it calls itself {name} until it "
+            "next announces itself."
+        )
         return Finding(where, "ok", said)
     return Finding(where, "ok", f"It has joined, as {name}.")
 
@@ -152,7 +154,10 @@ def _pending(setup: Setup, where: str, role: Role, store: Store | None) -> Findi
         with store.read() as connection:
             invitation = find_invitation(connection, code.invitation)
         if invitation is None or invitation.role != role:
-            said = f"It has not joined, and its join code is none of this machine's main server for a {role}."
+            said = (
+                "It has not joined, and its join code is none of this machine's main "
+                f"server for a {role}."
+            )
             return Finding(where, "wrong", said, todo)
         if invitation.uses_left < 1 or invitation.expires_at <= time.time():
             return Finding(

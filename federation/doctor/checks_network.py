@@ -17,13 +17,12 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from device.settings import DeviceSettings
-from federation.backup.backup import AGGREGATOR, MAIN
 from federation.doctor.checks import Finding, Setup
 from federation.doctor.checks_members import announced, identity_of, membership_of
 from federation.preflight import NotReady, check_ports
 from shared import __version__
 from shared.errors import DoorbellError, NotFound
-from shared.names import MAIN_SERVER
+from shared.names import AGGREGATOR, MAIN_SERVER
 from shared.security.identity import Identity
 from shared.security.joining import Membership
 from shared.security.signing import CLOCK_TOLERANCE_S
@@ -73,7 +72,7 @@ class Health:
 def addresses(setup: Setup) -> list[Address]:
     """Return where the services of this machine are, and those that they need."""
     device = DeviceSettings.read(1, setup.environ)
-    needed = [Address(MAIN, "Main server", setup.aggregator.main_url, setup.main_is_here)]
+    needed = [Address(MAIN_SERVER, "Main server", setup.aggregator.main_url, setup.main_is_here)]
     if AGGREGATOR in setup.here or (setup.devices and setup.main.topology == "secure"):
         is_here = AGGREGATOR in setup.here and is_loopback(
             urlsplit(device.aggregator_url).hostname or ""
@@ -99,13 +98,13 @@ def network(setup: Setup) -> Iterator[Finding]:
         elif health.told["service"] != address.service:
             said = f"{address.url} answers as {health.told['service']}, not as {address.service}."
             yield Finding(
-                f"address of {address.name}", "wrong", said, "Mend the addresses in the settings."
+                f"address of {address.name}", "wrong", said, "Fix the addresses in the settings."
             )
         else:
             yield Finding(f"address of {address.name}", "ok", f"It answers at {address.url}.")
             yield _clock(address, health)
             yield from _version(address, health)
-            if address.name == MAIN:
+            if address.name == MAIN_SERVER:
                 yield from _standings(setup)
     yield from _callable_devices(setup)
 
@@ -139,14 +138,17 @@ def _nobody(setup: Setup, address: Address, health: Health | None) -> Finding:
         _port(address.url),
     )
     if health is not None:
-        todo = f"Stop what listens there (ss -ltnp 'sport = :{port}' shows it on its machine), or mend the address."
+        todo = (
+            f"Stop what listens there (ss -ltnp 'sport = :{port}' shows it on its "
+            "machine), or fix the address."
+        )
         return Finding(
             where, "wrong", f"{address.url} answers, but not as a service of this project.", todo
         )
     if not is_loopback(host):
         said, todo = (
             f"Nobody answers at {address.url}.",
-            "Start it there, let requests through, or mend that address.",
+            "Start it there, let requests through, or fix that address.",
         )
         return Finding(where, "warning" if address.is_here else "wrong", said, todo)
     try:
@@ -160,7 +162,7 @@ def _nobody(setup: Setup, address: Address, health: Health | None) -> Finding:
         where,
         "warning",
         f"{said} Services of this machine look for it there.",
-        "Start it, or mend that address.",
+        "Start it, or fix that address.",
     )
 
 
@@ -174,7 +176,10 @@ def _clock(address: Address, health: Health) -> Finding:
     if off <= WORRYING_S:
         return Finding(where, "ok", "It agrees with this machine's.")
     which = "ahead of" if health.ahead_s > 0 else "behind"
-    said = f"Its clock is {off:,.0f} s {which} this machine's; messages are taken up to {CLOCK_TOLERANCE_S} s."
+    said = (
+        f"Its clock is {off:,.0f} s {which} this machine's; messages are taken up to "
+        f"{CLOCK_TOLERANCE_S} s."
+    )
     return Finding(
         where,
         "wrong" if off > CLOCK_TOLERANCE_S else "warning",
@@ -202,7 +207,7 @@ def _standings(setup: Setup) -> Iterator[Finding]:
     for name, service in setup.here.items():
         identity = identity_of(service)
         try:
-            membership = membership_of(service) if name != MAIN else None
+            membership = membership_of(service) if name != MAIN_SERVER else None
         except ValueError:
             membership = None  # its own finding says it
         if identity is not None and membership is not None:
@@ -244,11 +249,17 @@ def _callable_devices(setup: Setup) -> Iterator[Finding]:
         ]
     if not devices:
         return
-    said = f"{len(devices) - len(silent)} of {len(devices)} devices answer where they said they can be called."
+    said = (
+        f"{len(devices) - len(silent)} of {len(devices)} devices answer where they said "
+        "they can be called."
+    )
     left = [device.name for device in silent if not device.waiting]
     if left:
         said += f" {_names(left)} do not, and have never asked for work by themselves."
-        todo = "Set DOORBELL_WAIT_FOR_WORK=yes there, or let the main server through to their DOORBELL_DEVICE_URL."
+        todo = (
+            "Set DOORBELL_WAIT_FOR_WORK=yes there, or let the main server through to "
+            "their DOORBELL_DEVICE_URL."
+        )
         yield Finding("devices", "warning", said, todo)
     else:
         said += (

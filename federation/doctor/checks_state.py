@@ -14,9 +14,10 @@ from typing import Any
 
 from dataset import layout
 from device.settings import DeviceSettings
-from federation.backup.backup import MAIN, Service
 from federation.doctor.checks import Finding, Setup
+from federation.services import Service
 from shared.errors import DoorbellError
+from shared.names import MAIN_SERVER
 from shared.round.masking import PRIVATE_KEY_BYTES, SealingKey
 from shared.security.identity import Identity, private_bytes
 from shared.storage.database import Database
@@ -34,7 +35,7 @@ def keys(setup: Setup) -> Iterator[Finding]:
     """
     for name, service in setup.here.items():
         where, paths = f"keys of {name}", [service.folder / "identity.key"]
-        if name == MAIN:
+        if name == MAIN_SERVER:
             paths.append(service.folder / "sealing.key")
         problems = [
             problem for path in paths if (problem := _key_problem(where, path, service.secret))
@@ -56,7 +57,10 @@ def keys(setup: Setup) -> Iterator[Finding]:
 
 def _key_problem(where: str, path: Path, secret: str | None) -> Finding | None:
     if not path.exists() and secret is None:
-        todo = "Put it back: python -m federation restore has it from a backup. Without one, the service joins anew."
+        todo = (
+            "Put it back: python -m federation restore has it from a backup. Without "
+            "one, the service joins anew."
+        )
         return Finding(
             where,
             "wrong",
@@ -81,12 +85,15 @@ def _key_problem(where: str, path: Path, secret: str | None) -> Finding | None:
 
 
 def databases(setup: Setup) -> Iterator[Finding]:
-    """Look whether every database opens, fits this version, is whole, and is not from the future."""
+    """Check that every database opens, is whole, and fits this version."""
     for name, service in setup.here.items():
         where = f"database of {name}"
         if service.url is None and not (service.folder / "state.sqlite3").exists():
             if (service.folder / "membership.json").exists():
-                todo = "Restore a backup: python -m federation restore. An aggregator asks for fresh rounds by itself."
+                todo = (
+                    "Restore a backup: python -m federation restore. An aggregator asks "
+                    "for fresh rounds by itself."
+                )
                 yield Finding(
                     where,
                     "warning",
@@ -127,11 +134,17 @@ def _database_findings(where: str, database: Database) -> Iterator[Finding]:
         yield Finding(where, "wrong", f"{database.what} is damaged: {damage}", todo)
     elif revision > newest:
         todo = "Install the newer version again, or restore a backup that this version made."
-        said = f"{database.what} was written by a newer version (revision {revision}; this one knows {newest})."
+        said = (
+            f"{database.what} was written by a newer version (revision {revision}; this "
+            f"one knows {newest})."
+        )
         yield Finding(where, "wrong", said, todo)
     elif revision < newest:
         todo = "Stop the service, run python -m federation upgrade, and start it again."
-        said = f"{database.what} was written by an older version (revision {revision}; this one needs {newest})."
+        said = (
+            f"{database.what} was written by an older version (revision {revision}; this "
+            f"one needs {newest})."
+        )
         yield Finding(where, "wrong", said, todo)
     else:
         yield Finding(
@@ -191,9 +204,15 @@ def pictures(setup: Setup) -> Iterator[Finding]:
             yield Finding.of(where, error)
             continue
         if not found:
-            said = f"There is no detector with a folder {device.client} in {device.data}: the device learns nothing."
-            todo = f"Lay them out as {device.data}/<detector>/{device.client}/train/<detector>, and so on; or draw some: "
-            yield Finding(where, "warning", said, todo + "python -m dataset draw.")
+            said = (
+                f"There is no detector with a folder {device.client} in {device.data}: "
+                "the device learns nothing."
+            )
+            todo = (
+                f"Lay them out as {device.data}/<detector>/{device.client}/train/<detector>, "
+                "and so on; or draw some: python -m dataset draw."
+            )
+            yield Finding(where, "warning", said, todo)
 
 
 def _picture_finding(where: str, device: DeviceSettings, detector: str) -> Finding:
@@ -209,7 +228,10 @@ def _picture_finding(where: str, device: DeviceSettings, detector: str) -> Findi
         "valid": "the main server cannot ask it about a new model",
         "test": "there are no figures of it",
     }
-    without = f" Without pictures of both classes in {{}}, {', and '.join(costs[split] for split in lacking)}."
+    without = (
+        f" Without pictures of both classes in {{}}, "
+        f"{', and '.join(costs[split] for split in lacking)}."
+    )
     said += without.format(" and ".join(lacking))
     return Finding(
         where, "wrong" if "train" in lacking else "warning", said, f"Add some to {folder}."

@@ -1,5 +1,6 @@
-"""`python -m federation doctor`: what is wrong with a set-up, and how to mend it. It changes
-nothing.
+"""`python -m federation doctor`: errors of a set-up, and how to fix them.
+
+It changes nothing.
 
 It reads the settings that the services read, looks at what is on this machine, and asks the
 services that it can reach. None of them has to run.
@@ -20,7 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from federation.commands import add
-from federation.doctor import checks, checks_state
+from federation.doctor import checks, checks_settings, checks_state
 from federation.doctor.checks import Finding, Setup
 from federation.doctor.checks_camera import cameras
 from federation.doctor.checks_members import memberships
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 _LOOKS = {"ok": "green", "warning": "yellow", "wrong": "bold red"}
 _CHECKS = (
     checks.folders,
-    checks.contradictions,
+    checks_settings.contradictions,
     checks_state.keys,
     checks_state.databases,
     checks_state.blobs,
@@ -49,7 +50,7 @@ _CHECKS = (
 def examine(environ: Mapping[str, str] = os.environ) -> Iterator[Finding]:
     """Look at everything, and yield each finding as it is made."""
     yield from checks.installation()
-    yield from checks.settings(environ)
+    yield from checks_settings.settings(environ)
     yield from _readable(checks.disk(Path(environ.get("DOORBELL_HOME") or "var")))
     try:
         setup = Setup.read(environ)
@@ -58,7 +59,7 @@ def examine(environ: Mapping[str, str] = os.environ) -> Iterator[Finding]:
             "services",
             "warning",
             "Nothing more was looked at.",
-            "Mend the settings, then run it again.",
+            "Fix the settings, then run it again.",
         )
         return
     for check in _CHECKS:
@@ -96,7 +97,11 @@ def _doctor(chosen: argparse.Namespace) -> int:
     if chosen.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:
-        print(
-            f"{counts['wrong']} wrong, {counts['warning']} to be warned of, {counts['ok']} in order."
-        )
+        errors = _counted(counts["wrong"], "error")
+        warnings = _counted(counts["warning"], "warning")
+        print(f"{errors}, {warnings}, {counts['ok']} passed.")
     return int(counts["wrong"] > 0)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

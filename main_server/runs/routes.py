@@ -16,7 +16,10 @@ from shared.web.app import add_step
 from shared.web.openapi import PICK, text
 from shared.web.steps import Answer, Done, each
 
-_NOBODY = "No device has announced itself yet. Start the devices, or open /sendstatus on them; then try again."
+_NOBODY = (
+    "No device has announced itself yet. Start the devices, or open /sendstatus on them; then try"
+    " again."
+)
 _ROUNDS = {
     "name": "rounds",
     "in": "query",

@@ -1,4 +1,4 @@
-"""What the main server's store gives out: devices, their parts, rounds and versions of the models."""
+"""Records of the main server's store: devices, participations, rounds and versions."""
 
 from __future__ import annotations
 

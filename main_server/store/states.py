@@ -5,8 +5,8 @@
     failed      its one sum could not be used
     abandoned   given up: other settings, a member revoked, or another version activated
 
-Nothing leads back, and at most one round per detector is open; docs/explanation/architecture.md has the
-table. Each change is written down as an event in the same transaction.
+Nothing leads back, and at most one round per detector is open; docs/explanation/architecture.md has
+the table. Each change is written down as an event in the same transaction.
 """
 
 from __future__ import annotations

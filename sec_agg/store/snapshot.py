@@ -69,7 +69,7 @@ class Sum:
 
 @dataclass(frozen=True)
 class Standing:
-    """The newest round of every detector, the newest sums, and how many sums were made altogether."""
+    """The newest round of every detector, the newest sums, and the number of all sums."""
 
     rounds: tuple[Current, ...]
     sums: tuple[Sum, ...]

@@ -61,7 +61,7 @@ _NEWEST_WITH = (
 
 @dataclass(frozen=True)
 class Round:
-    """One round of one detector, as the aggregator knows it; `aggregate` is the digest of its sum."""
+    """One round of one detector here; `aggregate` is the digest of its sum."""
 
     detector: str
     round: int

@@ -1,5 +1,5 @@
-"""Joining a federation, changing a key, and who belongs to it: the messages between a member and the
-main server.
+"""Joining a federation, changing a key, and who belongs to it: the messages between a member and
+the main server.
 
 `shared/security/joining.py` makes the proofs in them and checks them.
 """

@@ -101,7 +101,8 @@ def decode(total: NDArray[np.uint32], plan: RoundPlan, cohort: int | None = None
     cohort = cohort or plan.cohort_cap
     if not 1 <= weight <= plan.weight_cap * cohort or clamped > plan.size * cohort:
         raise InvalidMessage(
-            "The unmasked sum makes no sense: a device masked its update with another seed than it sealed.",
+            "The unmasked sum makes no sense: a device masked its update with another seed than it"
+            " sealed.",
             kept="The global model is as it was.",
             todo="Open the next round; if it happens again, look for a faulty device.",
         )

@@ -139,7 +139,7 @@ class RoundPlan(Message, frozen=True):
         return base64.b64decode(self.sealing_key)
 
     def context(self, device: str) -> bytes:
-        """Return what binds a mask and its sealed seed to this device, round, version and format."""
+        """Return what a mask and its sealed seed are bound to: device, round, version, format."""
         parts = [
             "doorbell-update/1",
             self.federation,

@@ -1,4 +1,4 @@
-"""A model's manifest: signed by the main server, checked by a device before it installs anything."""
+"""A model's manifest: signed by the main server, checked by a device before it installs."""
 
 from __future__ import annotations
 

@@ -169,8 +169,8 @@ def parse_blob_place(text: str) -> BlobPlace:
     found = _PLACE.fullmatch(text)
     if found is None or ".." in text or len(text) > _MAX_PLACE_CHARS:
         raise ValueError(
-            "it looks like s3://bucket or s3://bucket/prefix, the bucket with 3 to 63 lower-case letters, digits, "
-            "dots and hyphens, and no credentials."
+            "it looks like s3://bucket or s3://bucket/prefix, the bucket with 3 to 63 lower-case"
+            " letters, digits, dots and hyphens, and no credentials."
         )
     return BlobPlace(found["bucket"], found["prefix"] or "")
 
@@ -218,7 +218,8 @@ def storage_errors(what: str, done: str = "written") -> Iterator[None]:
             ) from error
         if error.errno in _CLOSED:
             raise StorageFailed(
-                f"{cannot[:1].upper()}{cannot[1:]}: this service is not allowed to, or the disk is read-only.",
+                f"{cannot[:1].upper()}{cannot[1:]}: this service is not allowed to, or the disk is"
+                " read-only.",
                 todo="Give this service's user the right to it and try again.",
             ) from error
         if error.errno == errno.EIO:

@@ -281,7 +281,10 @@ class Database:
 
     def _other_version(self, revision: str) -> SettingsError:
         newer = revision > self.newest_revision
-        differ = f"(revision {revision}; this one {'knows' if newer else 'needs'} {self.newest_revision})"
+        differ = (
+            f"(revision {revision}; this one {'knows' if newer else 'needs'}"
+            f" {self.newest_revision})"
+        )
         todo = "Stop the service, run python -m federation upgrade, and start it again."
         if newer:
             todo = "Install the newer version again, or restore a backup that this version made."

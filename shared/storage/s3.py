@@ -153,7 +153,8 @@ class S3BlobStore(BlobStore):
             data: bytes = self._client.get_object(**self._key(digest))["Body"].read()
         if hashlib.sha256(data).hexdigest() != digest:
             raise StorageFailed(
-                f"In the bucket {self._bucket}, the object {self._prefix}{digest} is not what was put there.",
+                f"In the bucket {self._bucket}, the object {self._prefix}{digest} is not what was"
+                " put there.",
                 kept="Nothing was taken from it.",
                 todo="Put it back from a copy of the bucket, and look at who may write there.",
             )
@@ -206,7 +207,10 @@ class S3BlobStore(BlobStore):
         except BotoCoreError as error:
             raise StorageFailed(
                 f"The bucket {self._bucket} cannot be used ({type(error).__name__}).",
-                todo="Look at the credentials, the region and the endpoint that this service was given.",
+                todo=(
+                    "Look at the credentials, the region and the endpoint that this service was"
+                    " given."
+                ),
             ) from error
 
     def _refusal(self, code: str, status: int) -> StorageFailed:
@@ -265,7 +269,7 @@ def _client(endpoint: str | None, timeout_s: float) -> Any:
 
 
 def _age_s(answer: dict[str, Any], known: dict[str, Any]) -> float:
-    """Return the age of an object by the clock of who answered; by our own where it does not tell."""
+    """Return an object's age by the clock of the store; by our own where it does not tell."""
     date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
     now = parsedate_to_datetime(date) if date else datetime.now(UTC)
     age: float = (now - known["LastModified"]).total_seconds()

@@ -36,7 +36,7 @@ def request_id() -> str:
 
 
 def id_header() -> dict[str, str]:
-    """Return the header field that takes the id on to another service; nothing if there is no id."""
+    """Return the header field that carries the id to another service; {} without an id."""
     return {HEADER: _current.get()} if _current.get() else {}
 
 
@@ -114,7 +114,10 @@ class _Text(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         name = _current.get() or "-"
-        said = f"{_time(record)} {record.levelname} {record.name} [{name}] {_printable(record.getMessage())}"
+        said = (
+            f"{_time(record)} {record.levelname} {record.name} [{name}]"
+            f" {_printable(record.getMessage())}"
+        )
         return f"{said}\n{self.formatException(record.exc_info)}" if record.exc_info else said
 
 

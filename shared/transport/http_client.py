@@ -219,18 +219,16 @@ class HttpClient:
 
     def _exchange(self, method: str, url: str, body: bytes, headers: dict[str, str]) -> _Answer:
         """Send one request, and read its answer as it comes."""
-        with (
-            self._session.request(
-                method,
-                url,
-                data=body or None,
-                headers=headers | id_header(),
-                timeout=self._timeout_s,
-                # A redirect would send an update to an address of a peer's choice.
+        with self._session.request(
+            method,
+            url,
+            data=body or None,
+            headers=headers | id_header(),
+            timeout=self._timeout_s,
+            # A redirect would send an update to an address of a peer's choice.
             allow_redirects=False,
-                stream=True,
-            ) as response
-        ):
+            stream=True,
+        ) as response:
             return _Answer(response.status_code, response.headers, self._read(url, response))
 
     def _read(self, url: str, response: requests.Response) -> bytes:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.conftest import MakeFederation
+
 PROJECT = Path(__file__).resolve().parents[2]
 TUTORIAL = PROJECT / "docs" / "tutorials" / "first-round-by-hand.md"
-from tests.e2e.conftest import MakeFederation
 
 PORTS = {"main": 8000, "device1": 8001, "device2": 8002, "aggregator": 8003}
 NUMBER = re.compile(r"\d[\d.,]*%?")

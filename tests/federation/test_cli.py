@@ -36,7 +36,10 @@ def help_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 
 def test_overview_lists_every_command_and_imports_nothing_heavy() -> None:
-    program = "import sys; from federation.cli import main; main(['--help']); print(*sys.modules, file=sys.stderr)"
+    program = (
+        "import sys; from federation.cli import main; main(['--help']); "
+        "print(*sys.modules, file=sys.stderr)"
+    )
     run = subprocess.run(
         [sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True
     )

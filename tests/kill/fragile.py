@@ -178,11 +178,7 @@ def _serve() -> Any:
 def _train_by(*command: str) -> None:
     """Let the device start this instead of its training child."""
     trainer = importlib.import_module("device.training.worker_client").Trainer
-    setattr(
-        importlib.import_module("device.context"),
-        "Trainer",
-        functools.partial(trainer, command=command),
-    )  # noqa: B010
+    importlib.import_module("device.context").Trainer = functools.partial(trainer, command=command)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from device.rounds import participation
 from device.rounds.cleanup import tidy
 from device.store.records import GlobalModel
 from device.training.jobs import Compare, Folders
-from federation.backup.backup import services
+from federation.services import services
 from learning.architectures import architecture
 from learning.model import Model
 from main_server.store.evaluations import performances

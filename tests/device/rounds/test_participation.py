@@ -122,7 +122,7 @@ def test_first_training_without_main_server_says_what_to_start(
 ) -> None:
     federation.network.down = {"main"}
     with pytest.raises(
-        PeerUnreachable, match="no model to start from yet.*Start the main server"
+        PeerUnreachable, match=r"no model to start from yet.*Start the main server"
     ) as caught:
         participation.train(doorbell, "package")
     assert caught.value.status == 503

@@ -362,7 +362,7 @@ def test_postgresql_that_holds_a_main_server_is_never_filled(
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-@pytest.mark.parametrize("step", ["_move_in", "_move_on", "_fill"])
+@pytest.mark.parametrize("step", ["move_in", "_move_on", "_fill"])
 def test_failure_on_the_way_leaves_nothing(
     file: Path,
     tmp_path: Path,
@@ -374,7 +374,7 @@ def test_failure_on_the_way_leaves_nothing(
     right, url = getattr(restoring, step), databases(kind)
 
     def fail(*arguments: Any) -> None:
-        right(*arguments) if step != "_move_in" else None
+        right(*arguments) if step != "move_in" else None
         raise ZeroDivisionError
 
     with monkeypatch.context() as patched:

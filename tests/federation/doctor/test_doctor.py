@@ -1,4 +1,4 @@
-"""The doctor finds what is wrong, says how to mend it, changes nothing, and finds nothing wrong
+"""The doctor finds what is wrong, says how to fix it, changes nothing, and finds nothing wrong
 where nothing is.
 """
 
@@ -35,8 +35,14 @@ import sec_agg.app
 from device.camera.camera import Camera
 from device.metrics import gauges
 from device.settings import DeviceSettings
-from federation.doctor import checks, checks_network, checks_state, doctor
-from federation.doctor.checks import Finding, Setup, known_variables
+from federation.doctor import (
+    checks,
+    checks_network,
+    checks_settings,
+    checks_state,
+    doctor,
+)
+from federation.doctor.checks import Finding, Setup
 from federation.doctor.checks_camera import cameras
 from federation.doctor.checks_members import memberships
 from federation.doctor.checks_network import WORRYING_S, network
@@ -330,12 +336,12 @@ def test_python_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         (
             {"DOORBELL_MIN_COHRT": "3"},
             "wrong",
-            "nobody reads it; did you mean DOORBELL_MIN_COHORT?",
+            "is not a setting; did you mean DOORBELL_MIN_COHORT?",
         ),
         (
             {"DOORBELL_COLOUR_OF_DOOR": "red"},
             "warning",
-            "DOORBELL_COLOUR_OF_DOOR is no setting: nobody reads it.",
+            "DOORBELL_COLOUR_OF_DOOR is not a setting.",
         ),
         ({"DOORBELL_SEED": "-1"}, "wrong", "from 0 to 4294967295. It is read by the main server."),
         (
@@ -360,7 +366,7 @@ def test_python_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_variables_that_cannot_be_read_or_that_nobody_reads(
     changed: dict[str, str], state: str, said: str
 ) -> None:
-    finding = about(checks.settings(changed), "settings")
+    finding = about(checks_settings.settings(changed), "settings")
     assert finding.state == state and finding.said.endswith(said)
 
 
@@ -368,7 +374,7 @@ def test_settings_that_cannot_be_read_end_the_examination(tmp_path: Path) -> Non
     findings = list(doctor.examine({"DOORBELL_HOME": str(tmp_path), "DOORBELL_SEED": "x"}))
     assert (findings[-1].where, findings[-1].todo) == (
         "services",
-        "Mend the settings, then run it again.",
+        "Fix the settings, then run it again.",
     )
 
 
@@ -414,7 +420,9 @@ def test_settings_that_cannot_be_read_end_the_examination(tmp_path: Path) -> Non
 def test_settings_that_contradict_one_another(
     changed: dict[str, str], state: str, said: str, tmp_path: Path
 ) -> None:
-    findings = list(checks.contradictions(Setup.read({"DOORBELL_HOME": str(tmp_path)} | changed)))
+    findings = list(
+        checks_settings.contradictions(Setup.read({"DOORBELL_HOME": str(tmp_path)} | changed))
+    )
     assert [finding.state for finding in findings] == [state] * bool(state)
     assert not state or said in findings[0].said
 
@@ -916,7 +924,8 @@ def test_device_that_has_not_joined_needs_a_code_that_is_good(
         "none": "It has not joined, and there is no join code.",
         "expired": "It has not joined, and its join code is used up or has expired.",
         "used up": "It has not joined, and its join code is used up or has expired.",
-        "foreign": "It has not joined, and its join code is none of this machine's main server for a device.",
+        "foreign": "It has not joined, and its join code is none of this machine's main "
+        "server for a device.",
     }
     finding = about(memberships(Setup.read(stopped)), f"membership of {DEVICE}")
     assert finding.said == said.get(code, said["foreign"])
@@ -928,7 +937,8 @@ def test_cohorts_that_so_few_devices_never_make(stopped: dict[str, str], home: P
     said = [finding.said for finding in memberships(setup) if finding.where == "settings"]
     assert said == [
         "DOORBELL_MIN_COHORT is 3, and 2 devices have joined: no round can end.",
-        "DOORBELL_TARGET_COHORT is 4, and 2 devices have joined: every round waits for its deadline.",
+        "DOORBELL_TARGET_COHORT is 4, and 2 devices have joined: every round waits for its "
+        "deadline.",
     ]
     write(
         store_of(home), admit, "", MemberRecord("k", "x", "device", b"", 0.0, None), 0.0
@@ -1060,4 +1070,4 @@ def test_devices_that_cannot_be_called_matter_only_if_they_do_not_ask(
 def test_every_documented_setting_is_known() -> None:
     page = (PROJECT / "docs" / "reference" / "settings.md").read_text()
     described = re.findall(r"^\| `(DOORBELL_\w+|DATABASE_URL)`", page, re.MULTILINE)
-    assert len(described) > 50 and set(described) <= known_variables()
+    assert len(described) > 50 and set(described) <= checks_settings.known_variables()

@@ -406,7 +406,7 @@ def test_direct_aggregation_of_too_few_says_who_is_missing(direct: Any) -> None:
     direct.announce("b")
     send_plain(direct, "a", 5, direct.delta())
     before = state(direct)
-    with pytest.raises(OutOfOrder, match="1 of the 2 updates it needs. Still missing: b"):
+    with pytest.raises(OutOfOrder, match=r"1 of the 2 updates it needs\. Still missing: b"):
         direct.step("main", "aggregate_models")
     assert state(direct) == before
 

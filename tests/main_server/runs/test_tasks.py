@@ -413,9 +413,11 @@ def test_nobody_is_asked_to_train_for_a_round_that_has_enough_and_is_due(federat
 
 def test_aggregator_is_asked_as_long_as_the_round_is_due(federation: Any) -> None:
     settings = begin(federation)
-    ask = lambda: (
-        for_aggregator(federation.main, ChangeNotifier(federation.main), AggregatorWaits(0)).tasks
-    )  # noqa: E731
+
+    def ask() -> Any:
+        notifier = ChangeNotifier(federation.main)
+        return for_aggregator(federation.main, notifier, AggregatorWaits(0)).tasks
+
     assert ask() == ()
     write(federation.main.store, make_due, settings, 1.0, "All are there.")
     assert ask() == ask() == (AddUp("package", 1),)

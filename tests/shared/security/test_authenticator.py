@@ -104,7 +104,9 @@ def test_member_with_another_role_is_refused(
     mine = sent(identity).to(authenticator, everyone).member.role
     others = tuple(role for role in everyone if role != mine)
     for roles in (others, others[:1], ()):
-        with pytest.raises(Forbidden, match=f"is a {mine} and may not send this message") as refused:
+        with pytest.raises(
+            Forbidden, match=f"is a {mine} and may not send this message"
+        ) as refused:
             sent(identity).to(authenticator, roles)
         assert (refused.value.slug, refused.value.status) == ("wrong-role", 403)
 
