@@ -33,6 +33,9 @@ MAX_DETAIL_CHARS: Final = 300
 WaitS = Annotated[float, Meta(ge=0, le=MAX_WAIT_S)]
 
 
+# What a device says of itself.
+
+
 class Score(Message, frozen=True):
     """How a version does on a device's validation pictures: a share of so many."""
 
@@ -70,6 +73,7 @@ class DetectorStatus(Message, frozen=True):
     sent_round: RoundNumber | None
     held: Version | None
     score: Score | None
+    # "setback" and "said" are the names on the wire since the first version.
     setback: Failure | None
     refused: Version | None
 
@@ -96,6 +100,9 @@ class AggregatorWaits(Message, frozen=True):
     noun: ClassVar[str] = "request for work"
 
     wait_s: WaitS
+
+
+# What the main server answers.
 
 
 class Task(Message, frozen=True, forbid_unknown_fields=False, tag_field="do"):
@@ -160,6 +167,7 @@ def known_work(kind: type[W], answer: object) -> W:
     """
     if not isinstance(answer, dict) or not isinstance(tasks := answer.get("tasks"), list):
         return convert(kind, answer)
+    # The main server may be newer than its devices: what they do not know is left to others.
     return convert(kind, answer | {"tasks": [task for task in tasks if _is_known(task)]})
 
 

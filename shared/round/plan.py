@@ -1,5 +1,4 @@
-"""What one round asks of everybody: made by the main server when it opens the round, read by all
-parties.
+"""What one round asks of everybody: the main server makes the plan, and all parties read it.
 
 The plan travels as one frozen object, so no party can mix the plans of two rounds. It holds
 everything that the round's result depends on, the server's step included.
@@ -21,7 +20,11 @@ from shared.names import AGGREGATOR, MAIN_SERVER
 
 Topology = Literal["secure", "direct"]
 MAX_COORDINATES = 2**28
+"""Largest model: its vector is 1 GiB, and with a cohort of two its clamp count stays below 2^32."""
+
 MAX_VALUE_RANGE = 1e9
+"""Largest magnitude of a coordinate; rounds whose values are clamped double theirs up to it."""
+
 EXTRA_COORDINATES = 2
 """Two more coordinates follow the delta: the weight, and how many coordinates were clamped."""
 
@@ -31,8 +34,9 @@ def vector_size(size: int) -> int:
     return size + EXTRA_COORDINATES
 
 
-_LEAST = 1e-9
+_LEAST = 1e-9  # a rate or a norm below it would lose all digits in float32
 _STRATEGY = r"[a-z0-9_]{1,32}(\([a-z0-9_=.,+-]{0,160}\))?"
+# An HPKE public key of the hybrid suite has 1216 bytes; empty in the direct topology.
 _Base64 = Annotated[
     str,
     matching(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"),
@@ -111,6 +115,7 @@ class RoundPlan(Message, frozen=True):
             InvalidMessage: The number of clamped coordinates might need more than 32 bits, or the
                 sum of the weights more than 31.
         """
+        # Each device adds at most one to the clamp count for each coordinate, and its weight.
         clamped = self.size * self.cohort_cap
         weights = self.weight_cap * self.cohort_cap
         if clamped >= 2**32 or weights >= 2**31:
