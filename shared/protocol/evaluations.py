@@ -44,6 +44,7 @@ class Estimate(Message, Generic[Bounded_co], frozen=True):
 
     def __post_init__(self) -> None:
         """Refuse an interval of no value, with one end, or with its ends in the wrong order."""
+        # A ValueError is what the decoder turns into the refusal of a message.
         if (self.low is None) != (self.high is None):
             raise ValueError("An interval has two ends")
         if self.value is None and self.low is not None:
@@ -54,6 +55,7 @@ class Estimate(Message, Generic[Bounded_co], frozen=True):
 
 Figures = Mapping[str, Mapping[str, Estimate[float]]]  # of `ROWS`, then of `METRICS`
 Metric = Annotated[str, matching("|".join(METRICS))]
+# As many as there are metrics, and no other name: every metric is there.
 _EVERY = Meta(min_length=len(METRICS), max_length=len(METRICS))
 _Shares = Annotated[dict[Metric, Estimate[Share]], _EVERY]
 _Differences = Annotated[dict[Metric, Estimate[Difference]], _EVERY]
@@ -67,7 +69,7 @@ class Comparison(Message, frozen=True, kw_only=True):
     noun: ClassVar[str] = "comparison of two models"
 
     local: _Shares
-    global_: _Shares = field(name="global")
+    global_: _Shares = field(name="global")  # a keyword of Python's
     difference: _Differences
 
     @property

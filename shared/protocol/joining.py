@@ -32,6 +32,7 @@ class JoinRequest(Message, frozen=True):
     name: Name
     role: Role
     public_key: Key
+    # An HMAC-SHA256 has the length of a key.
     proof: Key
     signature: Signature
 
@@ -50,6 +51,9 @@ class Admission(Message, frozen=True):
     public_key: Key
     proof: Key
     signature: Signature
+
+
+# The following may gain members in newer versions: a reader takes what it knows.
 
 
 class NewKey(Message, frozen=True, forbid_unknown_fields=False):

@@ -119,6 +119,7 @@ def private_bytes(path: Path, size: int, secret: str | None) -> bytes:
     """
     if secret is None:
         return secret_file(path, lambda: secrets.token_bytes(size))
+    # The label keeps keys of one secret apart: the identity's from the sealing key's.
     label = f"{path.parent.name}/{path.name}".encode()
     derived = HKDF(hashes.SHA256(), size, b"doorbell-secret/1", label).derive(secret.encode())
     if path.exists() and _read_private(path) != derived:

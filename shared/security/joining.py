@@ -141,6 +141,7 @@ class Membership:
             InvalidMessage: It is not from the main server that made the code.
         """
         what = transcript(request, code.main_key_id)
+        # The code names the main server's key: a server in between has another one.
         is_named = fingerprint(answer.public_key) == code.main_key_id
         is_invited = hmac.compare_digest(answer.proof, _proof(code, "main", what))
         is_owner = verify(answer.public_key, answer.signature, b"main" + what)

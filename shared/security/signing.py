@@ -116,6 +116,7 @@ def sign_request(
         ValueError: Such a method, address or Content-Type cannot be signed, or a body has no
             Content-Type.
     """
+    # 128 random bits: two requests never have the same nonce.
     nonce = base64.urlsafe_b64encode(secrets.token_bytes(16)).rstrip(b"=").decode()
     message = SimpleNamespace(method=method, url=url, headers=own_fields(headers, body))
     expires = datetime.fromtimestamp(int(now) + LIFETIME_S, UTC)
