@@ -1,5 +1,6 @@
-"""The shell of every web app: steps, content negotiation, errors, health. The services add their
-verbs and pages.
+"""The shell of every web app: steps, content negotiation, errors, health.
+
+The services add their verbs and pages.
 
 curl gets plain sentences, `Accept: application/json` gets JSON (errors as RFC 9457 problem
 details), and a browser gets the service's page with the sentence on top.
@@ -37,6 +38,7 @@ _STATIC_VERSION = hashlib.sha256(
 Page = Callable[[], Mapping[str, object]]
 
 _HEADERS = {
+    # Nothing from elsewhere, and no script but our own files (W3C CSP level 3).
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "
         "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -60,8 +62,7 @@ def make_app(
     operators: OperatorSettings | None = None,
     gauges: metrics.Gauges = tuple,
 ) -> Flask:
-    """Make a service's app with what they all have: page, health, description, answers to errors,
-    operator's guard.
+    """Make a service's app with what all have: page, health, description, errors, operator's guard.
 
     Args:
         service: What it is, for people: "Secure aggregator".
@@ -212,8 +213,9 @@ def _answer(app: Flask, answer: Answer, data: Mapping[str, object]) -> Response:
 
 
 def _page_with(app: Flask, answer: Answer) -> str:
-    """Return the service's page with the answer on top; the answer alone where the page cannot be
-    made or shown.
+    """Return the service's page with the answer on top, or the answer alone.
+
+    Alone for who is not the operator, and where making the page fails too.
     """
     if "operator" not in g:
         return render_template(g.get("template", "base.html"), service=app.name, notice=answer)
@@ -250,17 +252,18 @@ def _http_problem(app: Flask, error: HTTPException) -> Response:
         "detail": detail,
     }
     response = _problem(app, problem)
+    # Such as Allow, which a 405 must have (RFC 9110, section 15.5.6).
     own = {name: value for name, value in error.get_headers() if name != "Content-Type"}
-    response.headers.update(own)  # such as Allow, which a 405 must have (RFC 9110, section 15.5.6)
+    response.headers.update(own)
     return response
 
 
 def _unexpected(app: Flask, error: Exception) -> Response:
     app.logger.exception("a request failed", exc_info=error)
     happened = DoorbellError(
-        "Something went wrong that nobody planned for.",
+        "Unexpected error; the log has a traceback.",
         kept="What was stored before is kept.",
-        todo="Try again; the service's log says where it happened.",
+        todo="Try again.",
     )
     return _problem(app, happened.problem())
 
@@ -268,6 +271,7 @@ def _unexpected(app: Flask, error: Exception) -> Response:
 def _protect(response: Response) -> Response:
     """Set the headers that every answer has."""
     response.headers.update(_HEADERS)
+    # Static files carry a digest of all of them in their address; all else may change any time.
     if request.endpoint != "static" or response.status_code >= 400:
         response.headers["Cache-Control"] = "no-store"
     elif request.args.get("v") == _STATIC_VERSION:

@@ -1,9 +1,8 @@
-"""Small charts, drawn by the server as SVG: lines over round numbers, and bars. No script, and no
-library to draw.
+"""Small charts, drawn by the server as SVG: lines over round numbers, and bars.
 
-Colours are classes of `static/style.css` (`s1` to `s6`), so they follow the reader's light or dark
-screen. Every word that is drawn is escaped, and what is no number is refused: a chart never shows
-what is not so.
+No script, and no library to draw. Colours are classes of `static/style.css` (`s1` to `s6`), so they
+follow the reader's light or dark screen. Every word that is drawn is escaped, and a value that is
+not finite is refused: a chart never shows what is not so.
 """
 
 from __future__ import annotations
@@ -11,12 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from markupsafe import Markup
 
-COLOURS, MAX_POINTS, LARGEST = 6, 120, 1e12
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 640.0, 240.0, 56.0, 24.0, 12.0, 40.0
+COLOURS = 6
+MAX_POINTS = 120
+LARGEST = 1e12
+# In units of the drawing: its size, and the margins around what is drawn.
+_WIDTH = 640.0
+_HEIGHT = 240.0
+_LEFT = 56.0
+_RIGHT = 24.0
+_TOP = 12.0
+_BOTTOM = 40.0
 _INTERVALS = 5
 _EMPTY = "Nothing to show yet."
 
@@ -32,34 +38,36 @@ _BAR = Markup(
 )
 _KEY = Markup('<span class="key s%s">%s</span> ')
 _FIGURE = Markup(
-    '<figure class="chart"><svg viewBox="0 0 %.0f %.0f"'
-    ' role="img"><title>%s</title><desc>%s</desc>%s</svg><figcaption>%s</figcaption></figure>'
+    '<figure class="chart"><svg viewBox="0 0 %.0f %.0f" role="img">'
+    "<title>%s</title><desc>%s</desc>%s</svg>"
+    "<figcaption>%s</figcaption></figure>"
 )
 
 
 def thin(
     series: Mapping[str, Values], most: int = MAX_POINTS
 ) -> tuple[dict[str, dict[int, float]], int]:
-    """Return series of at most `most` values, and of how many consecutive numbers each time the
-    newest value is kept.
+    """Return series of at most `most` values, the newest of each stretch of numbers.
 
     Args:
         series: Name to number (of a round) to value.
         most: How many values of one series, at least 2.
 
     Returns:
-        The same series with values taken out, in rising order, and the number: 1 where nothing was.
+        The same series with values taken out, in rising order, and of how many consecutive numbers
+        one is kept: 1 where nothing was taken out.
     """
     numbers = [number for values in series.values() for number in values]
-    every = max(1, math.ceil((max(numbers) - min(numbers) + 1) / (most - 1))) if numbers else 1
-    kept = {
-        name: {number // every: number for number in sorted(values)}
-        for name, values in series.items()
-    }
-    return {
-        name: {number: series[name][number] for number in chosen.values()}
-        for name, chosen in kept.items()
-    }, every
+    if not numbers:
+        return {name: {} for name in series}, 1
+    span = max(numbers) - min(numbers) + 1
+    every = max(1, math.ceil(span / (most - 1)))
+    thinned = {}
+    for name, values in series.items():
+        # A later number of the same stretch takes the place of an earlier one.
+        newest = {number // every: number for number in sorted(values)}
+        thinned[name] = {number: values[number] for number in newest.values()}
+    return thinned, every
 
 
 def line_chart(
@@ -86,15 +94,16 @@ def line_chart(
         A figure with its legend.
 
     Raises:
-        ValueError: There are more series than colours, or a value is none that can be drawn.
+        ValueError: There are more series than colours, or a value cannot be drawn.
     """
-    shown, every = thin(series, most)
-    values = [value for of_one in shown.values() for value in of_one.values()]
-    _check(value for of_one in series.values() for value in of_one.values())
+    for of_one in series.values():
+        _check(of_one.values())
     if len(series) > COLOURS:
         raise ValueError(f"a chart has colours for {COLOURS} series")
+    shown, every = thin(series, most)
+    values = [value for of_one in shown.values() for value in of_one.values()]
     if not values:
-        return _figure(title, told, [_TEXT % (_LEFT, _HEIGHT / 2, "start", _EMPTY)])
+        return _empty(title, told)
     numbers = sorted({number for of_one in shown.values() for number in of_one})
     ticks = _ticks(min(values), max(values), *bounds)
     place = _Place(numbers[0], numbers[-1], ticks[0], ticks[-1])
@@ -103,11 +112,11 @@ def line_chart(
         *_horizontal_axis(place, across),
     ]
     for colour, (name, of_one) in enumerate(shown.items(), 1):
-        told_of = [
-            _DOT % (place.x(number), place.y(value), f"{name}, {across} {number}: {write(value)}")
-            for number, value in of_one.items()
-        ]
-        parts.append(_GROUP % (colour, Markup().join([*_lines(place, of_one, every), *told_of])))
+        drawn = _lines(place, of_one, every)
+        for number, value in of_one.items():
+            words = f"{name}, {across} {number}: {write(value)}"
+            drawn.append(_DOT % (place.x(number), place.y(value), words))
+        parts.append(_GROUP % (colour, Markup().join(drawn)))
     return _figure(title, told, parts, series)
 
 
@@ -128,38 +137,45 @@ def histogram(
         expected: Where a line is drawn across, if anywhere: the count that each bin would have.
 
     Raises:
-        ValueError: A count is none that can be drawn.
+        ValueError: A count cannot be drawn.
     """
     _check([*counts, expected or 0.0])
     if min(counts, default=0) < 0:
         raise ValueError("a count is not negative")
     if not counts:
-        return _figure(title, told, [_TEXT % (_LEFT, _HEIGHT / 2, "start", _EMPTY)])
+        return _empty(title, told)
     ticks = _ticks(0.0, max(1.0, *counts, expected or 0.0), 0.0, LARGEST)
     place = _Place(0, len(counts), ticks[0], ticks[-1])
-    width = place.x(1) - place.x(0)
-    bars = [
-        _BAR
-        % (
-            place.x(at) + 1,
-            place.y(count),
-            max(width - 2, 0.5),
-            place.y(0) - place.y(count),
-            f"{count:,}",
-        )
-        for at, count in enumerate(counts)
-    ]
+    # A unit of paper shows between two bars, and the narrowest bar is still to be seen.
+    width = max(place.x(1) - place.x(0) - 2, 0.5)
+    bars = []
+    for at, count in enumerate(counts):
+        top = place.y(count)
+        bars.append(_BAR % (place.x(at) + 1, top, width, place.y(0) - top, f"{count:,}"))
     parts = [
         *_vertical_axis(place, [(tick, f"{tick:,.0f}") for tick in ticks]),
         _GROUP % (1, Markup().join(bars)),
     ]
     if expected is not None:
-        parts.append(_RULE % ("axis", _LEFT, place.y(expected), _WIDTH - _RIGHT, place.y(expected)))
-    for at, mark in enumerate(marks):
-        anchor = "start" if at == 0 else "end" if at == len(marks) - 1 else "middle"
-        across = at * len(counts) / max(1, len(marks) - 1)
-        parts.append(_TEXT % (place.x(across), _HEIGHT - _BOTTOM + 18, anchor, mark))
+        parts.append(_rule("axis", place.y(expected)))
+    parts += _marks(place, marks, len(counts))
     return _figure(title, told, parts)
+
+
+def _marks(place: _Place, marks: Sequence[str], count: int) -> list[Markup]:
+    """Return words under bars, spread evenly from the left edge to the right one."""
+    last = len(marks) - 1
+    drawn = []
+    for at, mark in enumerate(marks):
+        # The outermost words stay on the paper.
+        anchor = "middle"
+        if at == 0:
+            anchor = "start"
+        elif at == last:
+            anchor = "end"
+        across = at * count / max(1, last)
+        drawn.append(_TEXT % (place.x(across), _HEIGHT - _BOTTOM + 18, anchor, mark))
+    return drawn
 
 
 @dataclass(frozen=True)
@@ -172,15 +188,14 @@ class _Place:
     high: float
 
     def x(self, number: float) -> float:
-        share = (number - self.first) / (self.last - self.first) if self.last > self.first else 0.5
+        share = 0.5
+        if self.last > self.first:
+            share = (number - self.first) / (self.last - self.first)
         return _LEFT + share * (_WIDTH - _LEFT - _RIGHT)
 
     def y(self, value: float) -> float:
-        return (
-            _HEIGHT
-            - _BOTTOM
-            - (value - self.low) / (self.high - self.low) * (_HEIGHT - _TOP - _BOTTOM)
-        )
+        share = (value - self.low) / (self.high - self.low)
+        return _HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM)
 
 
 def _check(values: Iterable[float]) -> None:
@@ -189,36 +204,52 @@ def _check(values: Iterable[float]) -> None:
 
 
 def _ticks(least: float, most: float, lowest: float, highest: float) -> list[float]:
-    """Return round values, at least two, that enclose all values; outside the bounds only where
-    these are not round.
+    """Return round values, at least two, that enclose all values.
+
+    Args:
+        least: The smallest value.
+        most: The largest.
+        lowest: The least that there can be; a tick below it only if it is not round.
+        highest: As `lowest`.
     """
+    # Values that are (almost) the same need some height too.
     apart = max(0.01, 1e-6 * abs(most))
     if most - least < apart:
-        least, most = max(lowest, least - apart), min(highest, most + apart)
+        least = max(lowest, least - apart)
+        most = min(highest, most + apart)
     step = _round_step((most - least) / _INTERVALS)
-    first, last = math.floor(least / step + 1e-9), math.ceil(most / step - 1e-9)
+    # Rounding errors of the division must not add a tick.
+    first = math.floor(least / step + 1e-9)
+    last = math.ceil(most / step - 1e-9)
     return [tick * step for tick in range(first, last + 1)]
 
 
 def _round_step(least: float) -> float:
     """Return the smallest of 1, 2, 2.5, 5, 10, 20, ..., 0.1, 0.2, ... that is not less."""
     unit = 10.0 ** math.floor(math.log10(least))
-    return next(
-        factor * unit for factor in (1, 2, 2.5, 5, 10) if factor * unit >= least * (1 - 1e-9)
-    )
+    enough = least * (1 - 1e-9)
+    return next(factor * unit for factor in (1, 2, 2.5, 5, 10) if factor * unit >= enough)
 
 
 def _vertical_axis(place: _Place, ticks: Iterable[tuple[float, str]]) -> list[Markup]:
-    rules, words = [], []
+    rules: list[Markup] = []
+    words: list[Markup] = []
     for value, said in ticks:
-        rules.append(_RULE % ("grid", _LEFT, place.y(value), _WIDTH - _RIGHT, place.y(value)))
-        words.append(_TEXT % (_LEFT - 6, place.y(value) + 4, "end", said))
+        height = place.y(value)
+        rules.append(_rule("grid", height))
+        words.append(_TEXT % (_LEFT - 6, height + 4, "end", said))
     return rules + words
 
 
+def _rule(kind: str, height: float) -> Markup:
+    return _RULE % (kind, _LEFT, height, _WIDTH - _RIGHT, height)
+
+
 def _horizontal_axis(place: _Place, across: str) -> list[Markup]:
-    every = max(1, math.ceil(_round_step((place.last - place.first) / _INTERVALS or 1.0)))
-    numbers = range(math.ceil(place.first / every) * every, place.last + 1, every)
+    span = place.last - place.first
+    every = max(1, math.ceil(_round_step(span / _INTERVALS or 1.0)))
+    first = math.ceil(place.first / every) * every
+    numbers = range(first, place.last + 1, every)
     marks = [
         _TEXT % (place.x(number), _HEIGHT - _BOTTOM + 18, "middle", number) for number in numbers
     ]
@@ -227,18 +258,19 @@ def _horizontal_axis(place: _Place, across: str) -> list[Markup]:
 
 def _lines(place: _Place, values: Values, every: int) -> list[Markup]:
     """Return a line through each stretch of values without a gap."""
-    numbers = list(values)
-    breaks = [
-        at
-        for at, (one, other) in enumerate(pairwise(numbers), 1)
-        if other // every - one // every > 1
-    ]
-    stretches = [numbers[start:end] for start, end in pairwise([0, *breaks, len(numbers)])]
-    points = [
-        [f"{place.x(number):.1f},{place.y(values[number]):.1f}" for number in each]
-        for each in stretches
-    ]
-    return [_PATH % " ".join(stretch) for stretch in points if len(stretch) > 1]
+    stretches: list[list[str]] = []
+    before: int | None = None
+    for number, value in values.items():
+        if before is None or number // every - before // every > 1:
+            stretches.append([])
+        stretches[-1].append(f"{place.x(number):.1f},{place.y(value):.1f}")
+        before = number
+    # A single value has its dot, and no line.
+    return [_PATH % " ".join(points) for points in stretches if len(points) > 1]
+
+
+def _empty(title: str, told: str) -> Markup:
+    return _figure(title, told, [_TEXT % (_LEFT, _HEIGHT / 2, "start", _EMPTY)])
 
 
 def _figure(title: str, told: str, parts: Iterable[Markup], names: Iterable[str] = ()) -> Markup:

@@ -48,8 +48,7 @@ _SURELY_LOCKED_S = 60
 
 
 def on_starting(server: Any) -> None:
-    """Refuse to listen where other machines can reach a service that has no operator token, or
-    where one listens.
+    """Refuse an address that is in use, or that others can reach without an operator token.
 
     Otherwise make the folder in which the workers count what /metrics adds up: below
     PROMETHEUS_MULTIPROC_DIR if that is set, else where temporary files are. Only workers are told
@@ -63,9 +62,8 @@ def on_starting(server: Any) -> None:
     from shared.telemetry.logs import formatter  # noqa: PLC0415
     from shared.transport.addresses import check_bind  # noqa: PLC0415
 
-    inherited = range(
-        3, 3 + systemd.listen_fds(unset_environment=False)
-    )  # by socket activation, which wins over --bind
+    # By socket activation, which wins over --bind: descriptors from 3 on (sd_listen_fds(3)).
+    inherited = range(3, 3 + systemd.listen_fds(unset_environment=False))
     try:
         check_bind(inherited or server.cfg.address, OperatorSettings.read().token)
         form = LogSettings.read().form
@@ -80,14 +78,15 @@ def on_starting(server: Any) -> None:
         server.counted = _folder_to_count_in(os.environ.get(_COUNTED) or tempfile.gettempdir())
     except OSError as error:
         sys.exit(
-            f"No folder for /metrics can be made: {error.filename}: {error.strerror}. Mend or unset"
-            f" {_COUNTED}."
+            f"No folder for /metrics can be made: {error.filename}: {error.strerror}."
+            f" Fix or unset {_COUNTED}."
         )
 
 
 def _folder_to_count_in(parent: str) -> str:
-    """Make a folder that is locked while this master or a worker of it lives; remove what killed
-    ones left.
+    """Make a folder that is locked while this master or a worker of it lives.
+
+    Folders that killed masters left are removed: nobody holds their lock any more.
     """
     for left in Path(parent).glob("doorbell-counts-*"):
         with suppress(OSError):
@@ -125,8 +124,7 @@ def _check_free(address: object) -> None:
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """Let a person read the sentence alone if the app cannot be made, and stop: trying again would
-    not help.
+    """Print one sentence if the app cannot be made, and stop: trying again would not help.
 
     What counts for /metrics must know the folder before it is imported.
     """
@@ -143,8 +141,8 @@ def post_fork(server: Any, worker: Any) -> None:
             raise AppImportError(str(error)) from error
         except OSError as error:
             raise AppImportError(
-                f"The service cannot start: {error.filename or 'the disk'}: {error.strerror}. What"
-                " was stored before is kept. Let this service's user own its folder, or name"
+                f"The service cannot start: {error.filename or 'the disk'}: {error.strerror}."
+                " What was stored before is kept. Let this service's user own its folder, or name"
                 " another with DOORBELL_HOME."
             ) from error
 
@@ -152,12 +150,15 @@ def post_fork(server: Any, worker: Any) -> None:
 
 
 def _reserve(folder: str) -> None:
-    """Take the room for what this worker counts, in files named as prometheus_client does; no disk
-    is full later.
+    """Reserve the files of this worker's metrics, so that a full disk cannot stop it later.
+
+    Args:
+        folder: Where prometheus_client expects them, under names of its own.
     """
     for kind in ("counter", "histogram"):
         path = Path(folder) / f"{kind}_{os.getpid()}.db"
-        if not path.exists():  # or else a worker that is gone had this number: its counts go on
+        # Where it exists, a worker that is gone had this process id: its counts go on.
+        if not path.exists():
             path.write_bytes(bytes(1 << 17))
 
 
@@ -171,8 +172,11 @@ def post_worker_init(worker: Any) -> None:
 
 
 def _stopping(stop: threading.Event, handler: Any) -> Callable[[int, FrameType | None], None]:
-    """Return a signal handler that first ends what runs beside the requests, so that none is waited
-    for in vain.
+    """Return a signal handler that first ends what runs beside the requests.
+
+    Args:
+        stop: Ends it; else the worker would wait for a long poll until gunicorn kills it.
+        handler: gunicorn's own.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:

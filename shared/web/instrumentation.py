@@ -1,6 +1,4 @@
-"""What is noted of every request: the id that it goes by, figures for Prometheus, and a line in the
-log.
-"""
+"""What is noted of every request: an id, metrics for Prometheus, and a line in the log."""
 
 from __future__ import annotations
 
@@ -40,28 +38,42 @@ def _begin() -> None:
 
 
 def _note(response: Response) -> Response:
-    seconds, endpoint, status = time.monotonic() - g.begun, request.endpoint, response.status_code
-    taken = request.content_length or 0 if request.method == "POST" and status < 400 else 0
-    given = (
-        response.content_length
-        or (0 if response.is_streamed else response.calculate_content_length())
-        or 0
+    seconds = time.monotonic() - g.begun
+    endpoint = request.endpoint
+    count_request(
+        endpoint, request.method, response.status_code, _taken(response), _given(response)
     )
-    count_request(endpoint, request.method, status, taken, 0 if request.method == "HEAD" else given)
+    # A stream of events lasts as long as a page is open: that is no time of an answer.
     if response.mimetype != "text/event-stream":
         time_request(endpoint, seconds)
     response.headers[HEADER] = request_id()
-    if status >= 400 or not (endpoint in _QUIET or g.get("quiet", False)):
-        who = g.get("member") or ("operator" if "operator" in g else "nobody")
-        path = (
-            request.path if endpoint else "an unknown address"
-        )  # what somebody typed may be a secret
-        said = {
-            "method": request.method,
-            "path": path,
-            "status": status,
-            "ms": round(1000 * seconds),
-            "who": who,
-        }
-        _log.info("%(method)s %(path)s %(status)s in %(ms)s ms, by %(who)s", said, extra=said)
+    is_quiet = endpoint in _QUIET or g.get("quiet", False)
+    if response.status_code >= 400 or not is_quiet:
+        _log_request(response.status_code, seconds)
     return response
+
+
+def _taken(response: Response) -> int:
+    """Return how many bytes of a body were taken; what was refused was not."""
+    if request.method != "POST" or response.status_code >= 400:
+        return 0
+    return request.content_length or 0
+
+
+def _given(response: Response) -> int:
+    """Return how many bytes of a body are answered; of a stream nobody knows."""
+    if request.method == "HEAD" or (response.is_streamed and not response.content_length):
+        return 0
+    return response.content_length or response.calculate_content_length() or 0
+
+
+def _log_request(status: int, seconds: float) -> None:
+    said = {
+        "method": request.method,
+        # What somebody typed for an address may be a secret.
+        "path": request.path if request.endpoint else "an unknown address",
+        "status": status,
+        "ms": round(1000 * seconds),
+        "who": g.get("member") or ("operator" if "operator" in g else "nobody"),
+    }
+    _log.info("%(method)s %(path)s %(status)s in %(ms)s ms, by %(who)s", said, extra=said)

@@ -1,5 +1,4 @@
-"""Pages that stay true while they are open: server-sent events say that something changed. Every
-service uses it.
+"""Pages that stay true while they are open: server-sent events say that something changed.
 
 A page hears three kinds of events at `/live` (WHATWG HTML, section 9.2): `changed`, with a digest
 of what it should show, whenever that is another one; `progress`, with where long work is; and
@@ -29,8 +28,9 @@ LOOK_EVERY_S: Final = 0.1
 CHANGED_EVERY_S: Final = 0.25
 BEAT_EVERY_S: Final = 10.0
 LONGEST_S: Final = 600.0
-"""A stream ends after so long, and the page asks for another: no thread is held by a browser that
-went to sleep.
+"""A stream ends after so long, and the page asks for another.
+
+So no thread is held by a browser that went to sleep.
 """
 
 _KEY = "doorbell-live"
@@ -58,11 +58,14 @@ class Live:
     def __init__(
         self, fingerprint: Callable[[], str], progress: Callable[[], Progress | None] = lambda: None
     ) -> None:
-        self._fingerprint, self._progress = fingerprint, progress
+        self._fingerprint = fingerprint
+        self._progress = progress
         self._stop = threading.Event()
         self._slots: threading.Semaphore | None = None
+        # One thread asks the database for all open pages; the others wait for its answer.
         self._asking = threading.Lock()
-        self._seen, self._seen_at = "", float("-inf")
+        self._seen = ""
+        self._seen_at = float("-inf")
 
     def serve(self, stop: threading.Event, threads: int) -> None:
         """Let pages listen until `stop` is set.
@@ -72,16 +75,21 @@ class Live:
             threads: How many requests this process answers at once; a quarter of them may be
                 streams.
         """
-        self._stop, self._slots = stop, threading.BoundedSemaphore(threads // 4)
+        self._stop = stop
+        # Open pages must not take the threads that answer messages and steps.
+        self._slots = threading.BoundedSemaphore(threads // 4)
         stop.wait()
 
     def seen(self, at_once: bool = False) -> str:
-        """Return the digest of what a page should show: now if `at_once`, else a quarter of a
-        second ago at most.
+        """Return the digest of what a page should show.
+
+        Args:
+            at_once: Whether it must be that of now; else it may be a quarter of a second old.
         """
         with self._asking:
             if at_once or time.monotonic() > self._seen_at + CHANGED_EVERY_S:
-                with suppress(DoorbellError):  # the database is away: the page itself will say so
+                # Where the database does not answer, the page itself will say so.
+                with suppress(DoorbellError):
                     self._seen = hashlib.sha256(self._fingerprint().encode()).hexdigest()[:16]
                 self._seen_at = time.monotonic()
             return self._seen
@@ -99,21 +107,24 @@ class Live:
                 todo="This one looks by itself.",
             )
         response = Response(self._events(), mimetype="text/event-stream")
-        response.headers["X-Accel-Buffering"] = (
-            "no"  # a proxy that collects an answer first would hold it back
-        )
+        # A proxy that collects an answer before it passes it on would hold the events back.
+        response.headers["X-Accel-Buffering"] = "no"
         response.call_on_close(slots.release)
         return response
 
     def _events(self) -> Iterator[str]:
-        begun = beat = time.monotonic()
-        shown, progress = "", None
+        begun = time.monotonic()
+        beat = begun
+        shown = ""
+        progress: Progress | None = None
         yield "retry: 1000\n\n"
         while not self._stop.is_set() and time.monotonic() < begun + LONGEST_S:
-            if (now := self.seen()) != shown:
+            now = self.seen()
+            if now != shown:
                 shown = now
                 yield f"event: changed\ndata: {now}\n\n"
-            if (current := self._progress()) != progress:
+            current = self._progress()
+            if current != progress:
                 progress = current
                 yield f"event: progress\ndata: {json.dumps(progress)}\n\n"
             if time.monotonic() > beat + BEAT_EVERY_S:
@@ -133,9 +144,11 @@ def remembered(
         longest_s: For so many seconds it may miss what the digest does not tell of, such as the
             time of day.
     """
-    lock, kept = threading.Lock(), dict[str, tuple[float, T]]()
+    lock = threading.Lock()
+    kept: dict[str, tuple[float, T]] = {}
 
     def get() -> T:
+        # Under the lock: ten browsers that hear of a change at once cost one look.
         with lock:
             digest = seen()
             if digest not in kept or time.monotonic() > kept[digest][0] + longest_s:

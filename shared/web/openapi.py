@@ -1,5 +1,4 @@
 """What a service says of itself at /openapi.json (OpenAPI 3.1), put together from its addresses.
-Every service uses it.
 
 The addresses tell paths, methods and names in them; an `Operation`, given where an address is
 added, tells the rest. What follows from its kind, such as that an unsigned message is refused, is
@@ -90,7 +89,8 @@ def json_of(*kinds: type[Message]) -> Content:
 
 
 STRING: Schema = {"type": "string"}
-NAME_TEXT, VERSION_TEXT = text(NAME.pattern), text(VERSION.pattern)
+NAME_TEXT = text(NAME.pattern)
+VERSION_TEXT = text(VERSION.pattern)
 FORM = "application/x-www-form-urlencoded"
 CONTAINER: Content = {CONTAINER_TYPE: {}}
 HTML: Content = {"text/html": STRING}
@@ -112,12 +112,8 @@ STEP: Content = {"text/plain": STRING, **as_json(record(said=STRING, detectors=_
 
 def form(*parameters: Schema) -> Content:
     """Return the form in which parameters of the query may be posted as well."""
-    return {
-        FORM: {
-            "type": "object",
-            "properties": {each["name"]: each["schema"] for each in parameters},
-        }
-    }
+    properties = {each["name"]: each["schema"] for each in parameters}
+    return {FORM: {"type": "object", "properties": properties}}
 
 
 @dataclass(frozen=True)
@@ -146,17 +142,20 @@ class Operation:
     done: tuple[int, ...] = (200,)
 
     def problems(self, has_token: bool) -> list[int]:
-        """Return the statuses of all problems it can give; `has_token` tells whether operators have
-        a token.
+        """Return the statuses of all problems it can give.
+
+        Args:
+            has_token: Whether operators have a token.
         """
-        kinds = {
+        by_security = {
             "operator": {401, 403, 429} if has_token else {403},
             "signature": {400, 401, 403, 413},
             "none": set(),
         }
-        return sorted(
-            {500, *self.fails} | kinds[self.security] | ({400, 413} if self.body else set())
-        )
+        found = {500, *self.fails} | by_security[self.security]
+        if self.body:
+            found |= {400, 413}
+        return sorted(found)
 
 
 PAGE = Operation("Show the service's page.", answer=HTML, security="operator")
@@ -190,6 +189,7 @@ def describe(
     schemas, refs = _declared(extensions[OPERATIONS])
     paths: dict[str, dict[str, object]] = {}
     for rule in rules:
+        # Flask writes <name> or <int:name> for what OpenAPI writes as {name}.
         path = paths.setdefault(re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), {})
         for method, operation in extensions[OPERATIONS].get(rule.endpoint, {}).items():
             named = {
@@ -198,22 +198,25 @@ def describe(
             }
             described = _operation(operation, sorted(rule.arguments), has_token, refs)
             path[method.lower()] = named | described
-    problem = {"application/problem+json": {"$ref": "#/components/schemas/Problem"}}
-    content = _media({"text/plain": STRING, **problem, **HTML}, refs)
-    answers = {
-        str(status): {"description": meaning, "content": content}
-        for status, meaning in _PROBLEMS.items()
-    }
-    schemes = {
-        kind: scheme for kind, scheme in _SECURITY.items() if has_token or kind != "operator"
-    }
     components = {
-        "securitySchemes": schemes,
+        "securitySchemes": {
+            kind: scheme for kind, scheme in _SECURITY.items() if has_token or kind != "operator"
+        },
         "schemas": {"Problem": _problem(), **schemas},
-        "responses": answers,
+        "responses": _refusals(refs),
     }
     info = {"title": f"Doorbell Federation: {service}", "version": PROTOCOL.rpartition("/")[2]}
     return {"openapi": "3.1.1", "info": info, "paths": paths, "components": components}
+
+
+def _refusals(refs: Mapping[type[Message], Schema]) -> dict[str, object]:
+    """Return the answers to what cannot be done, by status; operations refer to them."""
+    problem = {"application/problem+json": {"$ref": "#/components/schemas/Problem"}}
+    content = _media({"text/plain": STRING, **problem, **HTML}, refs)
+    return {
+        str(status): {"description": meaning, "content": content}
+        for status, meaning in _PROBLEMS.items()
+    }
 
 
 def _declared(
@@ -251,7 +254,10 @@ def _operation(
     }
     for status in operation.problems(has_token):
         answers[str(status)] = {"$ref": f"#/components/responses/{status}"}
-    needed = operation.security == "signature" or (operation.security == "operator" and has_token)
+    # Without a token the operator shows nothing: the request must come from this machine.
+    is_secured = operation.security == "signature"
+    if operation.security == "operator":
+        is_secured = has_token
     described: dict[str, object] = {
         "parameters": [*parts, *operation.parameters],
         "responses": answers,
@@ -261,7 +267,7 @@ def _operation(
             "required": FORM not in operation.body,
             "content": _media(operation.body, refs),
         }
-    return described | {"security": [{operation.security: []}] if needed else []}
+    return described | {"security": [{operation.security: []}] if is_secured else []}
 
 
 def _media(content: Content, refs: Mapping[type[Message], Schema]) -> dict[str, object]:
@@ -277,10 +283,13 @@ def _media(content: Content, refs: Mapping[type[Message], Schema]) -> dict[str, 
 
 def _problem() -> Schema:
     """Return the schema of a problem (RFC 9457); a step's may tell of each detector too."""
-    kinds, classes = {*OTHER_TYPES, *get_args(SignatureFault)}, [DoorbellError]
-    for known in classes:  # grows while it is read
-        kinds.add(known.slug)
+    slugs = {*OTHER_TYPES, *get_args(SignatureFault)}
+    classes: list[type[DoorbellError]] = [DoorbellError]
+    while classes:
+        known = classes.pop()
+        slugs.add(known.slug)
         classes += known.__subclasses__()
-    kind = {"enum": ["about:blank", *(f"urn:doorbell:problem:{slug}" for slug in sorted(kinds))]}
+    types = [f"urn:doorbell:problem:{slug}" for slug in sorted(slugs)]
+    kind: Schema = {"enum": ["about:blank", *types]}
     status: Schema = {"type": "integer", "minimum": 400, "maximum": 599}
     return record(type=kind, title=STRING, status=status, detail=STRING)

@@ -1,5 +1,4 @@
-"""Who may press a service's buttons: its operator, and nobody through the operator's browser. Every
-service uses it.
+"""Who may press a service's buttons: its operator, and nobody through the operator's browser.
 
 Without a token a service answers to this machine alone: a loopback peer that asks for a loopback
 name (so no DNS rebinding), not on behalf of another site (no cross-site request forgery, by POST or
@@ -35,6 +34,7 @@ LOGIN_S = 7 * 24 * 3600
 _ATTEMPTS = RateLimitItemPerMinute(10)
 _OPEN = {"healthz", "openapi", "static", "login"}
 _FORM = {"application/x-www-form-urlencoded": record(token=STRING)}
+_SHOW_LOGIN = Operation("Ask for the token.", answer=HTML)
 _LOG_IN = Operation("Take the token, and give a cookie.", _FORM, {}, (401, 403, 429), done=(303,))
 _LOG_OUT = Operation("Take the cookie back.", answer={}, security="operator", done=(303,))
 _PROXIED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip", "Via")
@@ -46,9 +46,7 @@ _LOCAL_PATH = re.compile(r"/(?!/)[!-\[\]-~]*")
 
 
 class Refused(DoorbellError):
-    """A request that is not the operator's own; browsers are shown `template`, and `headers` go
-    with the answer.
-    """
+    """A request that is not the operator's own; browsers are shown `template`."""
 
     status = HTTPStatus.FORBIDDEN
     slug = "refused"
@@ -91,37 +89,41 @@ def install(app: Flask, settings: OperatorSettings, clock: Callable[[], float] =
     only with a token.
     """
     if settings.trusted_proxies:
-        app.wsgi_app = ProxyFix(app.wsgi_app, *[settings.trusted_proxies] * 4)  # type: ignore[method-assign]
+        # X-Forwarded-For, -Proto, -Host and -Port; each proxy in front of it adds one value.
+        trusted = [settings.trusted_proxies] * 4
+        app.wsgi_app = ProxyFix(app.wsgi_app, *trusted)  # type: ignore[method-assign]
     if settings.token is None:
         admit: Callable[[], None] = _admit_this_machine
     else:
         desk = _Desk(settings.token, clock)
         app.add_url_rule("/login", "login", desk.login, methods=["GET", "POST"])
         app.add_url_rule("/logout", "logout", desk.logout, methods=["POST"])
-        declare(
-            app.extensions, "login", GET=Operation("Ask for the token.", answer=HTML), POST=_LOG_IN
-        )
+        declare(app.extensions, "login", GET=_SHOW_LOGIN, POST=_LOG_IN)
         declare(app.extensions, "logout", POST=_LOG_OUT)
         admit = desk.admit
 
     def guard() -> None:
-        if request.endpoint not in _OPEN and request.endpoint not in app.extensions.get(
-            MESSAGES, ()
-        ):
+        messages = app.extensions.get(MESSAGES, ())
+        if request.endpoint not in _OPEN and request.endpoint not in messages:
             admit()
 
     app.before_request(guard)
 
 
 def local_path(target: str | None) -> str:
-    """Return `target` if it is a path on this service, and otherwise "/": a login leads nowhere
-    else.
+    """Return `target` if it is a path on this service, and otherwise "/".
+
+    So a login cannot lead to another site (an open redirect, CWE-601).
     """
-    return target if target and _LOCAL_PATH.fullmatch(target) else "/"
+    is_local = target is not None and _LOCAL_PATH.fullmatch(target) is not None
+    return target if target and is_local else "/"
 
 
 def cookie_key(token: str) -> bytes:
-    """Return the key that signs login cookies; a new token makes a new key and voids them."""
+    """Return the key that signs login cookies.
+
+    It is derived from the token: another token makes another key, and so voids all cookies.
+    """
     return hmac.digest(token.encode(), b"doorbell operator cookie 1", "sha256")
 
 
@@ -134,27 +136,30 @@ def cookie_name(key: bytes) -> str:
 
 
 def make_cookie(key: bytes, expiry: int) -> str:
-    """Return a login cookie that is good until `expiry`, in Unix seconds."""
+    """Return a login cookie that is good until `expiry`, in seconds since the epoch."""
     return f"{expiry}.{hmac.digest(key, str(expiry).encode(), 'sha256').hex()}"
 
 
 def check_cookie(key: bytes, cookie: str, now: float) -> bool:
     """Return whether a cookie was made with `key` and has not expired."""
     parts = _COOKIE.fullmatch(cookie)
-    return (
-        parts is not None
-        and hmac.compare_digest(make_cookie(key, int(parts[1])), cookie)
-        and now < int(parts[1])
-    )
+    if parts is None:
+        return False
+    expiry = int(parts[1])
+    is_genuine = hmac.compare_digest(make_cookie(key, expiry), cookie)
+    return is_genuine and now < expiry
 
 
 class _Desk:
-    """Where operators show the token; keeps a digest of it, and counts attempts in this process's
-    memory.
+    """Checks the operator's token or cookie.
+
+    It keeps a digest of the token, and counts attempts in this process's memory.
     """
 
     def __init__(self, token: str, clock: Callable[[], float]) -> None:
-        self._digest, self._key, self._clock = _digest(token), cookie_key(token), clock
+        self._digest = _digest(token)
+        self._key = cookie_key(token)
+        self._clock = clock
         self._cookie = cookie_name(self._key)
         self._attempts = Attempts()
 
@@ -168,13 +173,10 @@ class _Desk:
             _refuse_other_sites()
             g.operator = "cookie"
         else:
-            if request.method == "GET" and request.headers.get("Sec-Fetch-Site") in (
-                "none",
-                "same-origin",
-            ):
-                g.next = local_path(
-                    request.full_path.rstrip("?")
-                )  # the operator typed it or clicked it here
+            # Typed, or clicked on a page of ours: the login leads on to it.
+            is_own = request.headers.get("Sec-Fetch-Site") in ("none", "same-origin")
+            if request.method == "GET" and is_own:
+                g.next = local_path(request.full_path.rstrip("?"))
             raise LoginRequired("This service answers to its operator only.")
 
     def login(self) -> Response:
@@ -199,14 +201,16 @@ class _Desk:
     def logout(self) -> Response:
         """Take the cookie back."""
         response = Response(status=HTTPStatus.SEE_OTHER, headers={"Location": "/login"})
-        response.delete_cookie(
-            self._cookie, secure=request.is_secure, httponly=True, samesite="Strict"
-        )
+        is_secure = request.is_secure
+        response.delete_cookie(self._cookie, secure=is_secure, httponly=True, samesite="Strict")
         return response
 
     def _check(self, shown: str, *, count_always: bool) -> None:
-        """Compare what was shown with the token; past ten failures (or attempts) a minute even the
-        token is refused.
+        """Compare what was shown with the token; past ten failures a minute even it is refused.
+
+        Args:
+            shown: What the request has for a token.
+            count_always: Whether a right one counts as an attempt too.
         """
         right = hmac.compare_digest(_digest(shown), self._digest)
         self._attempts.check(count=count_always or not right)
@@ -221,8 +225,16 @@ class Attempts:
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
 
     def check(self, *, count: bool) -> None:
-        """Refuse if this request's address has made too many attempts; `count` this one too."""
-        if not (self._limiter.hit if count else self._limiter.test)(_ATTEMPTS, _peer()):
+        """Refuse if this request's address has made too many attempts.
+
+        Args:
+            count: Whether this one is an attempt.
+
+        Raises:
+            TooManyAttempts: There were ten within a minute.
+        """
+        allows = self._limiter.hit if count else self._limiter.test
+        if not allows(_ATTEMPTS, _peer()):
             reset = self._limiter.get_window_stats(_ATTEMPTS, _peer()).reset_time
             raise TooManyAttempts(max(1, math.ceil(reset - time.time())))
 
@@ -232,15 +244,14 @@ def _digest(token: str) -> bytes:
 
 
 def _peer() -> str:
-    """Return whose attempts are counted together: an IPv4 address, or the /64 that one IPv6
-    customer has.
+    """Return whose attempts are counted together: an IPv4 address, or an IPv6 network of /64.
+
+    One customer has a /64, and could take a new address of it for each attempt.
     """
     address = parse_address(request.remote_addr or "")
-    return str(
-        IPv6Network((int(address), 64), strict=False)
-        if isinstance(address, IPv6Address)
-        else address
-    )
+    if isinstance(address, IPv6Address):
+        return str(IPv6Network((int(address), 64), strict=False))
+    return str(address)
 
 
 def _admit_this_machine() -> None:
@@ -248,10 +259,8 @@ def _admit_this_machine() -> None:
     if (peer and not is_loopback(peer)) or any(name in request.headers for name in _PROXIED):
         raise Refused(
             "Without an operator token this service answers to its own machine only.",
-            todo=(
-                "Set DOORBELL_OPERATOR_TOKEN where the service runs to use it from elsewhere or"
-                " through a proxy."
-            ),
+            todo="Set DOORBELL_OPERATOR_TOKEN where the service runs to use it from elsewhere or"
+            " through a proxy.",
         )
     host = _HOST.fullmatch(request.headers.get("Host", "").lower())
     if host is None or not is_loopback(host[1].strip("[]")):
@@ -264,17 +273,16 @@ def _admit_this_machine() -> None:
 
 
 def _refuse_other_sites() -> None:
-    """Refuse what a browser does by itself or for another site: it sends the operator's cookie, but
-    not his will.
+    """Refuse what a browser does by itself or for another site.
+
+    It sends the operator's cookie, but not the operator's will (cross-site request forgery).
     """
     if any(_AHEAD.search(request.headers.get(name, "")) for name in _PURPOSE):
         raise Refused(
             "This service does nothing ahead of a click.", todo="Open the address itself."
         )
-    if (
-        request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin")
-        or not _is_own_origin()
-    ):
+    site = request.headers.get("Sec-Fetch-Site", "none")
+    if site not in ("none", "same-origin") or not _is_own_origin():
         raise Refused(
             "Another site led here, and other sites press no buttons of this service.",
             todo="Type the address into the browser, or use the service's own page.",
@@ -282,10 +290,8 @@ def _refuse_other_sites() -> None:
 
 
 def _is_own_origin() -> bool:
-    scheme, _, host = (
-        request.headers.get("Origin", f"{request.scheme}://{request.host}").lower().partition("://")
-    )
-    schemes = (
-        ("https",) if request.is_secure else ("http", "https")
-    )  # https may have ended at an unknown proxy
+    own = f"{request.scheme}://{request.host}"
+    scheme, _, host = request.headers.get("Origin", own).lower().partition("://")
+    # Without X-Forwarded-Proto this may be http although the browser speaks https with a proxy.
+    schemes = ("https",) if request.is_secure else ("http", "https")
     return scheme in schemes and host == request.host.lower()

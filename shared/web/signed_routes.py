@@ -1,6 +1,4 @@
-"""Addresses for signed messages between services: verified before a view sees them, and their
-answers signed.
-"""
+"""Routes of signed messages: verified before a view sees them, and their answers signed."""
 
 from __future__ import annotations
 
@@ -37,10 +35,10 @@ def add_signed_message(
     """
 
     def verified(**values: str) -> Response:
-        if (
-            request.script_root
-        ):  # a prefix that a proxy names would route another path than the signed one
+        # A prefix that a proxy names would route another path than the signed one.
+        if request.script_root:
             raise InvalidMessage("Messages are taken at this service's own addresses alone.")
+        # As it came, undecoded: the signature is over these bytes.
         target = request.environ.get("RAW_URI") or request.environ["REQUEST_URI"]
         caller = authenticator.admit(
             request.method, target, request.headers, request.get_data, roles

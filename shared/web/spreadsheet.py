@@ -15,16 +15,14 @@ from shared.web.openapi import STRING, Content
 CSV: Final[Content] = {"text/csv": STRING}
 Cell = str | float | int | None
 _FORMULA: Final = re.compile(r'(^|[;,|\t\r\n"])(?=\s*[=+\-@＝＋－＠])')
-"""Where a cell begins, also for whoever opens the file with another separator, and a formula with
-it.
-"""
+"""Where a formula begins: at the start of a cell, also if another separator is taken."""
 
 
 def csv_of(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> bytes:
-    """Return a table in UTF-8; None is an empty cell, and a character that cannot be written a
-    question mark.
+    """Return a table in UTF-8.
 
-    In a text, a single quote is put before what a spreadsheet would take for a formula
+    None is an empty cell, and a character that cannot be written a question mark. In a text, a
+    single quote is put before what a spreadsheet would take for a formula
     (https://owasp.org/www-community/attacks/CSV_Injection); numbers stay numbers.
     """
     file = io.StringIO(newline="")
@@ -38,8 +36,12 @@ def csv_of(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> bytes:
 
 
 def download(name: str, header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Response:
-    """Return a table as a file that a browser keeps under `name`, which holds no character of a
-    header's syntax.
+    """Return a table as a file to keep.
+
+    Args:
+        name: The file's name, without a character of a header's syntax.
+        header: The first row.
+        rows: The others.
     """
     response = Response(csv_of(header, rows), content_type="text/csv; charset=utf-8")
     response.headers["Content-Disposition"] = f"attachment; filename={name}"

@@ -1,5 +1,4 @@
-"""The operator's steps: one verb, done for each detector, summed up in plain sentences. Every
-service uses it.
+"""The operator's steps: one verb, done for each detector, summed up in plain sentences.
 
 A step without `?detector=` does every detector it can: one that is not ready says why and holds
 nothing up. The whole step is refused only where nothing was done, and fails where anything failed.
@@ -51,18 +50,19 @@ def do_each(detectors: Iterable[str], verb: Callable[[str], Done], nothing: str)
         try:
             done = verb(detector)
         except DoorbellError as error:
-            said, status, figures, last = (
-                str(error),
-                int(error.status),
-                error.problem(),
-                isinstance(error, Cancelled),
-            )
+            said = str(error)
+            status = int(error.status)
+            figures = error.problem()
+            is_last = isinstance(error, Cancelled)
         else:
-            said, status, figures, last = done.said, 200, dict(done.figures), False
+            said = done.said
+            status = 200
+            figures = dict(done.figures)
+            is_last = False
         sentences.append(f"{detector}: {said}")
         data[detector] = {"status": status, "said": said} | figures
         statuses.append(status)
-        if last:
+        if is_last:
             break
     if not statuses:
         return Answer(int(OutOfOrder.status), nothing)
@@ -72,11 +72,10 @@ def do_each(detectors: Iterable[str], verb: Callable[[str], Done], nothing: str)
 def each(
     names: Callable[[], Iterable[str]], verb: Callable[[str], Done], nothing: str
 ) -> Callable[[str | None], Answer]:
-    """Return the step that does `verb` for one detector, if one is picked, or for all that there
-    are by then.
+    """Return the step that does `verb` for the detector that is picked, or for all.
 
     Args:
-        names: Returns all detectors.
+        names: Returns all detectors, as there are when the step is done.
         verb: As for `do_each`, and so is `nothing`.
         nothing: What is missing where there is no detector.
     """
