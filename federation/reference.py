@@ -1,4 +1,4 @@
-"""The pages of the documentation that are generated: settings and commands (`make docs`).
+"""The generated parts of the documentation: settings, commands, modules (`make docs`).
 
 Each is written between two markers of its page; what stands around them is written by hand.
 """
@@ -15,6 +15,7 @@ from typing import Any
 from device.settings import DeviceSettings, device_port
 from federation.cli import command_lines
 from federation.commands import GROUPS
+from federation.module_map import modules_page
 from main_server.settings import MAIN_PORT, MainSettings
 from sec_agg.settings import AGGREGATOR_PORT, AggregatorSettings
 from shared.environment import whole
@@ -26,7 +27,7 @@ from shared.settings import (
     declared_in,
 )
 
-FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 SERVICES: Mapping[str, type] = {
     "Device": DeviceSettings,
     "Main server": MainSettings,
@@ -170,16 +171,27 @@ def _positional(action: argparse.Action) -> str:
     return f"[{word}]" if action.nargs == "?" else word
 
 
-PAGES: Mapping[str, Callable[[], str]] = {"settings": settings_page, "cli": commands_page}
+PAGES: Mapping[str, Callable[[], str]] = {
+    "settings": settings_page,
+    "cli": commands_page,
+    "modules": modules_page,
+}
+
+
+def path_of(name: str) -> Path:
+    """Return the file that has the part of that name."""
+    if name == "modules":
+        return DOCS / "explanation" / "architecture.md"
+    return DOCS / "reference" / f"{name}.md"
 
 
 def page(name: str) -> str:
     """Return a whole page with its generated part renewed.
 
     Args:
-        name: Of the page and of its markers, "settings" or "cli".
+        name: Of its markers, one of `PAGES`.
     """
-    text = (FOLDER / f"{name}.md").read_text()
+    text = path_of(name).read_text()
     begin, end = f"<!-- generated: {name} -->\n", f"<!-- /generated: {name} -->"
     before, _, rest = text.partition(begin)
     _, _, after = rest.partition(end)
@@ -189,7 +201,7 @@ def page(name: str) -> str:
 def main() -> int:
     """Renew the pages of a checkout."""
     for name in PAGES:
-        path = FOLDER / f"{name}.md"
+        path = path_of(name)
         path.write_text(page(name))
         print(path)
     return 0

@@ -12,7 +12,6 @@ from pathlib import Path
 import device.store.tables
 import main_server.store.tables
 import sec_agg.store.tables
-from federation.backup.archive import KEYS
 from main_server.settings import MainSettings
 from sec_agg.settings import AggregatorSettings
 from shared.names import AGGREGATOR, MAIN_SERVER, NAME
@@ -20,6 +19,9 @@ from shared.settings import ServerSettings
 from shared.storage.blobs import BlobStore
 from shared.storage.database import Database
 from shared.storage.opening import open_blobs
+
+KEYS = ("identity.key", "sealing.key", "membership.json")
+"""Files in a service's folder that a backup keeps beside its rows."""
 
 
 @dataclass(frozen=True)

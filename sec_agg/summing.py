@@ -1,7 +1,7 @@
 """Addition of masked vectors: the only arithmetic that the secure aggregator does. Pure functions.
 
 The vectors are integers modulo 2^32 that are uniform to everybody without the seeds, so there is
-nothing to read in them; see docs/protocol.md, step 6.
+nothing to read in them; see docs/reference/protocol.md, step 6.
 """
 
 from __future__ import annotations

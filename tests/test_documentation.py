@@ -10,7 +10,7 @@ import pytest
 from device.app import create_app as device_app
 from device.settings import DeviceSettings
 from federation.processes import PROCFILE
-from federation.reference import PAGES, every_setting, page
+from federation.reference import PAGES, every_setting, page, path_of
 from main_server.app import create_app as main_app
 from main_server.settings import MainSettings
 from sec_agg.app import create_app as aggregator_app
@@ -30,7 +30,7 @@ LARGEST_PICTURE_BYTES = 80_000
 
 @pytest.mark.parametrize("name", PAGES)
 def test_generated_page_is_what_the_declarations_say(name: str) -> None:
-    path = PROJECT / "docs" / "reference" / f"{name}.md"
+    path = path_of(name)
     assert path.read_text() == page(name), "Run: make docs"
 
 

@@ -22,7 +22,6 @@ from typing import IO, Any
 from shared.errors import DoorbellError
 
 FORMAT = "doorbell-backup/1"
-KEYS = ("identity.key", "sealing.key", "membership.json")
 _CONTENTS = "contents.json"
 _NAME = re.compile(
     r"(main-server|secure-aggregator|devices/[a-z0-9][a-z0-9_-]{0,31})/"

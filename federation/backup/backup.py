@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import track
 
-from federation.backup.archive import KEYS, Contents, Kept, Writer
+from federation.backup.archive import Contents, Kept, Writer
 from federation.commands import add
-from federation.services import Service, services
+from federation.services import KEYS, Service, services
 from shared.errors import NotFound, StorageFailed
 from shared.security.identity import Identity
 from shared.storage.blobs import storage_errors

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import track
 
 import device.store.tables
-from federation.backup.archive import KEYS, Backup, BackupUnusable, open_backup
+from federation.backup.archive import Backup, BackupUnusable, open_backup
 from federation.backup.backup import LEFT_OUT, PROGRESS
 from federation.backup.staging import drop_tables, move_in, stage
 from federation.commands import add
-from federation.services import Service, services
+from federation.services import KEYS, Service, services
 from main_server.context import MainServer
 from main_server.models.registry import republish
 from main_server.settings import MainSettings

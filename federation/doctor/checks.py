@@ -21,9 +21,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from device.settings import DeviceSettings
-from federation.backup.archive import KEYS
 from federation.extras import DISTRIBUTION
-from federation.services import Service, services
+from federation.services import KEYS, Service, services
 from main_server.settings import MainSettings
 from sec_agg.settings import AggregatorSettings
 from shared.errors import DoorbellError

@@ -18,7 +18,7 @@ password travels.
 
 
 class Announcement(Message, frozen=True, forbid_unknown_fields=False):
-    """A device says that it is there (step 2 of docs/protocol.md).
+    """A device says that it is there (step 2 of docs/reference/protocol.md).
 
     Attributes:
         address: Where it is reached.

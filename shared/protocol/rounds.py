@@ -1,5 +1,5 @@
 """A round, as the main server tells the parties of it, and as the aggregator closes it
-(docs/protocol.md, steps 2, 6 and 7).
+(docs/reference/protocol.md, steps 2, 6 and 7).
 
 Updates and sums are containers (`shared/round/payloads.py`); these are the messages around them.
 """

@@ -1,5 +1,5 @@
 """Waiting for work: what a device or the aggregator asks of the main server, and what it is told to
-do (docs/protocol.md, the long poll).
+do (docs/reference/protocol.md, the long poll).
 
 A caller says what it has; the answer is what is missing. Nothing is remembered between two calls.
 """

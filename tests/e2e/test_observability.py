@@ -124,7 +124,7 @@ def test_nothing_is_left_of_a_service_that_was_killed_or_stopped(
         (
             "DOORBELL_LOG",
             "xml",
-            "DOORBELL_LOG cannot be 'xml': it is 'text' or 'json'. The service was not started.",
+            "DOORBELL_LOG cannot be 'xml': it must be 'text' or 'json'. The service was not started.",
         ),
         (
             "PROMETHEUS_MULTIPROC_DIR",
