@@ -20,6 +20,7 @@
     ├── CannotTrain             409  TensorFlow is not installed on this device
     ├── Cancelled               409  a training that its owner ended
     ├── NotFaithful             500  an exported model that deviates (device.vision.export)
+    ├── PlotFailed              500  a plot that cannot be drawn (device.evaluation.drawing)
     ├── NoPicture               503  the camera delivers no picture (device.camera)
     ├── StorageFailed           507  a disk, bucket or database that fails to read or write
     │   ├── StorageUnavailable  503  one that does not answer at the moment

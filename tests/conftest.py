@@ -24,6 +24,7 @@ import pytest
 import requests
 import urllib3
 from flask import Flask
+from hypothesis import settings as hypothesis_settings
 from numpy.typing import NDArray
 from requests.adapters import BaseAdapter
 
@@ -53,6 +54,10 @@ from shared.transport.http_client import HttpClient, Peer, Reply
 from tests.main_store import read
 from tests.updates import masked_update
 from tests.warm.services import Nursery, Trainers
+
+# A law holds however busy the machine is; what is slow is told by benchmarks.
+hypothesis_settings.register_profile("laws", deadline=None)
+hypothesis_settings.load_profile("laws")
 
 ON_BOTH_DATABASES = {"main_server": {"test_devices", "test_rounds"}}
 """Modules whose tests of verbs run on SQLite and on PostgreSQL; the stores beneath the others do in

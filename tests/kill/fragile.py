@@ -31,6 +31,7 @@ Moments of an address:
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import inspect
@@ -39,7 +40,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,11 @@ class Trap:
 
 
 def set_trap(place: str, moment: str, trap: Trap) -> None:
-    """Wrap the method that `place` names, "module:Class.method"."""
+    """Wrap what `place` names: "module:Class.method", or "module:function" in a transaction."""
     module, _, path = place.partition(":")
+    if "." not in path:
+        _set_trap_in_transaction(module, path, moment, trap)
+        return
     class_name, _, method = path.partition(".")
     owner = getattr(importlib.import_module(module), class_name)
     original = getattr(owner, method)
@@ -115,6 +119,42 @@ def set_trap(place: str, moment: str, trap: Trap) -> None:
         event.listen(Engine, "commit", trap.spring_inside)
     elif moment in ("temporary", "renamed"):
         _set_trap_at_rename(moment, trap)
+
+
+def _set_trap_in_transaction(module: str, name: str, moment: str, trap: Trap) -> None:
+    """Wrap a function that takes a connection, wherever it is imported; its caller commits.
+
+    So "commit" and "after" are those of the transaction in which it was called.
+    """
+    original = getattr(importlib.import_module(module), name)
+    here = threading.local()
+
+    @functools.wraps(original)
+    def fragile(*args: Any, **kwargs: Any) -> Any:
+        if moment == "before":
+            trap.spring()
+        here.called = True
+        return original(*args, **kwargs)
+
+    for loaded in list(sys.modules.values()):
+        for attribute, value in list(vars(loaded).items()):
+            if value is original:
+                setattr(loaded, attribute, fragile)
+
+    store = importlib.import_module("main_server.store.store").Store
+    begin = store.write
+
+    @contextlib.contextmanager
+    def write(self: Any, alone: bool = True) -> Iterator[Any]:
+        here.called = False
+        with begin(self, alone) as connection:
+            yield connection
+            if here.called and moment == "commit":
+                trap.spring()
+        if here.called and moment == "after":
+            trap.spring()
+
+    store.write = write
 
 
 def _set_trap_at_rename(moment: str, trap: Trap) -> None:

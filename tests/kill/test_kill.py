@@ -18,12 +18,42 @@ from typing import Any
 
 import pytest
 
-STORES = {"main": "main_server", "aggregator": "sec_agg", "device1": "device", "device2": "device"}
 MODULES = {
     "BlobStore": "shared.storage.blobs",
     "Identity": "shared.security.identity",
     "Membership": "shared.security.joining",
     "Learner": "device.training.training",
+}
+# What a case calls `Store.step` of a victim: a method, or a function that takes a connection.
+_VERSIONS, _ROUNDS = "main_server.store.versions", "main_server.store.rounds"
+_PUBLICATION, _DEVICES = "main_server.store.publication", "main_server.store.devices"
+_MEMBERS, _RUNS = "main_server.store.members", "main_server.store.runs"
+MAIN_STEPS = {
+    "__init__": "main_server.store.store:Store.open",
+    "invite": f"{_MEMBERS}:invite",
+    "admit": f"{_MEMBERS}:admit",
+    "add_version": f"{_VERSIONS}:add_version",
+    "release": f"{_VERSIONS}:release",
+    "open_round": f"{_ROUNDS}:add_round",
+    "vouch": f"{_ROUNDS}:vouch",
+    "ask": f"{_ROUNDS}:ask_for_updates",
+    "make_due": f"{_ROUNDS}:make_due",
+    "note_device": f"{_DEVICES}:note_device",
+    "note_delivery": f"{_DEVICES}:note_delivery",
+    "keep_plain_update": "main_server.store.contributions:keep_plain_update",
+    "publish": f"{_PUBLICATION}:publish",
+    "judge": f"{_PUBLICATION}:judge",
+    "note_status": f"{_PUBLICATION}:note_status",
+    "start_run": f"{_RUNS}:start_run",
+    "move_run": f"{_RUNS}:move_run",
+}
+DEVICE_STEPS = {
+    "add_training": "device.store.trainings:TrainingStore.add",
+    "keep_update": "device.store.trainings:TrainingStore.keep_update",
+    "note_sent": "device.store.trainings:TrainingStore.record_sent",
+    "propose": "device.store.models:ModelStore.propose",
+    "hold": "device.store.models:ModelStore.activate",
+    "remember_rounds": "device.store.rounds:RoundStore.remember",
 }
 AT_START = {"Identity.open", "Store.__init__", "Store.invite"}
 
@@ -73,13 +103,22 @@ class Case:
     @property
     def variables(self) -> dict[str, str]:
         """What the victim's environment says of the kill."""
-        name = self.point.partition(".")[0]
-        module = f"{STORES[self.victim]}.store" if name == "Store" else MODULES.get(name)
         workers = {"WEB_CONCURRENCY": "2"} if self.whom == "process" and not self.in_child else {}
         return workers | {
-            "KILL_POINT": self.point if self.point.startswith("/") else f"{module}:{self.point}",
+            "KILL_POINT": self.point if self.point.startswith("/") else self._place(),
             "KILL_WHOM": self.whom,
         }
+
+    def _place(self) -> str:
+        """Return the point with the module that it is in."""
+        path, _, moment = self.point.rpartition(":")
+        name, _, step = path.partition(".")
+        if name != "Store":
+            return f"{MODULES[name]}:{self.point}"
+        if self.victim == "aggregator":
+            return f"sec_agg.store.store:{self.point}"
+        steps = MAIN_STEPS if self.victim == "main" else DEVICE_STEPS
+        return f"{steps[step]}:{moment}"
 
 
 def at(step: str, victim: str, *points: str, **more: Any) -> list[Case]:
