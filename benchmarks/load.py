@@ -32,7 +32,8 @@ from benchmarks.wide_model import ARCHITECTURES, WIDE
 from learning import architectures
 from learning.architectures import DEFAULT, architecture
 from learning.model import parse_model
-from learning.strategies.fedavg import step
+from learning.round import server_update
+from learning.server_state import ServerState
 from main_server.context import MainServer
 from main_server.members.members import DEVICE, invite
 from main_server.settings import MainSettings
@@ -275,7 +276,8 @@ def _exact(
     spec = architecture(settings.architecture)
     before, after = (spec.flatten(parse_model(data).params) for data in (base, model))
     total = np.sum([part.encoded for part in prepared], axis=0, dtype="<u4")
-    same = np.array_equal(step(before, decode(total, settings).delta, 1.0), after)
+    stepped = server_update(ServerState(before), [decode(total, settings)], settings)
+    same = np.array_equal(stepped.params, after)
     weight = sum(part.weight for part in prepared)
     mean = np.sum([part.weighted for part in prepared], axis=0) / weight
     error = float(np.abs(before + mean - after).max())

@@ -6,7 +6,8 @@
     mean_of_sum     the masks come off the sum, which becomes a mean       on the main server
     server_update   the strategy takes a step                              on the main server
 
-The services' verbs, the benchmarks and the tests call the same functions. In the secure topology
+The services' verbs, the benchmarks and the tests call the same functions; a device's training child
+trains by the learner alone, and `local_result` takes up what it kept. In the secure topology
 nothing but the masked vector and the sealed seed ever leaves a device; the seed itself is forgotten
 when `share` returns.
 """
